@@ -1,0 +1,1 @@
+//! Small grammars and CRD types shared by the manager and its tools; no I/O.

@@ -1,0 +1,1 @@
+//! Lease election, the write gate and the epoch fence.
