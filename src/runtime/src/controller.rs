@@ -249,3 +249,14 @@ impl<W: Worker> DynWorker for W {
         Box::pin(self.run(stop))
     }
 }
+
+impl Predecessor {
+    /// Name of its Lease in `kube-system`.
+    #[must_use]
+    pub fn lease_name(self) -> &'static str {
+        match self {
+            Self::KubeControllerManager => "kube-controller-manager",
+            Self::CloudControllerManager => "cloud-controller-manager",
+        }
+    }
+}

@@ -62,7 +62,7 @@ pub struct Foundation {
 
 /// What a controller is given while it leads.
 #[derive(Clone)]
-pub struct Tenure {
+pub struct Means {
     /// Calls under the controller's identity.
     pub api: Api,
     /// Events under the controller's name.
@@ -84,7 +84,7 @@ pub trait Unit: Send + Sync {
     /// Starts the loops that run on every replica.
     fn start_loops(&self, stop: &CancellationToken) -> Vec<JoinHandle<()>>;
     /// Reconciles until the tenure ends; returns when every worker has been joined.
-    fn lead(self: Arc<Self>, tenure: Tenure) -> BoxFuture<'static, ()>;
+    fn lead(self: Arc<Self>, means: Means) -> BoxFuture<'static, ()>;
     /// Puts keys that have waited since before `instant` behind the others.
     fn demote_before(&self, instant: Instant);
     /// A picture of its queue.
@@ -172,13 +172,13 @@ impl<C: Controller> Unit for ControllerUnit<C> {
             .collect()
     }
 
-    fn lead(self: Arc<Self>, tenure: Tenure) -> BoxFuture<'static, ()> {
+    fn lead(self: Arc<Self>, means: Means) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             *self.leading_since.lock() = Some(Instant::now());
             let mut workers = JoinSet::new();
             for _ in 0..self.setup.workers {
-                let (unit, tenure) = (Arc::clone(&self), tenure.clone());
-                workers.spawn(async move { unit.work(&tenure).await });
+                let (unit, means) = (Arc::clone(&self), means.clone());
+                workers.spawn(async move { unit.work(&means).await });
             }
             while workers.join_next().await.is_some() {}
             self.waiting.join().await;

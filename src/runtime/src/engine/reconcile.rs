@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::metrics::Outcome;
-use super::{ControllerUnit, Tenure};
+use super::{ControllerUnit, Means};
 use crate::client::{Class, WriteLog};
 use crate::controller::{Action, Controller, Cx, Error};
 use crate::queue::Taken;
@@ -29,39 +29,39 @@ enum Ended {
 
 impl<C: Controller> ControllerUnit<C> {
     /// Serves keys until the tenure ends.
-    pub(super) async fn work(self: &Arc<Self>, tenure: &Tenure) {
+    pub(super) async fn work(self: &Arc<Self>, means: &Means) {
         loop {
             let taken = tokio::select! {
                 biased;
-                () = tenure.stop.cancelled() => return,
+                () = means.stop.cancelled() => return,
                 taken = self.queue.take() => taken,
             };
-            if self.waiting.park_until_visible(&taken.key, tenure) {
+            if self.waiting.park_until_visible(&taken.key, means) {
                 continue;
             }
-            self.serve(taken, tenure).await;
+            self.serve(taken, means).await;
         }
     }
 
-    async fn serve(&self, taken: Taken<C::Key>, tenure: &Tenure) {
+    async fn serve(&self, taken: Taken<C::Key>, means: &Means) {
         let Taken { key, failures } = taken;
         let log = WriteLog::default();
         let cx = Cx {
-            api: tenure.api.logging_to(log.clone()),
-            recorder: tenure.recorder.clone(),
-            stop: tenure.stop.clone(),
+            api: means.api.logging_to(log.clone()),
+            recorder: means.recorder.clone(),
+            stop: means.stop.clone(),
             attempt: failures,
         };
         let span = tracing::debug_span!("reconcile", controller = self.descriptor.name, %key, attempt = failures);
         let started = Instant::now();
-        let ended = self.run(cx, &key, tenure).instrument(span).await;
+        let ended = self.run(cx, &key, means).instrument(span).await;
         let waits_for_own_writes = self.waiting.note(&key, log.take());
         self.metrics.observe(&key, started.elapsed(), outcome(&ended));
         self.give_back(&key, ended, waits_for_own_writes);
     }
 
     /// Runs one reconcile under its deadlines; a panic ends only this one.
-    async fn run(&self, cx: Cx, key: &C::Key, tenure: &Tenure) -> Ended {
+    async fn run(&self, cx: Cx, key: &C::Key, means: &Means) -> Ended {
         let started = Instant::now();
         let mut reconcile = std::pin::pin!(AssertUnwindSafe(self.controller.reconcile(&cx, key.clone())).catch_unwind());
         let hard = started + self.deadlines.hard;
@@ -70,7 +70,7 @@ impl<C: Controller> ControllerUnit<C> {
             let soft = if warned { hard } else { started + self.deadlines.soft };
             tokio::select! {
                 biased;
-                () = tenure.stop.cancelled() => return Ended::Cancelled,
+                () = means.stop.cancelled() => return Ended::Cancelled,
                 ended = &mut reconcile => {
                     return match ended {
                         Ok(result) => Ended::Finished(result),

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
-use super::Tenure;
+use super::Means;
 use crate::client::{Expect, Wrote};
 use crate::controller::Key;
 use crate::informer::Informers;
@@ -59,16 +59,16 @@ impl<K: Key> Waiting<K> {
     }
 
     /// Parks the key if a cache it reads lags behind its own writes; true when it did.
-    pub(super) fn park_until_visible(&self, key: &K, tenure: &Tenure) -> bool {
+    pub(super) fn park_until_visible(&self, key: &K, means: &Means) -> bool {
         if !self.note(key, Vec::new()) {
             return false;
         }
         self.shared.queue.park(key);
-        let (shared, key, tenure) = (Arc::clone(&self.shared), key.clone(), tenure.clone());
+        let (shared, key, means) = (Arc::clone(&self.shared), key.clone(), means.clone());
         self.shared.tasks.spawn(async move {
             tokio::select! {
-                () = tenure.stop.cancelled() => {}
-                () = shared.until_visible(&key, &tenure) => {}
+                () = means.stop.cancelled() => {}
+                () = shared.until_visible(&key, &means) => {}
             }
             shared.queue.unpark(&key);
         });
@@ -84,7 +84,7 @@ impl<K: Key> Waiting<K> {
 }
 
 impl<K: Key> Shared<K> {
-    async fn until_visible(&self, key: &K, tenure: &Tenure) {
+    async fn until_visible(&self, key: &K, means: &Means) {
         while let Some(wrote) = self.first_unseen(key) {
             let (seen, wait) = oneshot::channel();
             self.informers.when_visible(&wrote, Box::new(move || drop(seen.send(()))));
@@ -92,7 +92,7 @@ impl<K: Key> Shared<K> {
                 self.forget(key, &wrote);
                 continue;
             }
-            match tenure.api.get::<Metadata>(&wrote.kind, &wrote.key).await {
+            match means.api.get::<Metadata>(&wrote.kind, &wrote.key).await {
                 Ok(live) => self.check_live(key, &wrote, live.as_ref()),
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
