@@ -36,17 +36,13 @@ impl Peer {
         [Self::Kcm, Self::Scheduler, Self::Kwok]
             .into_iter()
             .find(|peer| peer.name() == name)
-            .with_context(|| {
-                format!("no peer is named {name:?}: known are kcm, scheduler and kwok")
-            })
+            .with_context(|| format!("no peer is named {name:?}: known are kcm, scheduler and kwok"))
     }
 }
 
 /// The folder of this repository.
 pub fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("the tests are in a folder of the repository")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are in a folder of the repository")
 }
 
 /// Folder for what tests leave behind.
@@ -70,9 +66,7 @@ impl Binaries {
         let mut peers = peers.to_vec();
         peers.sort_unstable();
         peers.dedup();
-        tokio::task::spawn_blocking(move || Self::ensure_blocking(peers))
-            .await
-            .context("asking for the binaries")?
+        tokio::task::spawn_blocking(move || Self::ensure_blocking(peers)).await.context("asking for the binaries")?
     }
 
     fn ensure_blocking(peers: Vec<Peer>) -> Result<Self> {

@@ -27,10 +27,7 @@ pub enum Credentials {
 impl Credentials {
     /// A user with a client certificate.
     pub fn user(name: &str, groups: &[&str]) -> Self {
-        Self::User {
-            name: name.to_owned(),
-            groups: groups.iter().map(|&group| group.to_owned()).collect(),
-        }
+        Self::User { name: name.to_owned(), groups: groups.iter().map(|&group| group.to_owned()).collect() }
     }
 
     /// A user who may do everything.
@@ -57,11 +54,7 @@ pub(crate) fn text(server: &str, ca: &str, proof: &Proof) -> String {
         Proof::Token(token) => format!("    token: {token}\n"),
         Proof::None => String::new(),
     };
-    let user = if user.is_empty() {
-        " {}\n".to_owned()
-    } else {
-        format!("\n{user}")
-    };
+    let user = if user.is_empty() { " {}\n".to_owned() } else { format!("\n{user}") };
     let ca = STANDARD.encode(ca);
     format!(
         "apiVersion: v1\n\

@@ -28,6 +28,7 @@
 pub mod audit;
 mod binaries;
 mod control_plane;
+pub mod deck;
 mod kubeconfig;
 mod pki;
 mod ports;
@@ -38,6 +39,7 @@ mod wait;
 pub use audit::{AuditPolicy, AuditReader};
 pub use binaries::{Binaries, Peer, repository};
 pub use control_plane::{Builder, ControlPlane, Server, shared};
+pub use deck::Deck;
 pub use kubeconfig::Credentials;
 pub use ports::ReservedPort;
 pub use process::{Exit, Launch, Process, Usage};

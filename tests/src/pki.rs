@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 
 /// A certificate authority; its files are `<name>.crt` and `<name>.key`.
@@ -71,10 +70,7 @@ impl Pki {
         let names: Vec<_> = reached.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names).context("names of a server")?;
         params.distinguished_name.push(DnType::CommonName, name);
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         self.store(name, &self.server.issue(params)?)
     }
 
@@ -106,38 +102,21 @@ impl Authority {
     fn open(folder: &Path, name: &str) -> Result<Self> {
         let mut params = CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, format!("quarterdeck-{name}"));
+        params.distinguished_name.push(DnType::CommonName, format!("quarterdeck-{name}"));
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![
-            KeyUsagePurpose::KeyCertSign,
-            KeyUsagePurpose::DigitalSignature,
-        ];
-        let (crt, key) = (
-            folder.join(format!("{name}.crt")),
-            folder.join(format!("{name}.key")),
-        );
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        let (crt, key) = (folder.join(format!("{name}.crt")), folder.join(format!("{name}.key")));
         if crt.exists() && key.exists() {
             let pem = fs::read_to_string(&key)?;
             let key = KeyPair::from_pem(&pem).with_context(|| format!("in {}", key.display()))?;
             let certificate = fs::read_to_string(&crt)?;
-            return Ok(Self {
-                certificate,
-                issuer: Issuer::new(params, key),
-            });
+            return Ok(Self { certificate, issuer: Issuer::new(params, key) });
         }
         let pair = KeyPair::generate().context("generating the key of an authority")?;
-        let certificate = params
-            .self_signed(&pair)
-            .context("signing an authority")?
-            .pem();
+        let certificate = params.self_signed(&pair).context("signing an authority")?.pem();
         write(&key, &pair.serialize_pem())?;
         write(&crt, &certificate)?;
-        Ok(Self {
-            certificate,
-            issuer: Issuer::new(params, pair),
-        })
+        Ok(Self { certificate, issuer: Issuer::new(params, pair) })
     }
 
     fn issue(&self, params: CertificateParams) -> Result<Pair> {
@@ -145,13 +124,8 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         let key = KeyPair::generate().context("generating a key")?;
-        let certificate = params
-            .signed_by(&key, &self.issuer)
-            .context("signing a certificate")?;
-        Ok(Pair {
-            certificate: certificate.pem(),
-            key: key.serialize_pem(),
-        })
+        let certificate = params.signed_by(&key, &self.issuer).context("signing a certificate")?;
+        Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
     }
 }
 
@@ -159,15 +133,9 @@ fn client_params(name: &str, groups: &[&str]) -> Result<CertificateParams> {
     // rcgen keeps one value for each attribute type; the same type under its
     // number counts as another, which makes two.
     const ORGANIZATION: [u64; 4] = [2, 5, 4, 10];
-    let types = [
-        DnType::OrganizationName,
-        DnType::CustomDnType(ORGANIZATION.to_vec()),
-    ];
+    let types = [DnType::OrganizationName, DnType::CustomDnType(ORGANIZATION.to_vec())];
     if groups.len() > types.len() {
-        bail!(
-            "user {name}: a certificate holds at most {} groups",
-            types.len()
-        );
+        bail!("user {name}: a certificate holds at most {} groups", types.len());
     }
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
@@ -185,12 +153,8 @@ pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     let mut options = fs::OpenOptions::new();
     options.create(true).truncate(true).write(true).mode(0o600);
-    let file = options
-        .open(path)
-        .with_context(|| format!("writing {}", path.display()));
-    file?
-        .write_all(text.as_bytes())
-        .with_context(|| format!("writing {}", path.display()))
+    let file = options.open(path).with_context(|| format!("writing {}", path.display()));
+    file?.write_all(text.as_bytes()).with_context(|| format!("writing {}", path.display()))
 }
 
 #[cfg(test)]

@@ -31,8 +31,7 @@ impl ReservedPort {
     /// 200 tries.
     pub fn take() -> Result<Self> {
         let folder = std::env::temp_dir().join("quarterdeck-ports");
-        std::fs::create_dir_all(&folder)
-            .with_context(|| format!("creating {}", folder.display()))?;
+        std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
         for attempt in 0..200_u32 {
             // RandomState is seeded by the system: random enough, no dependency.
             let random = RandomState::new().hash_one(attempt);

@@ -195,10 +195,7 @@ fn on_spawner<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> Re
     });
     let (sender, answer) = mpsc::channel();
     let job = Box::new(move || drop(sender.send(job())));
-    spawner
-        .lock()
-        .send(job)
-        .map_err(|_| anyhow!("the spawner thread has ended"))?;
+    spawner.lock().send(job).map_err(|_| anyhow!("the spawner thread has ended"))?;
     answer.recv().context("the spawner thread has ended")
 }
 
@@ -206,43 +203,26 @@ impl Process {
     fn spawn(launch: Launch) -> Result<Self> {
         let mut command = launch.command()?;
         let wrapper = command.get_program().to_string_lossy().into_owned();
-        let mut child = on_spawner(move || command.spawn())?
-            .map_err(|error| anyhow!("{wrapper} (util-linux): {error}"))?;
+        let mut child =
+            on_spawner(move || command.spawn())?.map_err(|error| anyhow!("{wrapper} (util-linux): {error}"))?;
         let pid = Pid::from_raw(i32::try_from(child.id()).context("pid out of range")?);
         let (sender, ended) = watch::channel(None);
         let reaping = Arc::new(Mutex::new(()));
         let lock = reaping.clone();
-        let waiter = std::thread::Builder::new()
-            .name(format!("wait-{pid}"))
-            .spawn(move || {
-                // Look first, reap later under the lock.
-                let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
-                while waitid(Id::Pid(pid), flags) == Err(Errno::EINTR) {}
-                let _reaping = lock.lock();
-                let exit = child.wait().map_or(
-                    Exit {
-                        code: None,
-                        signal: None,
-                    },
-                    |status| Exit {
-                        code: status.code(),
-                        signal: status.signal(),
-                    },
-                );
-                let _ = sender.send(Some(exit));
-            })?;
+        let waiter = std::thread::Builder::new().name(format!("wait-{pid}")).spawn(move || {
+            // Look first, reap later under the lock.
+            let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+            while waitid(Id::Pid(pid), flags) == Err(Errno::EINTR) {}
+            let _reaping = lock.lock();
+            let exit = child.wait().map_or(Exit { code: None, signal: None }, |status| Exit {
+                code: status.code(),
+                signal: status.signal(),
+            });
+            let _ = sender.send(Some(exit));
+        })?;
         let started = started(pid).unwrap_or_default();
         let waiter = Mutex::new(Some(waiter));
-        Ok(Self {
-            inner: Arc::new(Inner {
-                launch,
-                pid,
-                started,
-                reaping,
-                ended,
-                waiter,
-            }),
-        })
+        Ok(Self { inner: Arc::new(Inner { launch, pid, started, reaping, ended, waiter }) })
     }
 
     /// Takes over a detached process that another program started; `started` as
@@ -253,10 +233,7 @@ impl Process {
         let reaping = Arc::new(Mutex::new(()));
         let lock = reaping.clone();
         if started(pid) != Some(start_time) {
-            let _ = sender.send(Some(Exit {
-                code: None,
-                signal: None,
-            }));
+            let _ = sender.send(Some(Exit { code: None, signal: None }));
         } else {
             // Not our child: nothing tells of its end but its absence.
             let watch = move || {
@@ -267,25 +244,13 @@ impl Process {
                     std::thread::sleep(Duration::from_millis(10));
                 }
                 let _reaping = lock.lock();
-                let _ = sender.send(Some(Exit {
-                    code: None,
-                    signal: None,
-                }));
+                let _ = sender.send(Some(Exit { code: None, signal: None }));
             };
             std::thread::spawn(watch);
         }
         let launch = launch.detached(true);
         let waiter = Mutex::new(None);
-        Self {
-            inner: Arc::new(Inner {
-                launch,
-                pid,
-                started: start_time,
-                reaping,
-                ended,
-                waiter,
-            }),
-        }
+        Self { inner: Arc::new(Inner { launch, pid, started: start_time, reaping, ended, waiter }) }
     }
 
     /// The process id.
@@ -330,10 +295,7 @@ impl Process {
         let exit = tokio::time::timeout(timeout, ended.wait_for(Option::is_some)).await;
         match exit {
             Ok(Ok(exit)) => Ok(exit.expect("waited for it")),
-            Ok(Err(_closed)) => Ok(Exit {
-                code: None,
-                signal: None,
-            }),
+            Ok(Err(_closed)) => Ok(Exit { code: None, signal: None }),
             Err(_elapsed) => {
                 let name = self.inner.launch.name();
                 bail!("{name} still runs after {timeout:?}{}", self.log_end());
@@ -411,8 +373,7 @@ impl Process {
     /// All output so far; empty without a log.
     pub fn log_text(&self) -> String {
         let text = self.log().and_then(|path| std::fs::read(path).ok());
-        text.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .unwrap_or_default()
+        text.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
 
     /// The last lines of the log, for error messages.
@@ -431,8 +392,7 @@ impl Inner {
     fn signal(&self, signal: Signal) -> Result<()> {
         let _reaping = self.reaping.lock();
         // Children cannot lose their pid before they are reaped; others can.
-        let gone = self.ended.borrow().is_some()
-            || (self.launch.detached && started(self.pid) != Some(self.started));
+        let gone = self.ended.borrow().is_some() || (self.launch.detached && started(self.pid) != Some(self.started));
         if gone {
             return Ok(());
         }
@@ -473,10 +433,7 @@ fn state(pid: Pid) -> Option<char> {
 /// Start time in clock ticks since boot, unless the process has ended.
 fn started(pid: Pid) -> Option<u64> {
     let fields = stat(pid)?;
-    if fields
-        .first()
-        .is_some_and(|state| state == "Z" || state == "X")
-    {
+    if fields.first().is_some_and(|state| state == "Z" || state == "X") {
         return None;
     }
     fields.get(19)?.parse().ok()
@@ -488,11 +445,7 @@ fn usage(pid: Pid) -> Option<Usage> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let bytes = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        line.split_whitespace()
-            .next()?
-            .parse::<u64>()
-            .ok()
-            .map(|kib| kib * 1024)
+        line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
     };
     Some(Usage {
         resident: bytes("VmRSS:")?,
@@ -505,6 +458,5 @@ fn usage(pid: Pid) -> Option<Usage> {
 /// Is `name` in the folders of PATH?
 pub(crate) fn on_path(name: impl AsRef<OsStr>) -> bool {
     let name = name.as_ref();
-    std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(name).is_file()))
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(name).is_file()))
 }

@@ -1,1 +1,12 @@
-//! What a controller stands on.
+//! What a controller stands on: the client stack, informers, the work queue, events, and the
+//! [`Controller`](controller::Controller) trait.
+
+pub mod client;
+pub mod controller;
+pub mod engine;
+pub mod events;
+pub mod informer;
+pub mod object;
+pub mod queue;
+pub mod select;
+pub mod view;

@@ -14,22 +14,12 @@ async fn a_write_is_read_back_with_its_writer_body_and_version() {
     control_plane.namespace("audit").await.unwrap();
     let mut audit = control_plane.audit_from_now().unwrap();
     let api: Api<ConfigMap> = Api::namespaced(control_plane.admin().await.unwrap(), "audit");
-    let made = api
-        .create(&PostParams::default(), &config_map("one", "1"))
-        .await
-        .unwrap();
-    let event = audit
-        .wait_for("the write", LONG, |event| {
-            event.namespace() == "audit" && event.is_write()
-        })
-        .await
-        .unwrap();
+    let made = api.create(&PostParams::default(), &config_map("one", "1")).await.unwrap();
+    let event =
+        audit.wait_for("the write", LONG, |event| event.namespace() == "audit" && event.is_write()).await.unwrap();
     assert_eq!(event.stage, Stage::ResponseComplete);
     assert_eq!((event.verb.as_str(), event.code()), ("create", 201));
-    assert_eq!(
-        (event.resource().as_str(), event.name()),
-        ("configmaps", "one")
-    );
+    assert_eq!((event.resource().as_str(), event.name()), ("configmaps", "one"));
     assert_eq!(event.acting_user(), "admin");
     assert_eq!(event.request_object.as_ref().unwrap()["data"]["value"], "1");
     let version = made.metadata.resource_version.unwrap().parse().ok();
@@ -45,9 +35,7 @@ async fn refusals_and_reads_are_there_after_settling() {
     let api: Api<ConfigMap> = Api::namespaced(nobody, "audit-reads");
     assert_eq!(refusal(api.get("one").await), 403);
     control_plane.settle_audit().await.unwrap();
-    let seen = audit
-        .filter(|event| event.acting_user() == "audit-nobody")
-        .unwrap();
+    let seen = audit.filter(|event| event.acting_user() == "audit-nobody").unwrap();
     assert_eq!(seen.len(), 1, "{seen:?}");
     assert_eq!((seen[0].verb.as_str(), seen[0].code()), ("get", 403));
     assert!(!seen[0].succeeded() && !seen[0].is_write() && !seen[0].is_dry_run());
@@ -58,10 +46,7 @@ async fn lease_body_is_kept(control_plane: &ControlPlane) -> bool {
     let mut audit = control_plane.audit_from_now().unwrap();
     let api: Api<Lease> = Api::namespaced(control_plane.admin().await.unwrap(), "default");
     let lease = Lease {
-        metadata: ObjectMeta {
-            name: Some("audited".to_owned()),
-            ..Default::default()
-        },
+        metadata: ObjectMeta { name: Some("audited".to_owned()), ..Default::default() },
         spec: Some(LeaseSpec::default()),
     };
     api.create(&PostParams::default(), &lease).await.unwrap();

@@ -82,20 +82,14 @@ fn text(path: &Path) -> String {
 fn what_is_missing_is_built_once_and_kept() {
     let cache = Cache::new();
     let folder = printed(&cache.bin("", &[]));
-    let built = [
-        "go.etcd.io/etcd/server/v3",
-        "k8s.io/kubernetes/cmd/kube-apiserver",
-    ];
+    let built = ["go.etcd.io/etcd/server/v3", "k8s.io/kubernetes/cmd/kube-apiserver"];
     assert_eq!(cache.calls()[..2], built);
     assert_eq!(cache.calls().len(), 3);
     assert_eq!(printed(&cache.bin("", &[])), folder);
     assert_eq!(cache.calls().len(), 3);
 
     assert_eq!(printed(&cache.bin("", &["--with", "kcm,kwok"])), folder);
-    let more = [
-        "k8s.io/kubernetes/cmd/kube-controller-manager",
-        "sigs.k8s.io/kwok/cmd/kwok",
-    ];
+    let more = ["k8s.io/kubernetes/cmd/kube-controller-manager", "sigs.k8s.io/kwok/cmd/kwok"];
     assert_eq!(cache.calls()[3..], more);
     let stages = text(&folder.join("kwok-stages.yaml"));
     assert_eq!(stages.matches("---\n").count(), 3, "{stages}");
@@ -126,16 +120,9 @@ fn a_half_built_cache_heals() {
 #[tokio::test]
 async fn two_callers_build_once() {
     let cache = Cache::new();
-    let (go_on, errors) = (
-        cache.folder.path().join("go-on"),
-        cache.folder.path().join("errors"),
-    );
+    let (go_on, errors) = (cache.folder.path().join("go-on"), cache.folder.path().join("errors"));
     let script = format!("until [ -e {} ]; do sleep 0.02; done", go_on.display());
-    let first = cache
-        .command(&script, &[])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let first = cache.command(&script, &[]).stdout(Stdio::piped()).spawn().unwrap();
     eventually("the first one's build", LONG, async || {
         ensure!(cache.calls().len() == 1, "{:?}", cache.calls());
         Ok(())
@@ -143,16 +130,10 @@ async fn two_callers_build_once() {
     .await
     .unwrap();
     let mut second = cache.command(&script, &[]);
-    second
-        .stdout(Stdio::piped())
-        .stderr(fs::File::create(&errors).unwrap());
+    second.stdout(Stdio::piped()).stderr(fs::File::create(&errors).unwrap());
     let second = second.spawn().unwrap();
     eventually("the second one's waiting", LONG, async || {
-        ensure!(
-            text(&errors).contains("another build is running"),
-            "{}",
-            text(&errors)
-        );
+        ensure!(text(&errors).contains("another build is running"), "{}", text(&errors));
         Ok(())
     })
     .await
@@ -171,32 +152,16 @@ fn failures_are_one_clear_line() {
     let errors = String::from_utf8_lossy(&failed.stderr).into_owned();
     assert!(!failed.status.success());
     assert!(errors.contains("no such package"), "{errors}");
-    assert!(
-        errors.contains("building etcd ended in an error"),
-        "{errors}"
-    );
+    assert!(errors.contains("building etcd ended in an error"), "{errors}");
 
     let unknown = cache.bin("", &["--with", "kcm,oars"]);
     let errors = String::from_utf8_lossy(&unknown.stderr).into_owned();
-    assert_eq!(
-        errors,
-        "cluster: --with oars: known are kcm, scheduler and kwok\n"
-    );
+    assert_eq!(errors, "cluster: --with oars: known are kcm, scheduler and kwok\n");
 
     // Everything but go.
     let path = cache.folder.path().join("no-go");
     fs::create_dir(&path).unwrap();
-    for tool in [
-        "bash",
-        "env",
-        "basename",
-        "dirname",
-        "cat",
-        "sha256sum",
-        "cut",
-        "uname",
-        "stat",
-    ] {
+    for tool in ["bash", "env", "basename", "dirname", "cat", "sha256sum", "cut", "uname", "stat"] {
         let real = std::env::split_paths(&std::env::var_os("PATH").unwrap())
             .map(|folder| folder.join(tool))
             .find(|file| file.is_file())
@@ -205,18 +170,11 @@ fn failures_are_one_clear_line() {
     }
     let missing = cache.command("", &[]).env("PATH", &path).output().unwrap();
     let errors = String::from_utf8_lossy(&missing.stderr).into_owned();
-    assert_eq!(
-        errors,
-        "cluster: go is missing: install Go 1.26 or later (https://go.dev/dl)\n"
-    );
+    assert_eq!(errors, "cluster: go is missing: install Go 1.26 or later (https://go.dev/dl)\n");
 
     let empty = cache.folder.path().join("empty");
     fs::create_dir(&empty).unwrap();
-    let ready = cache
-        .command("", &[])
-        .env("QUARTERDECK_BIN_DIR", &empty)
-        .output()
-        .unwrap();
+    let ready = cache.command("", &[]).env("QUARTERDECK_BIN_DIR", &empty).output().unwrap();
     let errors = String::from_utf8_lossy(&ready.stderr).into_owned();
     assert!(errors.ends_with("holds no etcd\n"), "{errors}");
 }

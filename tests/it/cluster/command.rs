@@ -14,22 +14,12 @@ use super::LONG;
 
 fn cluster(command: &str, folder: &Path, args: &[&str]) -> Output {
     let mut program = Command::new(env!("CARGO_BIN_EXE_cluster"));
-    program
-        .arg(command)
-        .arg("--dir")
-        .arg(folder)
-        .args(args)
-        .output()
-        .unwrap()
+    program.arg(command).arg("--dir").arg(folder).args(args).output().unwrap()
 }
 
 #[track_caller]
 fn good(output: &Output) -> String {
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -48,36 +38,19 @@ async fn a_deployment_comes_to_life_and_everything_goes() {
     let folder = folder.path().join("cluster");
     let _down = Down(&folder);
     let up = good(&cluster("up", &folder, &["--with", "kcm,scheduler,kwok"]));
-    for name in [
-        "etcd",
-        "kube-apiserver-0",
-        "kube-controller-manager-",
-        "kube-scheduler-",
-        "kwok-",
-    ] {
+    for name in ["etcd", "kube-apiserver-0", "kube-controller-manager-", "kube-scheduler-", "kwok-"] {
         assert!(up.contains(name), "{up}");
     }
     assert!(up.contains("export KUBECONFIG="), "{up}");
     // Up again is no error, and starts nothing.
-    assert_eq!(
-        good(&cluster("up", &folder, &[])).lines().count(),
-        up.lines().count()
-    );
+    assert_eq!(good(&cluster("up", &folder, &[])).lines().count(), up.lines().count());
 
     let control_plane = ControlPlane::attach(&folder).await.unwrap();
     assert!(control_plane.all_running());
     let client = control_plane.admin().await.unwrap();
-    let node = Node {
-        metadata: ObjectMeta {
-            name: Some("node".to_owned()),
-            ..Default::default()
-        },
-        ..Default::default()
-    };
-    Api::<Node>::all(client.clone())
-        .create(&PostParams::default(), &node)
-        .await
-        .unwrap();
+    let node =
+        Node { metadata: ObjectMeta { name: Some("node".to_owned()), ..Default::default() }, ..Default::default() };
+    Api::<Node>::all(client.clone()).create(&PostParams::default(), &node).await.unwrap();
     let deployments: Api<Deployment> = Api::namespaced(client, "default");
     let deployment = serde_json::from_value(json!({
         "metadata": { "name": "web" },
@@ -91,10 +64,7 @@ async fn a_deployment_comes_to_life_and_everything_goes() {
         },
     }))
     .unwrap();
-    deployments
-        .create(&PostParams::default(), &deployment)
-        .await
-        .unwrap();
+    deployments.create(&PostParams::default(), &deployment).await.unwrap();
     eventually("two ready pods", LONG, async || {
         let status = deployments.get("web").await?.status.unwrap_or_default();
         ensure!(status.ready_replicas == Some(2), "{status:?}");

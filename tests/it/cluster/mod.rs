@@ -20,10 +20,7 @@ const LONG: Duration = Duration::from_secs(60);
 /// A ConfigMap with one entry.
 fn config_map(name: &str, value: &str) -> ConfigMap {
     ConfigMap {
-        metadata: ObjectMeta {
-            name: Some(name.to_owned()),
-            ..Default::default()
-        },
+        metadata: ObjectMeta { name: Some(name.to_owned()), ..Default::default() },
         data: Some(BTreeMap::from([("value".to_owned(), value.to_owned())])),
         ..Default::default()
     }

@@ -17,20 +17,14 @@ use super::LONG;
 
 async fn proxied() -> (Proxy, Api<Namespace>) {
     let control_plane = shared().await;
-    let proxy = Proxy::start(control_plane.apiserver(0).address())
-        .await
-        .unwrap();
+    let proxy = Proxy::start(control_plane.apiserver(0).address()).await.unwrap();
     let client = fresh_client(&proxy).await;
     (proxy, Api::all(client))
 }
 
 /// A client with no connection yet.
 async fn fresh_client(proxy: &Proxy) -> Client {
-    shared()
-        .await
-        .client(&proxy.url(), &Credentials::admin())
-        .await
-        .unwrap()
+    shared().await.client(&proxy.url(), &Credentials::admin()).await.unwrap()
 }
 
 /// The only connection.
@@ -41,10 +35,7 @@ fn connection(proxy: &Proxy) -> Connection {
 }
 
 /// Sends a request and returns it, unanswered, once its bytes are in the proxy.
-async fn sent(
-    proxy: &Proxy,
-    api: &Api<Namespace>,
-) -> tokio::task::JoinHandle<kube::Result<Namespace>> {
+async fn sent(proxy: &Proxy, api: &Api<Namespace>) -> tokio::task::JoinHandle<kube::Result<Namespace>> {
     let before = connection(proxy).from_client;
     let api = api.clone();
     let request = tokio::spawn(async move { api.get("default").await });
@@ -170,9 +161,7 @@ async fn one_answer(answer: Vec<u8>) -> std::net::SocketAddr {
 
 #[tokio::test]
 async fn everything_arrives_before_an_orderly_end() {
-    let answer: Vec<u8> = (0..4_000_000_u32)
-        .map(|number| number.to_le_bytes()[0])
-        .collect();
+    let answer: Vec<u8> = (0..4_000_000_u32).map(|number| number.to_le_bytes()[0]).collect();
     let server = one_answer(answer.clone()).await;
     let proxy = Proxy::start(server).await.unwrap();
     let mut client = TcpStream::connect(proxy.address()).await.unwrap();

@@ -13,12 +13,7 @@ fn config_maps(client: kube::Client) -> Api<ConfigMap> {
 }
 
 async fn version(api: &Api<ConfigMap>, name: &str) -> String {
-    api.get(name)
-        .await
-        .unwrap()
-        .metadata
-        .resource_version
-        .unwrap()
+    api.get(name).await.unwrap().metadata.resource_version.unwrap()
 }
 
 #[tokio::test]
@@ -28,10 +23,7 @@ async fn two_apiservers_over_one_etcd_survive_what_befalls_the_others() {
     let second = config_maps(control_plane.admin_at(1).await.unwrap());
     let folder = control_plane.folder().to_owned();
 
-    first
-        .create(&PostParams::default(), &config_map("kept", "1"))
-        .await
-        .unwrap();
+    first.create(&PostParams::default(), &config_map("kept", "1")).await.unwrap();
     let made = version(&second, "kept").await;
 
     // One dies: the other goes on; when it is back it knows all.
@@ -60,10 +52,7 @@ async fn two_apiservers_over_one_etcd_survive_what_befalls_the_others() {
     control_plane.wait_ready(LONG).await.unwrap();
     eventually("a write after etcd's death", LONG, async || {
         let name = config_map("after", "1");
-        first
-            .create(&PostParams::default(), &name)
-            .await
-            .map_err(|error| anyhow!(error))
+        first.create(&PostParams::default(), &name).await.map_err(|error| anyhow!(error))
     })
     .await
     .unwrap();
@@ -84,18 +73,11 @@ async fn two_apiservers_over_one_etcd_survive_what_befalls_the_others() {
     .unwrap();
 
     // A restart with other arguments.
-    control_plane
-        .apiserver(1)
-        .restart_with(["--watch-cache=false"])
-        .await
-        .unwrap();
+    control_plane.apiserver(1).restart_with(["--watch-cache=false"]).await.unwrap();
     assert_eq!(version(&second, "kept").await, made);
 
     // Nothing is left behind.
-    let pids: Vec<_> = control_plane
-        .servers()
-        .map(|server| server.process().pid())
-        .collect();
+    let pids: Vec<_> = control_plane.servers().map(|server| server.process().pid()).collect();
     drop(control_plane);
     assert!(!folder.exists());
     for pid in pids {

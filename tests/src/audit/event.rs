@@ -112,26 +112,18 @@ pub struct Outcome {
 impl Event {
     /// Could the request change an object?
     pub fn is_write(&self) -> bool {
-        matches!(
-            self.verb.as_str(),
-            "create" | "update" | "patch" | "delete" | "deletecollection"
-        )
+        matches!(self.verb.as_str(), "create" | "update" | "patch" | "delete" | "deletecollection")
     }
 
     /// Was it only tried (`?dryRun=All`)?
     pub fn is_dry_run(&self) -> bool {
-        let query = self
-            .request_uri
-            .split_once('?')
-            .map_or("", |(_, query)| query);
+        let query = self.request_uri.split_once('?').map_or("", |(_, query)| query);
         query.split('&').any(|pair| pair.starts_with("dryRun="))
     }
 
     /// The HTTP code of the answer, 0 before it.
     pub fn code(&self) -> u16 {
-        self.response_status
-            .as_ref()
-            .map_or(0, |status| status.code)
+        self.response_status.as_ref().map_or(0, |status| status.code)
     }
 
     /// Was it answered with a 2xx code?
@@ -141,11 +133,7 @@ impl Event {
 
     /// Name of the user that counted: the impersonated one, if there is one.
     pub fn acting_user(&self) -> &str {
-        &self
-            .impersonated_user
-            .as_ref()
-            .unwrap_or(&self.user)
-            .username
+        &self.impersonated_user.as_ref().unwrap_or(&self.user).username
     }
 
     /// `resource.group/subresource` as kubectl writes it: `pods`,
@@ -166,31 +154,22 @@ impl Event {
 
     /// Namespace of the object; empty when there is none.
     pub fn namespace(&self) -> &str {
-        self.object_ref
-            .as_ref()
-            .map_or("", |object| &object.namespace)
+        self.object_ref.as_ref().map_or("", |object| &object.namespace)
     }
 
     /// Name of the object, from the answer for one whose name the server made.
     pub fn name(&self) -> &str {
-        let asked = self
-            .object_ref
-            .as_ref()
-            .map_or("", |object| object.name.as_str());
+        let asked = self.object_ref.as_ref().map_or("", |object| object.name.as_str());
         if !asked.is_empty() {
             return asked;
         }
         let body = self.response_object.as_ref();
-        body.and_then(|body| body["metadata"]["name"].as_str())
-            .unwrap_or_default()
+        body.and_then(|body| body["metadata"]["name"].as_str()).unwrap_or_default()
     }
 
     /// The resourceVersion in the answered body: the order of writes in etcd.
     pub fn response_version(&self) -> Option<u64> {
-        self.response_object.as_ref()?["metadata"]["resourceVersion"]
-            .as_str()?
-            .parse()
-            .ok()
+        self.response_object.as_ref()?["metadata"]["resourceVersion"].as_str()?.parse().ok()
     }
 }
 

@@ -26,36 +26,26 @@ impl Default for AuditPolicy {
     /// Writes with both bodies, and reads, watches, and writes of events,
     /// leases, tokens, reviews and secrets without.
     fn default() -> Self {
-        Self {
-            kind: Kind::Normal,
-            with_bodies: Vec::new(),
-        }
+        Self { kind: Kind::Normal, with_bodies: Vec::new() }
     }
 }
 
 impl AuditPolicy {
     /// Every request, none with bodies: for benches.
     pub fn metadata() -> Self {
-        Self {
-            kind: Kind::Metadata,
-            with_bodies: Vec::new(),
-        }
+        Self { kind: Kind::Metadata, with_bodies: Vec::new() }
     }
 
     /// A policy as in a file for `--audit-policy-file`.
     pub fn custom(policy: Value) -> Self {
-        Self {
-            kind: Kind::Custom(policy),
-            with_bodies: Vec::new(),
-        }
+        Self { kind: Kind::Custom(policy), with_bodies: Vec::new() }
     }
 
     /// Keeps the bodies of writes of a resource that the default policy keeps
     /// without, such as `leases` of `coordination.k8s.io`.
     #[must_use]
     pub fn with_bodies(mut self, group: &str, resource: &str) -> Self {
-        self.with_bodies
-            .push((group.to_owned(), resource.to_owned()));
+        self.with_bodies.push((group.to_owned(), resource.to_owned()));
         self
     }
 

@@ -29,14 +29,8 @@ struct Log {
 impl AuditReader {
     /// A reader from the start of these files, which need not exist yet.
     pub fn new(files: Vec<PathBuf>) -> Self {
-        let logs = files
-            .into_iter()
-            .map(|path| Log { path, offset: 0 })
-            .collect();
-        Self {
-            logs,
-            events: Vec::new(),
-        }
+        let logs = files.into_iter().map(|path| Log { path, offset: 0 }).collect();
+        Self { logs, events: Vec::new() }
     }
 
     /// Forgets what was read and goes on with what is written from now on.
@@ -56,13 +50,10 @@ impl AuditReader {
     /// When a file cannot be read, or a line is no audit event.
     pub fn read(&mut self) -> Result<&[Event]> {
         for (server, log) in self.logs.iter_mut().enumerate() {
-            let text = log
-                .read()
-                .with_context(|| format!("reading {}", log.path.display()))?;
+            let text = log.read().with_context(|| format!("reading {}", log.path.display()))?;
             for line in text.lines() {
                 let event = serde_json::from_str(line);
-                let mut event: Event =
-                    event.with_context(|| format!("in {}: {line}", log.path.display()))?;
+                let mut event: Event = event.with_context(|| format!("in {}: {line}", log.path.display()))?;
                 event.server = server;
                 self.events.push(event);
             }
@@ -75,24 +66,14 @@ impl AuditReader {
     /// # Errors
     /// As [`AuditReader::read`].
     pub fn filter(&mut self, fits: impl Fn(&Event) -> bool) -> Result<Vec<Event>> {
-        Ok(self
-            .read()?
-            .iter()
-            .filter(|event| fits(event))
-            .cloned()
-            .collect())
+        Ok(self.read()?.iter().filter(|event| fits(event)).cloned().collect())
     }
 
     /// Returns the first event that fits, waiting for it if need be.
     ///
     /// # Errors
     /// When there is none within `timeout`.
-    pub async fn wait_for(
-        &mut self,
-        what: &str,
-        timeout: Duration,
-        fits: impl Fn(&Event) -> bool,
-    ) -> Result<Event> {
+    pub async fn wait_for(&mut self, what: &str, timeout: Duration, fits: impl Fn(&Event) -> bool) -> Result<Event> {
         let mut found = self.wait_for_count(what, 1, timeout, fits).await?;
         Ok(found.swap_remove(0))
     }
@@ -114,21 +95,13 @@ impl AuditReader {
         eventually(what, timeout, || async {
             let (reader, judged, found) = &mut *state.lock();
             let events = reader.read()?;
-            found.extend(
-                events[*judged..]
-                    .iter()
-                    .filter(|event| fits(event))
-                    .cloned(),
-            );
+            found.extend(events[*judged..].iter().filter(|event| fits(event)).cloned());
             *judged = events.len();
             if found.len() >= count {
                 return Ok(std::mem::take(found));
             }
             let waited = start.elapsed();
-            bail!(
-                "{} of {count} among {judged} audit events after {waited:?}",
-                found.len()
-            )
+            bail!("{} of {count} among {judged} audit events after {waited:?}", found.len())
         })
         .await
     }
@@ -145,10 +118,7 @@ impl Log {
         file.seek(SeekFrom::Start(self.offset))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
-        let whole = bytes
-            .iter()
-            .rposition(|&byte| byte == b'\n')
-            .map_or(0, |end| end + 1);
+        let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
         bytes.truncate(whole);
         self.offset += whole as u64;
         String::from_utf8(bytes).map_err(std::io::Error::other)

@@ -70,15 +70,10 @@ async fn start(up: Up) -> Result<()> {
             eprintln!("it runs already");
             return status(folder).await;
         }
-        bail!(
-            "{} holds a control plane that does not run: hack/cluster down first",
-            folder.display()
-        );
+        bail!("{} holds a control plane that does not run: hack/cluster down first", folder.display());
     }
     let begun = Instant::now();
-    let mut builder = ControlPlane::builder()
-        .apiservers(up.apiservers)
-        .with(&up.with);
+    let mut builder = ControlPlane::builder().apiservers(up.apiservers).with(&up.with);
     builder = builder.folder(folder).detached();
     let control_plane = builder.start().await?;
     for peer in &up.with {
@@ -88,10 +83,7 @@ async fn start(up: Up) -> Result<()> {
             Peer::Kwok => control_plane.start_kwok(&[]).await?,
         };
     }
-    eprintln!(
-        "ready {:.1} s after the start",
-        begun.elapsed().as_secs_f64()
-    );
+    eprintln!("ready {:.1} s after the start", begun.elapsed().as_secs_f64());
     status(folder).await
 }
 
@@ -114,15 +106,9 @@ async fn status(folder: &Path) -> Result<()> {
         };
         println!("{:<28}{:<26}{state}", server.name(), server.url());
     }
-    println!(
-        "logs        {}",
-        control_plane.folder().join("logs").display()
-    );
+    println!("logs        {}", control_plane.folder().join("logs").display());
     println!("kubectl     {}", control_plane.program("kubectl").display());
-    println!(
-        "export KUBECONFIG={}",
-        control_plane.admin_kubeconfig()?.display()
-    );
+    println!("export KUBECONFIG={}", control_plane.admin_kubeconfig()?.display());
     if !control_plane.all_running() {
         bail!("a part of it does not run (see the logs); hack/cluster down ends the rest");
     }

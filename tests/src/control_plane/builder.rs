@@ -128,37 +128,22 @@ impl Builder {
         };
         for part in ["pki", "logs", "kubeconfigs"] {
             let path = folder.join(part);
-            std::fs::create_dir_all(&path)
-                .with_context(|| format!("creating {}", path.display()))?;
+            std::fs::create_dir_all(&path).with_context(|| format!("creating {}", path.display()))?;
         }
         let pki = Pki::open(&folder.join("pki"))?;
         pki.serving("etcd", &["127.0.0.1", "localhost"])?;
-        let reached = [
-            "127.0.0.1",
-            "localhost",
-            "10.96.0.1",
-            "kubernetes",
-            "kubernetes.default",
-        ];
+        let reached = ["127.0.0.1", "localhost", "10.96.0.1", "kubernetes", "kubernetes.default"];
         pki.serving("apiserver", &reached)?;
         pki.serving("peer", &["127.0.0.1", "localhost"])?;
         pki.front_proxy_client("front-proxy-client")?;
         pki.store("etcd-client", &pki.etcd_client("kube-apiserver")?)?;
         self.audit.write(&folder.join("audit-policy.json"))?;
 
-        let layout = Layout {
-            folder,
-            binaries,
-            pki,
-            detached: self.detached,
-        };
+        let layout = Layout { folder, binaries, pki, detached: self.detached };
         let ledger = Ledger::new(layout.ledger(), self.detached);
-        let etcd = Server::launch(
-            2,
-            |ports| layout.etcd(ports, &self.etcd_args),
-            |plan, process| ledger.add(plan, process),
-        )
-        .await?;
+        let etcd =
+            Server::launch(2, |ports| layout.etcd(ports, &self.etcd_args), |plan, process| ledger.add(plan, process))
+                .await?;
         // If one fails, the others and etcd end with their handles; detached
         // ones are in the ledger, and end here.
         let apiservers = join_all((0..self.apiservers).map(|index| {
@@ -179,14 +164,8 @@ impl Builder {
                 return Err(error);
             }
         };
-        let control_plane = ControlPlane {
-            apiservers,
-            etcd,
-            peers: Vec::new(),
-            keep_folder: self.keep_folder,
-            layout,
-            ledger,
-        };
+        let control_plane =
+            ControlPlane { apiservers, etcd, peers: Vec::new(), keep_folder: self.keep_folder, layout, ledger };
         control_plane.prepare().await?;
         Ok(control_plane)
     }
@@ -212,10 +191,7 @@ fn remove_abandoned(base: &Path) {
     let entries = std::fs::read_dir(base).into_iter().flatten().flatten();
     for entry in entries {
         let name = entry.file_name();
-        let owner = name
-            .to_str()
-            .and_then(|name| name.split_once('-'))
-            .map(|(pid, _)| pid);
+        let owner = name.to_str().and_then(|name| name.split_once('-')).map(|(pid, _)| pid);
         if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
             let _ = std::fs::remove_dir_all(entry.path());
         }

@@ -50,11 +50,7 @@ impl Layout {
     /// Text of a kubeconfig for etcd's HTTP gateway.
     pub(super) fn etcd_client(&self, url: &str) -> Result<String> {
         let pair = self.pki.etcd_client("harness")?;
-        Ok(kubeconfig::text(
-            url,
-            self.pki.server_ca(),
-            &Proof::Certificate(pair),
-        ))
+        Ok(kubeconfig::text(url, self.pki.server_ca(), &Proof::Certificate(pair)))
     }
 
     /// A program with its log, as long-lived as the control plane.
@@ -74,12 +70,7 @@ impl Layout {
         } else {
             ("/healthz", self.kubeconfig(&url, &Credentials::Anonymous)?)
         };
-        Ok(Plan {
-            launch,
-            url,
-            ready_path: ready_path.to_owned(),
-            probe,
-        })
+        Ok(Plan { launch, url, ready_path: ready_path.to_owned(), probe })
     }
 
     /// etcd on two ports: for clients and for (no) other members.
@@ -116,13 +107,7 @@ impl Layout {
     }
 
     /// The kube-apiserver number `index`.
-    pub(super) fn apiserver(
-        &self,
-        index: usize,
-        port: u16,
-        etcd: &str,
-        extra: &[String],
-    ) -> Result<Plan> {
+    pub(super) fn apiserver(&self, index: usize, port: u16, etcd: &str, extra: &[String]) -> Result<Plan> {
         let file = |name: &str| self.pki_file(name);
         let launch = self
             .launch(&format!("kube-apiserver-{index}"), "kube-apiserver")
@@ -138,40 +123,22 @@ impl Layout {
             .arg(format!("--tls-cert-file={}", file("apiserver.crt")))
             .arg(format!("--tls-private-key-file={}", file("apiserver.key")))
             .arg(format!("--client-ca-file={}", file("client-ca.crt")))
-            .arg(format!(
-                "--requestheader-client-ca-file={}",
-                file("front-proxy-ca.crt")
-            ))
+            .arg(format!("--requestheader-client-ca-file={}", file("front-proxy-ca.crt")))
             .arg("--requestheader-allowed-names=front-proxy-client")
             .arg("--requestheader-extra-headers-prefix=X-Remote-Extra-")
             .arg("--requestheader-group-headers=X-Remote-Group")
             .arg("--requestheader-username-headers=X-Remote-User")
-            .arg(format!(
-                "--proxy-client-cert-file={}",
-                file("front-proxy-client.crt")
-            ))
-            .arg(format!(
-                "--proxy-client-key-file={}",
-                file("front-proxy-client.key")
-            ))
+            .arg(format!("--proxy-client-cert-file={}", file("front-proxy-client.crt")))
+            .arg(format!("--proxy-client-key-file={}", file("front-proxy-client.key")))
             .arg("--service-account-issuer=https://kubernetes.default.svc")
             .arg(format!("--service-account-key-file={}", file("sa.pub")))
-            .arg(format!(
-                "--service-account-signing-key-file={}",
-                file("sa.key")
-            ))
+            .arg(format!("--service-account-signing-key-file={}", file("sa.key")))
             .arg("--authorization-mode=Node,RBAC")
             .arg("--allow-privileged=true")
             .arg(format!("--service-cluster-ip-range={SERVICE_RANGE}"))
             .arg(format!("--cert-dir={}", self.folder.join("pki").display()))
-            .arg(format!(
-                "--audit-policy-file={}",
-                self.folder.join("audit-policy.json").display()
-            ))
-            .arg(format!(
-                "--audit-log-path={}",
-                self.audit_log(index).display()
-            ))
+            .arg(format!("--audit-policy-file={}", self.folder.join("audit-policy.json").display()))
+            .arg(format!("--audit-log-path={}", self.audit_log(index).display()))
             // Megabytes; never rotated, so that a reader sees all of it.
             .arg("--audit-log-maxsize=1000000")
             .args(extra);

@@ -33,11 +33,7 @@ pub(super) struct Ledger {
 
 impl Ledger {
     pub(super) fn new(file: PathBuf, detached: bool) -> Self {
-        Self {
-            file,
-            detached,
-            entries: Mutex::default(),
-        }
+        Self { file, detached, entries: Mutex::default() }
     }
 
     /// Writes down a process that was just started; it takes the place of an
@@ -76,11 +72,7 @@ impl Entry {
 fn read(folder: &Path) -> Result<Vec<Entry>> {
     let file = layout::ledger(folder);
     if !file.exists() {
-        bail!(
-            "{} holds no control plane (no {})",
-            folder.display(),
-            file.display()
-        );
+        bail!("{} holds no control plane (no {})", folder.display(), file.display());
     }
     let text = std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
     serde_json::from_slice(&text).with_context(|| format!("in {}", file.display()))
@@ -115,14 +107,7 @@ impl ControlPlane {
         let etcd = etcd.context("no etcd is written down: the start was interrupted")?;
         let ledger = Ledger::new(layout.ledger(), true);
         *ledger.entries.lock() = entries;
-        Ok(Self {
-            peers,
-            apiservers,
-            etcd,
-            layout,
-            ledger,
-            keep_folder: true,
-        })
+        Ok(Self { peers, apiservers, etcd, layout, ledger, keep_folder: true })
     }
 
     /// Is there a control plane in `folder` (running or not)?

@@ -90,32 +90,21 @@ impl ControlPlane {
     /// When etcd does not answer.
     pub async fn compact_etcd(&self) -> Result<u64> {
         let status = self.etcd_call("/v3/maintenance/status", &json!({})).await?;
-        let revision = status["header"]["revision"]
-            .as_str()
-            .context("etcd told no revision")?;
+        let revision = status["header"]["revision"].as_str().context("etcd told no revision")?;
         let body = json!({ "revision": revision, "physical": true });
         self.etcd_call("/v3/kv/compaction", &body).await?;
-        revision
-            .parse()
-            .with_context(|| format!("etcd's revision {revision:?}"))
+        revision.parse().with_context(|| format!("etcd's revision {revision:?}"))
     }
 
     async fn etcd_call(&self, path: &str, body: &Value) -> Result<Value> {
         let client = kubeconfig::client(&self.layout.etcd_client(self.etcd.url())?).await?;
         let request = Request::post(path).body(body.to_string().into_bytes())?;
-        client
-            .request(request)
-            .await
-            .with_context(|| format!("etcd {path}"))
+        client.request(request).await.with_context(|| format!("etcd {path}"))
     }
 
     /// Reader of what the kube-apiservers log, from their first start on.
     pub fn audit(&self) -> AuditReader {
-        AuditReader::new(
-            (0..self.apiservers.len())
-                .map(|index| self.layout.audit_log(index))
-                .collect(),
-        )
+        AuditReader::new((0..self.apiservers.len()).map(|index| self.layout.audit_log(index)).collect())
     }
 
     /// Reader of what is logged from now on; see [`ControlPlane::settle_audit`].
@@ -140,19 +129,10 @@ impl ControlPlane {
             let mut reader = AuditReader::new(vec![self.layout.audit_log(index)]);
             reader.skip_to_end()?;
             let number = COUNT.fetch_add(1, Ordering::Relaxed);
-            let marker = format!(
-                "/api/v1/namespaces/default?settle={}-{number}",
-                std::process::id()
-            );
+            let marker = format!("/api/v1/namespaces/default?settle={}-{number}", std::process::id());
             let client = self.admin_at(index).await?;
-            client
-                .request_text(Request::get(&marker).body(Vec::new())?)
-                .await?;
-            reader
-                .wait_for("the marker request", Duration::from_secs(10), |event| {
-                    event.request_uri == marker
-                })
-                .await?;
+            client.request_text(Request::get(&marker).body(Vec::new())?).await?;
+            reader.wait_for("the marker request", Duration::from_secs(10), |event| event.request_uri == marker).await?;
         }
         Ok(())
     }
@@ -172,10 +152,7 @@ impl ControlPlane {
     /// All its servers: etcd, the kube-apiservers, and the peers that
     /// [`ControlPlane::attach`] found.
     pub fn servers(&self) -> impl Iterator<Item = &Server> {
-        [&self.etcd]
-            .into_iter()
-            .chain(&self.apiservers)
-            .chain(&self.peers)
+        [&self.etcd].into_iter().chain(&self.apiservers).chain(&self.peers)
     }
 
     /// Does every server run?
@@ -189,16 +166,10 @@ impl ControlPlane {
         let client = self.admin().await?;
         for namespace in ["default", "kube-system"] {
             let path = format!("/api/v1/namespaces/{namespace}");
-            eventually(
-                &format!("namespace {namespace}"),
-                Duration::from_secs(30),
-                || async {
-                    let answer = client
-                        .request::<Value>(Request::get(&path).body(Vec::new())?)
-                        .await;
-                    answer.map(drop).map_err(|error| anyhow!(error))
-                },
-            )
+            eventually(&format!("namespace {namespace}"), Duration::from_secs(30), || async {
+                let answer = client.request::<Value>(Request::get(&path).body(Vec::new())?).await;
+                answer.map(drop).map_err(|error| anyhow!(error))
+            })
             .await?;
             objects::default_service_account(&client, namespace).await?;
         }

@@ -25,21 +25,13 @@ impl ControlPlane {
     /// When the server refuses.
     pub async fn labelled_namespace(&self, name: &str, labels: &[(&str, &str)]) -> Result<()> {
         let client = self.admin().await?;
-        let labels: BTreeMap<_, _> = labels
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-            .collect();
+        let labels: BTreeMap<_, _> =
+            labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let namespace = Namespace {
-            metadata: ObjectMeta {
-                name: Some(name.to_owned()),
-                labels: Some(labels),
-                ..Default::default()
-            },
+            metadata: ObjectMeta { name: Some(name.to_owned()), labels: Some(labels), ..Default::default() },
             ..Default::default()
         };
-        let made = Api::all(client.clone())
-            .create(&PostParams::default(), &namespace)
-            .await;
+        let made = Api::all(client.clone()).create(&PostParams::default(), &namespace).await;
         unless_exists(made).with_context(|| format!("namespace {name}"))?;
         default_service_account(&client, name).await
     }
@@ -53,16 +45,11 @@ impl ControlPlane {
         service_account(&client, namespace, name).await?;
         let api: Api<ServiceAccount> = Api::namespaced(client, namespace);
         let request = TokenRequest {
-            spec: Some(TokenRequestSpec {
-                expiration_seconds: Some(3600),
-                ..Default::default()
-            }),
+            spec: Some(TokenRequestSpec { expiration_seconds: Some(3600), ..Default::default() }),
             ..Default::default()
         };
         let what = || format!("a token for {namespace}/{name}");
-        let answer = api
-            .create_token_request(name, &PostParams::default(), &request)
-            .await;
+        let answer = api.create_token_request(name, &PostParams::default(), &request).await;
         let status = answer.with_context(what)?.status.with_context(what)?;
         status.token.with_context(what)
     }
@@ -76,10 +63,7 @@ pub(super) async fn default_service_account(client: &kube::Client, namespace: &s
 
 async fn service_account(client: &kube::Client, namespace: &str, name: &str) -> Result<()> {
     let account = ServiceAccount {
-        metadata: ObjectMeta {
-            name: Some(name.to_owned()),
-            ..Default::default()
-        },
+        metadata: ObjectMeta { name: Some(name.to_owned()), ..Default::default() },
         ..Default::default()
     };
     let api = Api::namespaced(client.clone(), namespace);

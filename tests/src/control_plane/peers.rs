@@ -41,10 +41,7 @@ impl ControlPlane {
             format!("--cluster-signing-key-file={}", file("client-ca.key")),
         ];
         self.start_peer(Peer::Kcm, "kube-controller-manager", |launch, port| {
-            launch
-                .args(common.clone())
-                .args(self.secure_serving(port))
-                .args(flags.iter().copied())
+            launch.args(common.clone()).args(self.secure_serving(port)).args(flags.iter().copied())
         })
         .await
     }
@@ -75,9 +72,7 @@ impl ControlPlane {
     pub async fn start_kwok(&self, flags: &[&str]) -> Result<Server> {
         let kubeconfig = self.admin_kubeconfig()?;
         // The stages must be there before their path is.
-        let stages = Binaries::ensure(&[Peer::Kwok])
-            .await?
-            .path("kwok-stages.yaml");
+        let stages = Binaries::ensure(&[Peer::Kwok]).await?.path("kwok-stages.yaml");
         self.start_peer(Peer::Kwok, "kwok", |launch, port| {
             launch
                 .arg(format!("--kubeconfig={}", kubeconfig.display()))
@@ -97,12 +92,7 @@ impl ControlPlane {
         &self.peers
     }
 
-    async fn start_peer(
-        &self,
-        peer: Peer,
-        program: &str,
-        complete: impl Fn(Launch, u16) -> Launch,
-    ) -> Result<Server> {
+    async fn start_peer(&self, peer: Peer, program: &str, complete: impl Fn(Launch, u16) -> Launch) -> Result<Server> {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         Binaries::ensure(&[peer]).await?;
         let name = format!("{program}-{}", COUNT.fetch_add(1, Ordering::Relaxed));
@@ -111,8 +101,7 @@ impl ControlPlane {
             1,
             |ports| {
                 let launch = complete(self.layout.launch(&name, program), ports[0]);
-                self.layout
-                    .plan(launch, format!("{scheme}://127.0.0.1:{}", ports[0]))
+                self.layout.plan(launch, format!("{scheme}://127.0.0.1:{}", ports[0]))
             },
             |plan, process| self.ledger.add(plan, process),
         )
@@ -129,10 +118,7 @@ impl ControlPlane {
             "--bind-address=127.0.0.1".to_owned(),
             format!("--secure-port={port}"),
             format!("--tls-cert-file={}", self.layout.pki_file("peer.crt")),
-            format!(
-                "--tls-private-key-file={}",
-                self.layout.pki_file("peer.key")
-            ),
+            format!("--tls-private-key-file={}", self.layout.pki_file("peer.key")),
         ]
     }
 }

@@ -54,9 +54,7 @@ impl Server {
     ) -> Result<Self> {
         const TRIES: usize = 5;
         for attempt in 1.. {
-            let taken = (0..ports)
-                .map(|_| ReservedPort::take())
-                .collect::<Result<Vec<_>>>()?;
+            let taken = (0..ports).map(|_| ReservedPort::take()).collect::<Result<Vec<_>>>()?;
             let numbers: Vec<_> = taken.iter().map(ReservedPort::port).collect();
             let plan = plan(&numbers)?;
             let process = plan.launch.spawn()?;
@@ -87,10 +85,7 @@ impl Server {
             url: plan.url,
             ready_path: plan.ready_path,
             probe: plan.probe,
-            state: Mutex::new(State {
-                launch: plan.launch,
-                process,
-            }),
+            state: Mutex::new(State { launch: plan.launch, process }),
             _ports: ports,
         }
     }
@@ -108,9 +103,7 @@ impl Server {
     /// Host and port of [`Server::url`], as a [`crate::Proxy`] takes it.
     pub fn address(&self) -> std::net::SocketAddr {
         let (_, address) = self.url.split_once("://").expect("we wrote the URL");
-        address
-            .parse()
-            .expect("we wrote the URL with a numeric address")
+        address.parse().expect("we wrote the URL with a numeric address")
     }
 
     /// The process that runs it now, or that ran it last.
@@ -128,10 +121,7 @@ impl Server {
     /// # Panics
     /// Never: servers have a log.
     pub fn log(&self) -> std::path::PathBuf {
-        self.process()
-            .log()
-            .map(Path::to_owned)
-            .expect("servers are launched with a log")
+        self.process().log().map(Path::to_owned).expect("servers are launched with a log")
     }
 
     /// Ends it in an orderly way (SIGTERM); it is killed after 30 s.
@@ -220,8 +210,7 @@ impl Server {
             let client = kubeconfig::client(&self.probe).await?;
             eventually("an answer of 200", timeout, || async {
                 let request = Request::get(&self.ready_path).body(Vec::new())?;
-                let look =
-                    tokio::time::timeout(Duration::from_secs(5), client.request_text(request));
+                let look = tokio::time::timeout(Duration::from_secs(5), client.request_text(request));
                 look.await?.map(drop).map_err(|error| anyhow!(error))
             })
             .await

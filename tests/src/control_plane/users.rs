@@ -4,9 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result};
-use k8s_openapi::api::rbac::v1::{
-    ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject,
-};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject};
 use kube::api::{Api, ObjectMeta, Patch, PatchParams};
 
 use super::ControlPlane;
@@ -27,8 +25,7 @@ impl ControlPlane {
     /// # Errors
     /// When no certificate can be made.
     pub async fn admin_at(&self, index: usize) -> Result<kube::Client> {
-        self.client(self.apiservers[index].url(), &Credentials::admin())
-            .await
+        self.client(self.apiservers[index].url(), &Credentials::admin()).await
     }
 
     /// A client of a user, on the first kube-apiserver.
@@ -36,8 +33,7 @@ impl ControlPlane {
     /// # Errors
     /// When no certificate can be made (more than two groups).
     pub async fn user(&self, name: &str, groups: &[&str]) -> Result<kube::Client> {
-        self.client(self.apiservers[0].url(), &Credentials::user(name, groups))
-            .await
+        self.client(self.apiservers[0].url(), &Credentials::user(name, groups)).await
     }
 
     /// A client at any URL: another kube-apiserver's or a [`crate::Proxy`]'s.
@@ -69,10 +65,7 @@ impl ControlPlane {
             Credentials::Token(_) => "token",
             Credentials::Anonymous => "anonymous",
         };
-        let name: String = name
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-            .collect();
+        let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
         let file = format!("kubeconfigs/{name}-{}-{number}.conf", std::process::id());
         let path = self.folder().join(file);
         pki::write(&path, &self.layout.kubeconfig(url, credentials)?)?;
@@ -100,14 +93,9 @@ impl ControlPlane {
     pub async fn grant(&self, user: &str, rules: &[PolicyRule]) -> Result<()> {
         let client = self.admin().await?;
         let metadata = metadata(user);
-        let role = ClusterRole {
-            metadata: metadata.clone(),
-            rules: Some(rules.to_vec()),
-            ..Default::default()
-        };
+        let role = ClusterRole { metadata: metadata.clone(), rules: Some(rules.to_vec()), ..Default::default() };
         apply(&Api::all(client), &role).await?;
-        self.bind(user, metadata.name.as_deref().unwrap_or_default())
-            .await
+        self.bind(user, metadata.name.as_deref().unwrap_or_default()).await
     }
 
     /// Gives a user a cluster role that exists, such as `cluster-admin`.
@@ -134,33 +122,19 @@ impl ControlPlane {
         let client = self.admin().await?;
         let metadata = metadata(user);
         let name = metadata.name.clone().unwrap_or_default();
-        let role = Role {
-            metadata: metadata.clone(),
-            rules: Some(rules.to_vec()),
-        };
+        let role = Role { metadata: metadata.clone(), rules: Some(rules.to_vec()) };
         apply(&Api::namespaced(client.clone(), namespace), &role).await?;
-        let binding = RoleBinding {
-            metadata,
-            role_ref: role_ref("Role", &name),
-            subjects: Some(vec![subject(user)]),
-        };
+        let binding = RoleBinding { metadata, role_ref: role_ref("Role", &name), subjects: Some(vec![subject(user)]) };
         apply(&Api::namespaced(client, namespace), &binding).await
     }
 }
 
 fn metadata(user: &str) -> ObjectMeta {
-    ObjectMeta {
-        name: Some(format!("it:{user}")),
-        ..Default::default()
-    }
+    ObjectMeta { name: Some(format!("it:{user}")), ..Default::default() }
 }
 
 fn role_ref(kind: &str, name: &str) -> RoleRef {
-    RoleRef {
-        api_group: Some("rbac.authorization.k8s.io".to_owned()),
-        kind: kind.to_owned(),
-        name: name.to_owned(),
-    }
+    RoleRef { api_group: Some("rbac.authorization.k8s.io".to_owned()), kind: kind.to_owned(), name: name.to_owned() }
 }
 
 /// A user, or a service account when named `system:serviceaccount:<ns>:<name>`
@@ -185,7 +159,5 @@ where
     object["kind"] = K::kind(&()).into();
     let params = PatchParams::apply("quarterdeck-it").force();
     let applied = api.patch(&name, &params, &Patch::Apply(&object)).await;
-    applied
-        .map(drop)
-        .with_context(|| format!("{} {name}", K::kind(&())))
+    applied.map(drop).with_context(|| format!("{} {name}", K::kind(&())))
 }

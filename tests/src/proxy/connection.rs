@@ -53,20 +53,8 @@ pub(super) async fn carry(
     let orderly = {
         let (client_read, client_write) = client.split();
         let (server_read, server_write) = upstream.split();
-        let to_server = direction(
-            client_read,
-            server_write,
-            control.clone(),
-            Way::ToServer,
-            &counters,
-        );
-        let to_client = direction(
-            server_read,
-            client_write,
-            control.clone(),
-            Way::ToClient,
-            &counters,
-        );
+        let to_server = direction(client_read, server_write, control.clone(), Way::ToServer, &counters);
+        let to_client = direction(server_read, client_write, control.clone(), Way::ToClient, &counters);
         let both = async {
             tokio::pin!(to_server, to_client);
             tokio::select! {
@@ -134,11 +122,7 @@ async fn direction(
                 return End::Closed;
             }
             counter.fetch_add(count as u64, Ordering::Relaxed);
-            if sender
-                .send((Instant::now(), buffer[..count].to_vec()))
-                .await
-                .is_err()
-            {
+            if sender.send((Instant::now(), buffer[..count].to_vec())).await.is_err() {
                 return End::Broken;
             }
         }
@@ -170,12 +154,7 @@ async fn deliver(
         };
         let Some((arrived, bytes)) = chunk else {
             // The end of the stream is subject to the faults as its bytes are.
-            if control
-                .wait_for(|control| way.flow(control) == Flow::Pass)
-                .await
-                .is_err()
-                || lost
-            {
+            if control.wait_for(|control| way.flow(control) == Flow::Pass).await.is_err() || lost {
                 return End::Broken;
             }
             let _ = to.shutdown().await;

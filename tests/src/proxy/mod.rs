@@ -55,36 +55,22 @@ impl Faults {
 
     /// Both directions swallow everything; new connections are accepted.
     pub fn black_hole() -> Self {
-        Self {
-            to_server: Flow::Swallow,
-            to_client: Flow::Swallow,
-            ..Self::default()
-        }
+        Self { to_server: Flow::Swallow, to_client: Flow::Swallow, ..Self::default() }
     }
 
     /// Both directions hold everything back.
     pub fn partition() -> Self {
-        Self {
-            to_server: Flow::Hold,
-            to_client: Flow::Hold,
-            ..Self::default()
-        }
+        Self { to_server: Flow::Hold, to_client: Flow::Hold, ..Self::default() }
     }
 
     /// Requests arrive, answers are late.
     pub fn slow_answers(delay: Duration) -> Self {
-        Self {
-            delay_to_client: delay,
-            ..Self::default()
-        }
+        Self { delay_to_client: delay, ..Self::default() }
     }
 
     /// Requests arrive, answers are lost.
     pub fn lost_answers() -> Self {
-        Self {
-            to_client: Flow::Swallow,
-            ..Self::default()
-        }
+        Self { to_client: Flow::Swallow, ..Self::default() }
     }
 }
 
@@ -155,32 +141,21 @@ impl Proxy {
         let (commands, received) = mpsc::unbounded_channel();
         let (ready, started) = oneshot::channel();
         let state = shared.clone();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        std::thread::Builder::new()
-            .name(format!("proxy-{}", port.port()))
-            .spawn(move || {
-                runtime.block_on(async move {
-                    match listen(address) {
-                        Ok(listener) => {
-                            let _ = ready.send(Ok(()));
-                            serve(address, server, Some(listener), received, &state).await;
-                        }
-                        Err(error) => drop(ready.send(Err(error))),
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new().name(format!("proxy-{}", port.port())).spawn(move || {
+            runtime.block_on(async move {
+                match listen(address) {
+                    Ok(listener) => {
+                        let _ = ready.send(Ok(()));
+                        serve(address, server, Some(listener), received, &state).await;
                     }
-                });
-                // Tasks of open connections end with the runtime.
-            })?;
-        started
-            .await?
-            .with_context(|| format!("listening on {address}"))?;
-        Ok(Self {
-            address,
-            shared,
-            commands,
-            _port: port,
-        })
+                    Err(error) => drop(ready.send(Err(error))),
+                }
+            });
+            // Tasks of open connections end with the runtime.
+        })?;
+        started.await?.with_context(|| format!("listening on {address}"))?;
+        Ok(Self { address, shared, commands, _port: port })
     }
 
     /// Where it listens.
@@ -198,9 +173,7 @@ impl Proxy {
     pub fn set(&self, faults: Faults) {
         *self.shared.faults.lock() = faults;
         for handle in self.shared.open.lock().values() {
-            handle
-                .control
-                .send_modify(|control| control.faults = faults);
+            handle.control.send_modify(|control| control.faults = faults);
         }
     }
 
@@ -215,9 +188,7 @@ impl Proxy {
         let Some(handle) = open.get(&id) else {
             return false;
         };
-        handle
-            .control
-            .send_modify(|control| control.faults = faults);
+        handle.control.send_modify(|control| control.faults = faults);
         true
     }
 
@@ -258,9 +229,7 @@ impl Proxy {
         let (done, answer) = oneshot::channel();
         let sent = self.commands.send(Command::Listen(open, done));
         sent.map_err(|_| anyhow!("the proxy's thread has ended"))?;
-        answer
-            .await?
-            .with_context(|| format!("listening on {}", self.address))
+        answer.await?.with_context(|| format!("listening on {}", self.address))
     }
 
     /// The open connections, oldest first.
@@ -282,11 +251,7 @@ impl Proxy {
 }
 
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // Connections of before may still be closing.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -338,14 +303,8 @@ fn open(client: TcpStream, server: SocketAddr, shared: &Arc<Shared>) {
     // Registered under the lock of the faults: no change is missed between.
     let control = {
         let faults = shared.faults.lock();
-        let (sender, control) = watch::channel(Control {
-            faults: *faults,
-            cut: false,
-        });
-        let handle = Handle {
-            control: sender,
-            counters: counters.clone(),
-        };
+        let (sender, control) = watch::channel(Control { faults: *faults, cut: false });
+        let handle = Handle { control: sender, counters: counters.clone() };
         shared.open.lock().insert(id, handle);
         control
     };
