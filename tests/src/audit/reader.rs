@@ -43,11 +43,6 @@ impl AuditReader {
         Ok(())
     }
 
-    /// Bytes read so far.
-    pub fn position(&self) -> u64 {
-        self.logs.iter().map(|log| log.offset).sum()
-    }
-
     /// Reads what is there and returns everything since the start, in the order
     /// of each server's log (server by server in each reading).
     ///

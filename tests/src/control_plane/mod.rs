@@ -10,6 +10,7 @@ mod shared;
 mod users;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -123,10 +124,12 @@ impl ControlPlane {
     /// # Errors
     /// When a server does not answer, or keeps no audit log.
     pub async fn settle_audit(&self) -> Result<()> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
         for index in 0..self.apiservers.len() {
             let mut reader = AuditReader::new(vec![self.layout.audit_log(index)]);
             reader.skip_to_end()?;
-            let marker = format!("/api/v1/namespaces/default?settle={}", reader.position());
+            let number = COUNT.fetch_add(1, Ordering::Relaxed);
+            let marker = format!("/api/v1/namespaces/default?settle={}-{number}", std::process::id());
             let client = self.admin_at(index).await?;
             client.request_text(Request::get(&marker).body(Vec::new())?).await?;
             reader.wait_for("the marker request", Duration::from_secs(10), |event| event.request_uri == marker).await?;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -41,31 +41,39 @@ pub(super) async fn carry(
     control: watch::Receiver<Control>,
     counters: Arc<Counters>,
 ) {
-    // A cut is a reset at both ends, not an orderly end.
-    let Ok(upstream) = TcpStream::connect(server).await else {
+    let mut client = client;
+    let Ok(mut upstream) = TcpStream::connect(server).await else {
         let _ = client.set_zero_linger();
         return;
     };
     for stream in [&client, &upstream] {
         let _ = stream.set_nodelay(true);
-        let _ = stream.set_zero_linger();
     }
-    let (client_read, client_write) = client.into_split();
-    let (server_read, server_write) = upstream.into_split();
-    let to_server = direction(client_read, server_write, control.clone(), Way::ToServer, &counters);
-    let to_client = direction(server_read, client_write, control.clone(), Way::ToClient, &counters);
-    let both = async {
-        tokio::pin!(to_server, to_client);
+    // Borrowed halves: owned ones would say an orderly farewell when dropped.
+    let orderly = {
+        let (client_read, client_write) = client.split();
+        let (server_read, server_write) = upstream.split();
+        let to_server = direction(client_read, server_write, control.clone(), Way::ToServer, &counters);
+        let to_client = direction(server_read, client_write, control.clone(), Way::ToClient, &counters);
+        let both = async {
+            tokio::pin!(to_server, to_client);
+            tokio::select! {
+                end = &mut to_server => end == End::Closed && to_client.await == End::Closed,
+                end = &mut to_client => end == End::Closed && to_server.await == End::Closed,
+            }
+        };
+        let mut cut = control;
         tokio::select! {
-            end = &mut to_server => if end == End::Closed { to_client.await; },
-            end = &mut to_client => if end == End::Closed { to_server.await; },
+            orderly = both => orderly,
+            // An error means that the proxy is gone: the same.
+            _ = cut.wait_for(|control| control.cut) => false,
         }
     };
-    let mut cut = control;
-    tokio::select! {
-        () = both => {}
-        // An error means that the proxy is gone: the same.
-        _ = cut.wait_for(|control| control.cut) => {}
+    if !orderly {
+        // Both ends see a reset.
+        for stream in [&client, &upstream] {
+            let _ = stream.set_zero_linger();
+        }
     }
 }
 
@@ -93,8 +101,8 @@ impl Way {
 
 /// Reads from `from` as fast as it comes, and writes to `to` as the faults want.
 async fn direction(
-    mut from: OwnedReadHalf,
-    to: OwnedWriteHalf,
+    mut from: ReadHalf<'_>,
+    to: WriteHalf<'_>,
     control: watch::Receiver<Control>,
     way: Way,
     counters: &Counters,
@@ -131,7 +139,7 @@ async fn direction(
 /// Writes the chunks when and if the faults let them through.
 async fn deliver(
     mut chunks: mpsc::Receiver<(Instant, Vec<u8>)>,
-    mut to: OwnedWriteHalf,
+    mut to: WriteHalf<'_>,
     mut control: watch::Receiver<Control>,
     way: Way,
 ) -> End {
