@@ -1,1 +1,4 @@
 //! The manager.
+
+pub mod flags;
+pub mod serving;
