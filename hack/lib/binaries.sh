@@ -61,16 +61,19 @@ publish() {
   mv -f "$2.size.tmp" "$2.size"
 }
 
+# Packages compiled, by a log of `go build -v`, which also names downloads.
+compiled() { grep -vc '^go: ' "$1" || true; }
+
 # Says how far a silent `go build -v` (pid $1, its log $2) is, until it ends.
 watch_build() {
   local pid="$1" log="$2" name="$3" start="$SECONDS" last=0
   while kill -0 "$pid" 2>/dev/null; do
     sleep 1
     if [ -t 2 ]; then
-      printf '\r  %s: %d packages compiled, %d s ' "$name" "$(wc -l <"$log")" $((SECONDS - start)) >&2
+      printf '\r  %s: %d packages compiled, %d s ' "$name" "$(compiled "$log")" $((SECONDS - start)) >&2
     elif [ $((SECONDS - start - last)) -ge 15 ]; then
       last=$((SECONDS - start))
-      say "  $name: $(wc -l <"$log") packages compiled, $last s"
+      say "  $name: $(compiled "$log") packages compiled, $last s"
     fi
   done
   [ ! -t 2 ] || printf '\r\033[K' >&2

@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result, bail};
 
@@ -30,7 +31,9 @@ impl ReservedPort {
     /// When the lock folder cannot be written, or no free port was found in
     /// 200 tries.
     pub fn take() -> Result<Self> {
-        let folder = std::env::temp_dir().join("quarterdeck-ports");
+        // A folder for each user: the files of another could not be opened.
+        let user = std::fs::metadata("/proc/self").context("asking for the user's id")?.uid();
+        let folder = std::env::temp_dir().join(format!("quarterdeck-ports-{user}"));
         std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
         for attempt in 0..200_u32 {
             // RandomState is seeded by the system: random enough, no dependency.

@@ -260,3 +260,10 @@ impl Predecessor {
         }
     }
 }
+
+/// Takes a table of controllers, one call each.
+pub trait Registrar: Sized {
+    /// Adds a controller.
+    #[must_use]
+    fn controller<C: Controller>(self) -> Self;
+}

@@ -73,6 +73,8 @@ async fn a_deployment_comes_to_life_and_everything_goes() {
     .await
     .unwrap();
 
+    // What was restarted by another process ends with the rest.
+    control_plane.apiserver(0).restart().await.unwrap();
     // One part dies: status says which, and fails.
     let processes: Vec<_> = control_plane.servers().map(Server::process).collect();
     control_plane.peers()[0].kill().await.unwrap();

@@ -1,8 +1,8 @@
 //! Settings and start of a control plane.
 
 use std::path::{Path, PathBuf};
-use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Once};
 
 use anyhow::{Context, Result, bail};
 use futures::future::join_all;
@@ -140,20 +140,14 @@ impl Builder {
         self.audit.write(&folder.join("audit-policy.json"))?;
 
         let layout = Layout { folder, binaries, pki, detached: self.detached };
-        let ledger = Ledger::new(layout.ledger(), self.detached);
-        let etcd =
-            Server::launch(2, |ports| layout.etcd(ports, &self.etcd_args), |plan, process| ledger.add(plan, process))
-                .await?;
+        let ledger = Arc::new(Ledger::new(layout.ledger(), self.detached));
+        let etcd = Server::launch(2, |ports| layout.etcd(ports, &self.etcd_args), &ledger).await?;
         // If one fails, the others and etcd end with their handles; detached
         // ones are in the ledger, and end here.
         let apiservers = join_all((0..self.apiservers).map(|index| {
             let (layout, etcd, ledger) = (&layout, &etcd, &ledger);
             let args = &self.apiserver_args;
-            Server::launch(
-                1,
-                move |ports| layout.apiserver(index, ports[0], etcd.url(), args),
-                move |plan, process| ledger.add(plan, process),
-            )
+            Server::launch(1, move |ports| layout.apiserver(index, ports[0], etcd.url(), args), ledger)
         }))
         .await;
         let apiservers = apiservers.into_iter().collect::<Result<Vec<_>>>();

@@ -1,6 +1,7 @@
 //! The processes of a detached control plane, written down for the next caller.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ControlPlane;
 use super::layout::{self, Layout};
-use super::server::{Plan, Server};
+use super::server::Server;
 use crate::binaries::Binaries;
 use crate::pki::{self, Pki};
 use crate::process::{Launch, Process};
@@ -38,15 +39,15 @@ impl Ledger {
 
     /// Writes down a process that was just started; it takes the place of an
     /// earlier one of that name.
-    pub(super) fn add(&self, plan: &Plan, process: &Process) -> Result<()> {
+    pub(super) fn add(&self, launch: &Launch, url: &str, process: &Process) -> Result<()> {
         if !self.detached {
             return Ok(());
         }
         let mut entries = self.entries.lock();
-        entries.retain(|entry| entry.launch.name() != plan.launch.name());
+        entries.retain(|entry| entry.launch.name() != launch.name());
         entries.push(Entry {
-            launch: plan.launch.clone(),
-            url: plan.url.clone(),
+            launch: launch.clone(),
+            url: url.to_owned(),
             pid: process.pid(),
             started: process.started(),
         });
@@ -93,10 +94,12 @@ impl ControlPlane {
             detached: true,
             folder,
         };
+        let ledger = Arc::new(Ledger::new(layout.ledger(), true));
+        ledger.entries.lock().clone_from(&entries);
         let (mut etcd, mut apiservers, mut peers) = (None, Vec::new(), Vec::new());
         for entry in &entries {
             let plan = layout.plan(entry.launch.clone(), entry.url.clone())?;
-            let server = Server::attach(plan, entry.process());
+            let server = Server::attach(plan, entry.process(), &ledger);
             match server.name() {
                 "etcd" => etcd = Some(server),
                 name if name.starts_with("kube-apiserver") => apiservers.push(server),
@@ -105,8 +108,6 @@ impl ControlPlane {
         }
         apiservers.sort_by(|a, b| a.name().cmp(b.name()));
         let etcd = etcd.context("no etcd is written down: the start was interrupted")?;
-        let ledger = Ledger::new(layout.ledger(), true);
-        *ledger.entries.lock() = entries;
         Ok(Self { peers, apiservers, etcd, layout, ledger, keep_folder: true })
     }
 

@@ -10,6 +10,7 @@ mod shared;
 mod users;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -35,7 +36,7 @@ pub struct ControlPlane {
     apiservers: Vec<Server>,
     etcd: Server,
     layout: Layout,
-    ledger: Ledger,
+    ledger: Arc<Ledger>,
     keep_folder: bool,
 }
 

@@ -103,7 +103,7 @@ impl ControlPlane {
                 let launch = complete(self.layout.launch(&name, program), ports[0]);
                 self.layout.plan(launch, format!("{scheme}://127.0.0.1:{}", ports[0]))
             },
-            |plan, process| self.ledger.add(plan, process),
+            &self.ledger,
         )
         .await
     }

@@ -2,12 +2,14 @@
 //! and says when it is ready.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use http::Request;
 use parking_lot::Mutex;
 
+use super::ledger::Ledger;
 use crate::kubeconfig;
 use crate::ports::ReservedPort;
 use crate::process::{Exit, Launch, Process};
@@ -24,6 +26,8 @@ pub struct Server {
     /// Kubeconfig text of the client that asks whether it is ready.
     probe: String,
     state: Mutex<State>,
+    /// Learns of every process that runs it.
+    ledger: Arc<Ledger>,
     _ports: Vec<ReservedPort>,
 }
 
@@ -50,7 +54,7 @@ impl Server {
     pub(super) async fn launch(
         ports: usize,
         plan: impl Fn(&[u16]) -> Result<Plan>,
-        started: impl Fn(&Plan, &Process) -> Result<()>,
+        ledger: &Arc<Ledger>,
     ) -> Result<Self> {
         const TRIES: usize = 5;
         for attempt in 1.. {
@@ -58,8 +62,8 @@ impl Server {
             let numbers: Vec<_> = taken.iter().map(ReservedPort::port).collect();
             let plan = plan(&numbers)?;
             let process = plan.launch.spawn()?;
-            started(&plan, &process)?;
-            let server = Self::new(plan, process.clone(), taken);
+            ledger.add(&plan.launch, &plan.url, &process)?;
+            let server = Self::new(plan, process.clone(), taken, ledger.clone());
             match server.wait_ready(READY).await {
                 Ok(()) => return Ok(server),
                 Err(_) if attempt < TRIES && lost_port(&process) => {
@@ -75,17 +79,18 @@ impl Server {
     }
 
     /// A server that another program started.
-    pub(super) fn attach(plan: Plan, process: Process) -> Self {
-        Self::new(plan, process, Vec::new())
+    pub(super) fn attach(plan: Plan, process: Process, ledger: &Arc<Ledger>) -> Self {
+        Self::new(plan, process, Vec::new(), ledger.clone())
     }
 
-    fn new(plan: Plan, process: Process, ports: Vec<ReservedPort>) -> Self {
+    fn new(plan: Plan, process: Process, ports: Vec<ReservedPort>, ledger: Arc<Ledger>) -> Self {
         Self {
             name: plan.launch.name().to_owned(),
             url: plan.url,
             ready_path: plan.ready_path,
             probe: plan.probe,
             state: Mutex::new(State { launch: plan.launch, process }),
+            ledger,
             _ports: ports,
         }
     }
@@ -152,6 +157,7 @@ impl Server {
                 bail!("{} runs already", self.name);
             }
             state.process = state.launch.spawn()?;
+            self.ledger.add(&state.launch, &self.url, &state.process)?;
         }
         self.wait_ready(READY).await
     }

@@ -417,11 +417,7 @@ impl Api {
         let answer = self.send(write, body).await?;
         let Stored { metadata } = decode(write, answer.body())?;
         self.note_stored(write.kind, write.key, &metadata.resource_version);
-        Ok(Written {
-            uid: metadata.uid,
-            resource_version: metadata.resource_version,
-            generation: metadata.generation,
-        })
+        Ok(Written { uid: metadata.uid, resource_version: metadata.resource_version, generation: metadata.generation })
     }
 
     async fn send(&self, write: &Write<'_>, body: Bytes) -> Result<Response<Bytes>, ApiError> {

@@ -67,8 +67,7 @@ impl Clients {
             .map_err(|_| ConnectError::UserAgent(options.user_agent.clone()))?;
         let wires = Wires::load(source.into()).await?;
         let metrics = Metrics::new(registry, wires.current().authority())?;
-        let streams =
-            |pings| Arc::new(Streams::new(Arc::clone(&wires), metrics.clone(), user_agent.clone(), pings));
+        let streams = |pings| Arc::new(Streams::new(Arc::clone(&wires), metrics.clone(), user_agent.clone(), pings));
         let pool = Pool::new(Arc::clone(&wires), gate.clone(), metrics.clone(), user_agent.clone());
         Ok(Self {
             reader: Reader { streams: streams(READ_PINGS), metrics: metrics.clone() },
@@ -103,6 +102,11 @@ impl Clients {
             async move { streams.send(request, None).await }
         });
         kube::Client::new(service, "kube-system")
+    }
+
+    /// The connection that reads share.
+    pub(super) fn streams(&self) -> Arc<Streams> {
+        Arc::clone(&self.reader.streams)
     }
 
     /// The gate that all writes pass.

@@ -267,7 +267,8 @@ mod tests {
     fn statuses_fall_into_their_classes() {
         use serde_json::json;
         let status = |reason: &str| json!({"kind": "Status", "reason": reason});
-        let on = |field: &str| json!({"kind": "Status", "reason": "Invalid", "details": {"causes": [{"field": field}]}});
+        let on =
+            |field: &str| json!({"kind": "Status", "reason": "Invalid", "details": {"causes": [{"field": field}]}});
         let terminating = json!({"reason": "Forbidden", "details": {"causes": [{"reason": "NamespaceTerminating"}]}});
         let cases = [
             (409, status("Conflict"), Class::Conflict),

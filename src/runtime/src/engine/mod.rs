@@ -3,8 +3,6 @@
 mod metrics;
 mod reconcile;
 mod waiting;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,7 +104,7 @@ pub fn build<C: Controller>(config: &C::Config, foundation: &Foundation) -> Resu
     let mut setup = Setup::new(foundation.informers.clone(), queue.enqueue(), foundation.registry.clone());
     let controller = C::setup(config, &mut setup)?;
     Ok(Arc::new(ControllerUnit {
-        descriptor: Box::leak(Box::new(C::DESCRIPTOR)),
+        descriptor: &C::DESCRIPTOR,
         controller,
         waiting: Waiting::new(foundation.informers.clone(), queue.clone()),
         queue,

@@ -63,7 +63,8 @@ impl<C: Controller> ControllerUnit<C> {
     /// Runs one reconcile under its deadlines; a panic ends only this one.
     async fn run(&self, cx: Cx, key: &C::Key, means: &Means) -> Ended {
         let started = Instant::now();
-        let mut reconcile = std::pin::pin!(AssertUnwindSafe(self.controller.reconcile(&cx, key.clone())).catch_unwind());
+        let mut reconcile =
+            std::pin::pin!(AssertUnwindSafe(self.controller.reconcile(&cx, key.clone())).catch_unwind());
         let hard = started + self.deadlines.hard;
         let mut warned = false;
         loop {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
 use super::Means;
@@ -18,8 +17,6 @@ use crate::view::Metadata;
 
 /// When a cache that does not show a write is checked against the server.
 const LIVE_CHECK: Duration = Duration::from_secs(1);
-/// The list of writes is swept when it has grown to this many keys.
-const SWEEP_AT: usize = 1024;
 
 /// Which keys wait for which writes.
 pub(super) struct Waiting<K> {
@@ -29,53 +26,50 @@ pub(super) struct Waiting<K> {
 struct Shared<K> {
     informers: Informers,
     queue: Queue<K>,
-    unseen: Mutex<HashMap<K, Vec<Wrote>>>,
+    unseen: Mutex<Unseen<K>>,
     tasks: TaskTracker,
+}
+
+struct Unseen<K> {
+    by_key: HashMap<K, Vec<(u64, Wrote)>>,
+    next: u64,
 }
 
 impl<K: Key> Waiting<K> {
     pub(super) fn new(informers: Informers, queue: Queue<K>) -> Self {
-        let shared = Shared { informers, queue, unseen: Mutex::default(), tasks: TaskTracker::new() };
-        Self { shared: Arc::new(shared) }
+        let unseen = Mutex::new(Unseen { by_key: HashMap::new(), next: 0 });
+        Self { shared: Arc::new(Shared { informers, queue, unseen, tasks: TaskTracker::new() }) }
     }
 
     /// Notes what a reconcile wrote; true when some of it is not yet visible.
     pub(super) fn note(&self, key: &K, wrote: Vec<Wrote>) -> bool {
-        let mut unseen = self.shared.unseen.lock();
-        let mut all = unseen.remove(key).unwrap_or_default();
-        all.extend(wrote);
-        all.retain(|wrote| !self.shared.informers.is_visible(wrote));
-        if unseen.len() >= SWEEP_AT {
-            unseen.retain(|_, wrote| {
-                wrote.retain(|wrote| !self.shared.informers.is_visible(wrote));
-                !wrote.is_empty()
-            });
+        for wrote in wrote {
+            self.shared.expect(key, wrote);
         }
-        let waits = !all.is_empty();
-        if waits {
-            unseen.insert(key.clone(), all);
-        }
-        waits
+        self.shared.unseen.lock().by_key.contains_key(key)
     }
 
     /// Parks the key if a cache it reads lags behind its own writes; true when it did.
     pub(super) fn park_until_visible(&self, key: &K, means: &Means) -> bool {
-        if !self.note(key, Vec::new()) {
-            return false;
+        {
+            // Held over the parking, so that a write seen just now finds the key parked.
+            let unseen = self.shared.unseen.lock();
+            if !unseen.by_key.contains_key(key) {
+                return false;
+            }
+            self.shared.queue.park(key);
         }
-        self.shared.queue.park(key);
         let (shared, key, means) = (Arc::clone(&self.shared), key.clone(), means.clone());
         self.shared.tasks.spawn(async move {
             tokio::select! {
-                () = means.stop.cancelled() => {}
-                () = shared.until_visible(&key, &means) => {}
+                () = means.stop.cancelled() => shared.queue.unpark(&key),
+                () = shared.check_while_unseen(&key, &means) => {}
             }
-            shared.queue.unpark(&key);
         });
         true
     }
 
-    /// Waits for the tasks of parked keys; the tenure must have ended.
+    /// Waits for the checks of parked keys; the tenure must have ended.
     pub(super) async fn join(&self) {
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
@@ -84,59 +78,65 @@ impl<K: Key> Waiting<K> {
 }
 
 impl<K: Key> Shared<K> {
-    async fn until_visible(&self, key: &K, means: &Means) {
-        while let Some(wrote) = self.first_unseen(key) {
-            let (seen, wait) = oneshot::channel();
-            self.informers.when_visible(&wrote, Box::new(move || drop(seen.send(()))));
-            if tokio::time::timeout(LIVE_CHECK, wait).await.is_ok() {
-                self.forget(key, &wrote);
-                continue;
-            }
-            match means.api.get::<Metadata>(&wrote.kind, &wrote.key).await {
-                Ok(live) => self.check_live(key, &wrote, live.as_ref()),
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(object = %wrote.key, kind = %wrote.kind, error, "a cache does not show our own write");
+    /// Has `key` wait for a write.
+    fn expect(self: &Arc<Self>, key: &K, wrote: Wrote) {
+        let id = {
+            let mut unseen = self.unseen.lock();
+            unseen.next += 1;
+            let id = unseen.next;
+            unseen.by_key.entry(key.clone()).or_default().push((id, wrote.clone()));
+            id
+        };
+        let (shared, key) = (Arc::clone(self), key.clone());
+        self.informers.when_visible(&wrote.kind, &wrote.key, &wrote.expect, move || shared.seen(&key, id));
+    }
+
+    /// A write need not be waited for any more; the last one lets its key go on.
+    fn seen(&self, key: &K, id: u64) {
+        let mut unseen = self.unseen.lock();
+        let Some(waiting) = unseen.by_key.get_mut(key) else { return };
+        waiting.retain(|(other, _)| *other != id);
+        if waiting.is_empty() {
+            unseen.by_key.remove(key);
+            drop(unseen);
+            self.queue.unpark(key);
+        }
+    }
+
+    /// Compares what does not become visible with what the server has, each second.
+    async fn check_while_unseen(self: &Arc<Self>, key: &K, means: &Means) {
+        loop {
+            tokio::time::sleep(LIVE_CHECK).await;
+            let unseen = self.unseen.lock().by_key.get(key).cloned();
+            for (id, wrote) in unseen.into_iter().flatten() {
+                match means.api.get::<Metadata>(&wrote.kind, &wrote.key).await {
+                    Ok(live) => self.sharpen(key, id, &wrote, live.as_ref()),
+                    Err(error) => {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(object = %wrote.key, kind = %wrote.kind, error, "a cache lags behind our own write");
+                    }
                 }
             }
+            if !self.unseen.lock().by_key.contains_key(key) {
+                return;
+            }
         }
     }
 
-    /// Drops or sharpens what is waited for by what the server itself shows.
-    fn check_live(&self, key: &K, wrote: &Wrote, live: Option<&Metadata>) {
-        let expect = match (&wrote.expect, live) {
+    /// Waits for something else, or for nothing, if the server shows that the expectation was wrong.
+    /// An object that is gone shows itself in the cache.
+    fn sharpen(self: &Arc<Self>, key: &K, id: u64, wrote: &Wrote, live: Option<&Metadata>) {
+        let Some(live) = live else { return };
+        let newer = match &wrote.expect {
             // Not the version was in the way, but another precondition.
-            (Expect::OtherThan(version), Some(live)) if *version == *live.resource_version => None,
-            (Expect::OtherThan(_) | Expect::AtLeast(_), Some(live)) => {
-                parse_version(&live.resource_version).map(Expect::AtLeast)
-            }
-            (Expect::OtherThan(_) | Expect::AtLeast(_), None) => {
-                self.informers.uid_of(&wrote.kind, &wrote.key).map(|uid| Expect::Deleted { uid })
-            }
-            (Expect::Deleted { uid }, Some(live)) if *uid == *live.uid && !live.deleting => None,
-            (Expect::Deleted { .. }, _) => return,
+            Expect::OtherThan(version) if *version == *live.resource_version => None,
+            Expect::OtherThan(_) => parse_version(&live.resource_version).map(Expect::AtLeast),
+            Expect::Deleted { uid } if *uid == *live.uid && !live.deleting => None,
+            Expect::AtLeast(_) | Expect::Deleted { .. } => return,
         };
-        self.forget(key, wrote);
-        if let Some(expect) = expect {
-            let sharper = Wrote { expect, ..wrote.clone() };
-            self.unseen.lock().entry(key.clone()).or_default().push(sharper);
+        if let Some(expect) = newer {
+            self.expect(key, Wrote { expect, ..wrote.clone() });
         }
-    }
-
-    fn first_unseen(&self, key: &K) -> Option<Wrote> {
-        let mut unseen = self.unseen.lock();
-        let wrote = unseen.get_mut(key)?;
-        wrote.retain(|wrote| !self.informers.is_visible(wrote));
-        let first = wrote.first().cloned();
-        if first.is_none() {
-            unseen.remove(key);
-        }
-        first
-    }
-
-    fn forget(&self, key: &K, wrote: &Wrote) {
-        if let Some(all) = self.unseen.lock().get_mut(key) {
-            all.retain(|other| other != wrote);
-        }
+        self.seen(key, id);
     }
 }
