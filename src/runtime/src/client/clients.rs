@@ -86,10 +86,10 @@ impl Clients {
         Api::new(self.reader.clone(), self.writer.clone(), identity, limiter)
     }
 
-    /// Streams as `identity`, for informers.
+    /// Streams for informers, on the connection that reads share.
     #[must_use]
-    pub fn watch_client(&self, identity: &Identity) -> WatchClient {
-        WatchClient::new(Arc::clone(&self.reader.streams), identity)
+    pub fn watch_client(&self) -> WatchClient {
+        WatchClient::new(Arc::clone(&self.reader.streams))
     }
 
     /// The client for Leases, as the manager: a connection of its own, no gate, no retry. For the
@@ -99,7 +99,7 @@ impl Clients {
         let streams = Arc::clone(&self.lease);
         let service = tower::service_fn(move |request| {
             let streams = Arc::clone(&streams);
-            async move { streams.send(request, None, None).await }
+            async move { streams.send(request, None).await }
         });
         kube::Client::new(service, "kube-system")
     }
