@@ -32,7 +32,6 @@ mod reader;
 mod streams;
 #[cfg(test)]
 mod tests;
-mod transport;
 mod write;
 mod writer;
 
