@@ -38,9 +38,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use quarterdeck_runtime::client::Class;
-use quarterdeck_runtime::controller::{
-    Action, Controller, Cx, Descriptor, Error, Predecessor, Setup, SetupError,
-};
+use quarterdeck_runtime::controller::{Action, Controller, Cx, Descriptor, Error, Predecessor, Setup, SetupError};
 use quarterdeck_runtime::informer::{Lister, Selection};
 use quarterdeck_runtime::object::{Cached as _, ObjectKey};
 use quarterdeck_runtime::queue::{Enqueue, Retry};
@@ -100,6 +98,7 @@ impl Controller for EndpointSliceController {
         enabled_by_default: true,
         account: "endpointslice-controller",
         upstream_role: true,
+        writes_anything: false,
         predecessor: Some(Predecessor::KubeControllerManager),
         queue: "endpoint_slice",
     };

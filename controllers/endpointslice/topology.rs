@@ -186,7 +186,11 @@ fn transfers(allocations: &BTreeMap<&str, Allocation>, counts: &ZoneCounts) -> (
     let mut lacks: BTreeMap<&str, f64> = BTreeMap::new();
     for (zone, allocation) in allocations {
         let surplus = count(counts.get(*zone).copied().unwrap_or(0)) - allocation.desired;
-        if surplus > 0.0 { gives.insert(zone, surplus) } else { lacks.insert(zone, -surplus) };
+        if surplus > 0.0 {
+            gives.insert(zone, surplus)
+        } else {
+            lacks.insert(zone, -surplus)
+        };
     }
     let (mut giving, mut receiving) = (Transfers::new(), Transfers::new());
     while let (Some((giver, most)), Some((receiver, least))) = (greatest(&mut gives), greatest(&mut lacks)) {
