@@ -1,4 +1,5 @@
-//! How informers reach the server: on the shared HTTP/2 connection, each as its own identity.
+//! How informers reach the server: on the shared HTTP/2 connection, each as its own identity, with
+//! no rate limit, no retry and no time limit, as an informer paces and bounds its requests itself.
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -17,9 +18,13 @@ impl WatchTransport for Clients {
     ) -> BoxFuture<'static, Result<Response<WatchBody>, BoxError>> {
         let streams = self.streams();
         let impersonate = identity.impersonate_user();
+        let sendable = identity.is_sendable();
         async move {
+            if !sendable {
+                return Err("the account's name cannot stand in a header".into());
+            }
             let request = request.map(|()| Body::empty());
-            let answer = streams.send(request, impersonate.as_ref(), None).await?;
+            let answer = streams.send(request, impersonate.as_ref()).await?;
             Ok(answer.map(|body| body.map_err(BoxError::from).boxed_unsync()))
         }
         .boxed()
