@@ -67,8 +67,7 @@ impl Clients {
             .map_err(|_| ConnectError::UserAgent(options.user_agent.clone()))?;
         let wires = Wires::load(source.into()).await?;
         let metrics = Metrics::new(registry, wires.current().authority())?;
-        let streams =
-            |pings| Arc::new(Streams::new(Arc::clone(&wires), metrics.clone(), user_agent.clone(), pings));
+        let streams = |pings| Arc::new(Streams::new(Arc::clone(&wires), metrics.clone(), user_agent.clone(), pings));
         let pool = Pool::new(Arc::clone(&wires), gate.clone(), metrics.clone(), user_agent.clone());
         Ok(Self {
             reader: Reader { streams: streams(READ_PINGS), metrics: metrics.clone() },
@@ -87,10 +86,10 @@ impl Clients {
         Api::new(self.reader.clone(), self.writer.clone(), identity, limiter)
     }
 
-    /// Streams as `identity`, for informers.
+    /// Streams for informers, on the connection that reads share.
     #[must_use]
-    pub fn watch_client(&self, identity: &Identity) -> WatchClient {
-        WatchClient::new(Arc::clone(&self.reader.streams), identity)
+    pub fn watch_client(&self) -> WatchClient {
+        WatchClient::new(Arc::clone(&self.reader.streams))
     }
 
     /// The client for Leases, as the manager: a connection of its own, no gate, no retry. For the
@@ -100,7 +99,7 @@ impl Clients {
         let streams = Arc::clone(&self.lease);
         let service = tower::service_fn(move |request| {
             let streams = Arc::clone(&streams);
-            async move { streams.send(request, None, None).await }
+            async move { streams.send(request, None).await }
         });
         kube::Client::new(service, "kube-system")
     }

@@ -42,7 +42,6 @@ pub use error::{ApiError, Class};
 pub use exceptions::{EXCEPTIONS, Exception, Without};
 pub use identity::Identity;
 pub use reader::WatchClient;
-pub use streams::{Lane, StreamBody};
 pub use write::{
     ApplyOptions, ApplyTo, DeletePrecondition, Expect, PatchPrecondition, Propagation, WriteLog, Written, Wrote,
 };

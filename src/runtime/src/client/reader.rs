@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -18,8 +19,9 @@ use super::error::read_status;
 use super::identity::Identity;
 use super::limit::Limiter;
 use super::metrics::Metrics;
-use super::streams::{Lane, StreamBody, Streams};
+use super::streams::Streams;
 use super::{ApiError, accept};
+use crate::informer::{WatchBody, WatchTransport};
 
 /// The longest that one attempt of a read may take, its body included.
 const READ_LIMIT: Duration = Duration::from_secs(60);
@@ -109,7 +111,7 @@ impl Reader {
             request.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static(accept::JSON));
         }
         *request.method_mut() = method.clone();
-        let answer = self.streams.send(request, read.impersonate, None).await?;
+        let answer = self.streams.send(request, read.impersonate).await?;
         let (head, body) = answer.into_parts();
         let body = body.collect().await?.to_bytes();
         self.metrics.took(&method, begun.elapsed());
@@ -122,64 +124,34 @@ fn status_error(verb: &'static str, what: &str, status: StatusCode, body: &[u8])
     ApiError::Status { verb, what: what.to_owned(), status: Box::new(read_status(status, body)) }
 }
 
-/// Opens streams for informers, as one identity. No rate limit and no retry: the informer paces
-/// itself.
+/// Streams for informers: no rate limit, no retry and no time limit, as an informer paces and bounds
+/// its requests itself.
 #[derive(Clone)]
 pub struct WatchClient {
     streams: Arc<Streams>,
-    impersonate: Option<HeaderValue>,
 }
 
 impl WatchClient {
-    pub(crate) fn new(streams: Arc<Streams>, identity: &Identity) -> Self {
-        Self { streams, impersonate: identity.impersonate_user() }
+    pub(crate) fn new(streams: Arc<Streams>) -> Self {
+        Self { streams }
     }
+}
 
-    /// GETs `path` (with its query) and returns when the head of a good answer is there; its body
-    /// comes as it is read, be it a list or a watch.
-    ///
-    /// # Errors
-    /// Any status but 2xx, and whatever kept the answer from coming. There is no time limit: the
-    /// caller sets one, and dropping the future or the body ends the stream.
-    pub async fn open(&self, path: &str, accept: &'static str) -> Result<Response<StreamBody>, ApiError> {
-        self.open_on(None, path, accept).await
-    }
-
-    /// The same on the connection that carries another stream.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open).
-    pub async fn open_beside(
+impl WatchTransport for WatchClient {
+    fn send(
         &self,
-        lane: &Lane,
-        path: &str,
-        accept: &'static str,
-    ) -> Result<Response<StreamBody>, ApiError> {
-        self.open_on(Some(lane), path, accept).await
-    }
-
-    async fn open_on(
-        &self,
-        lane: Option<&Lane>,
-        path: &str,
-        accept: &'static str,
-    ) -> Result<Response<StreamBody>, ApiError> {
-        let verb = if path.contains("watch=") { "watch" } else { "list" };
-        let what = || path.split('?').next().unwrap_or_default().to_owned();
-        let mut request = Request::new(Body::empty());
-        *request.uri_mut() = path.parse().map_err(|error: http::uri::InvalidUri| ApiError::Invalid {
-            verb,
-            what: what(),
-            reason: error.to_string(),
-        })?;
-        request.headers_mut().insert(ACCEPT, HeaderValue::from_static(accept));
-        let transport = |source: BoxError| ApiError::Transport { verb, what: what(), source };
-        let answer = self.streams.send(request, self.impersonate.as_ref(), lane).await.map_err(transport)?;
-        if answer.status().is_success() {
-            return Ok(answer);
-        }
-        let status = answer.status();
-        let body = answer.into_body().collect().await.map_err(|error| transport(error.into()))?;
-        Err(status_error(verb, &what(), status, &body.to_bytes()))
+        identity: &Identity,
+        request: Request<()>,
+    ) -> BoxFuture<'static, Result<Response<WatchBody>, BoxError>> {
+        let streams = Arc::clone(&self.streams);
+        let user = identity.impersonate_user();
+        let sendable = identity.is_sendable();
+        Box::pin(async move {
+            if !sendable {
+                return Err("the account's name cannot stand in a header".into());
+            }
+            let answer = streams.send(request.map(|()| Body::empty()), user.as_ref()).await?;
+            Ok(answer.map(|body| body.map_err(BoxError::from).boxed_unsync()))
+        })
     }
 }
