@@ -29,6 +29,8 @@ mod plan_tests;
 #[cfg(test)]
 mod proptests;
 #[cfg(test)]
+mod topology_tests;
+#[cfg(test)]
 mod watch_tests;
 
 use std::fmt;

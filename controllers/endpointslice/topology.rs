@@ -102,10 +102,12 @@ fn ratio(part: u64, whole: u64) -> f64 {
 /// # Errors
 /// Why there can be no hints; they have been removed then.
 pub(super) fn add(drafts: &mut Drafts, shares: Option<&Shares>) -> Result<ZoneCounts, String> {
+    let before = drafts.update.len();
     let added = try_add(drafts, shares);
     if added.is_err() {
         hints::remove(drafts);
     }
+    keep_unchanged(drafts, before);
     added
 }
 
@@ -118,7 +120,6 @@ fn try_add(drafts: &mut Drafts, shares: Option<&Shares>) -> Result<ZoneCounts, S
     let allocations = shares.allocate(total)?;
 
     let mut counts = ZoneCounts::new();
-    let before = drafts.update.len();
     move_to_update(drafts, |slice| match valid_hints(slice, &counts, &allocations) {
         Some(hinted) => {
             hinted.into_iter().for_each(|(zone, count)| *counts.entry(zone.to_owned()).or_default() += count);
@@ -137,7 +138,6 @@ fn try_add(drafts: &mut Drafts, shares: Option<&Shares>) -> Result<ZoneCounts, S
     }
     let (giving, receiving) = transfers(&allocations, &counts);
     redistribute(drafts, giving, receiving, &mut counts);
-    keep_unchanged(drafts, before);
     Ok(counts)
 }
 
