@@ -100,6 +100,7 @@ impl Controller for EndpointSliceController {
         enabled_by_default: true,
         account: "endpointslice-controller",
         upstream_role: true,
+        writes_anything: false,
         predecessor: Some(Predecessor::KubeControllerManager),
         queue: "endpoint_slice",
     };
