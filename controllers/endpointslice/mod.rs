@@ -25,6 +25,8 @@ mod trigger;
 mod watch;
 
 #[cfg(test)]
+mod cache_tests;
+#[cfg(test)]
 mod plan_tests;
 #[cfg(test)]
 mod proptests;

@@ -72,8 +72,7 @@ fn slices_wake_their_service_when_someone_else_writes_them() {
     let (five, six) = (slice("5", None), slice("6", None));
     assert_eq!(woken(Change::Added(&five)), ["ns/svc"], "not written by us");
     let key = ObjectKey::new("ns", five.metadata.name.as_deref().unwrap());
-    own.begin(&key);
-    own.end(&key, Some(5));
+    own.begin(&key).wrote(Some(5));
     assert_eq!(woken(Change::Added(&five)), nobody, "our own write");
     assert_eq!(woken(Change::Updated { old: &five, new: &five }), nobody, "a re-list");
     assert_eq!(woken(Change::Updated { old: &five, new: &six }), ["ns/svc"]);
@@ -84,7 +83,7 @@ fn slices_wake_their_service_when_someone_else_writes_them() {
     assert_eq!(woken(Change::Updated { old: &six, new: &moved }), ["ns/other", "ns/svc"]);
     assert_eq!(woken(Change::Deleted { last: &theirs, is_final: true }), nobody);
     assert_eq!(woken(Change::Deleted { last: &six, is_final: true }), ["ns/svc"], "deleted by someone");
-    own.begin_delete(&key);
+    own.begin_delete(&key).deleted();
     assert_eq!(woken(Change::Deleted { last: &six, is_final: true }), nobody, "deleted by us");
 }
 

@@ -53,6 +53,7 @@ impl Controller for EndpointSliceMirroringController {
         enabled_by_default: true,
         account: "endpointslicemirroring-controller",
         upstream_role: true,
+        writes_anything: false,
         predecessor: Some(Predecessor::KubeControllerManager),
         queue: "endpoint_slice_mirroring",
     };
