@@ -58,6 +58,7 @@ impl Controller for EndpointsController {
         enabled_by_default: true,
         account: "endpoint-controller",
         upstream_role: true,
+        writes_anything: false,
         predecessor: Some(Predecessor::KubeControllerManager),
         queue: "endpoint",
     };

@@ -92,6 +92,7 @@ impl Controller for NamespaceController {
         enabled_by_default: true,
         account: "namespace-controller",
         upstream_role: true,
+        writes_anything: false,
         predecessor: Some(Predecessor::KubeControllerManager),
         queue: "namespace",
     };

@@ -36,9 +36,7 @@ pub(crate) fn run(manager: &Manager, args: impl IntoIterator<Item = OsString>) -
             print!("{text}");
             return ExitCode::SUCCESS;
         }
-        Outcome::Command(name, parsed) => {
-            block_on(crate::install::command::run(manager, &parsed, name == UNINSTALL))
-        }
+        Outcome::Command(name, parsed) => block_on(crate::install::command::run(manager, &parsed, name == UNINSTALL)),
         Outcome::Run(parsed) => {
             start_log(&parsed.options.logs);
             announce(manager, &parsed);
@@ -67,8 +65,13 @@ fn announce(manager: &Manager, parsed: &Parsed) {
     }
     let enabled: Vec<_> = parsed.selection.enabled().collect();
     let disabled: Vec<_> = parsed.selection.disabled().collect();
-    tracing::info!(version = manager.program.version, enabled = enabled.join(","), disabled = disabled.join(","),
-        "starting {}", manager.program.name);
+    tracing::info!(
+        version = manager.program.version,
+        enabled = enabled.join(","),
+        disabled = disabled.join(","),
+        "starting {}",
+        manager.program.name
+    );
 }
 
 /// Sends the log to standard error in the form and detail that the flags name.

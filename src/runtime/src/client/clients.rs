@@ -12,7 +12,7 @@ use super::identity::Identity;
 use super::limit::Limiter;
 use super::metrics::Metrics;
 use super::pool::Pool;
-use super::reader::{Reader, WatchClient};
+use super::reader::Reader;
 use super::streams::{Pings, Streams};
 use super::writer::Writer;
 
@@ -84,12 +84,6 @@ impl Clients {
     pub fn api(&self, identity: &Identity) -> Api {
         let limiter = Arc::new(Limiter::new(self.options.qps, self.options.burst));
         Api::new(self.reader.clone(), self.writer.clone(), identity, limiter)
-    }
-
-    /// Streams for informers, on the connection that reads share.
-    #[must_use]
-    pub fn watch_client(&self) -> WatchClient {
-        WatchClient::new(Arc::clone(&self.reader.streams))
     }
 
     /// The client for Leases, as the manager: a connection of its own, no gate, no retry. For the

@@ -1,13 +1,11 @@
-//! Reads: single requests on the shared HTTP/2 connection, tried again where that is safe, and
-//! streams for the informers.
+//! Reads: single requests on the shared HTTP/2 connection, tried again where that is safe.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use http::header::ACCEPT;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use kube::client::Body;
 use serde::de::DeserializeOwned;
@@ -16,12 +14,10 @@ use tokio::time::Instant;
 use super::backoff::Attempts;
 use super::connect::BoxError;
 use super::error::read_status;
-use super::identity::Identity;
 use super::limit::Limiter;
 use super::metrics::Metrics;
 use super::streams::Streams;
 use super::{ApiError, accept};
-use crate::informer::{WatchBody, WatchTransport};
 
 /// The longest that one attempt of a read may take, its body included.
 const READ_LIMIT: Duration = Duration::from_secs(60);
@@ -122,36 +118,4 @@ impl Reader {
 
 fn status_error(verb: &'static str, what: &str, status: StatusCode, body: &[u8]) -> ApiError {
     ApiError::Status { verb, what: what.to_owned(), status: Box::new(read_status(status, body)) }
-}
-
-/// Streams for informers: no rate limit, no retry and no time limit, as an informer paces and bounds
-/// its requests itself.
-#[derive(Clone)]
-pub struct WatchClient {
-    streams: Arc<Streams>,
-}
-
-impl WatchClient {
-    pub(crate) fn new(streams: Arc<Streams>) -> Self {
-        Self { streams }
-    }
-}
-
-impl WatchTransport for WatchClient {
-    fn send(
-        &self,
-        identity: &Identity,
-        request: Request<()>,
-    ) -> BoxFuture<'static, Result<Response<WatchBody>, BoxError>> {
-        let streams = Arc::clone(&self.streams);
-        let user = identity.impersonate_user();
-        let sendable = identity.is_sendable();
-        Box::pin(async move {
-            if !sendable {
-                return Err("the account's name cannot stand in a header".into());
-            }
-            let answer = streams.send(request.map(|()| Body::empty()), user.as_ref()).await?;
-            Ok(answer.map(|body| body.map_err(BoxError::from).boxed_unsync()))
-        })
-    }
 }
