@@ -1,6 +1,7 @@
 //! One pass over the content of a namespace: look at every kind, delete the pods, then the rest.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
@@ -75,8 +76,9 @@ pub(super) struct Sweep<'a> {
     pub key: &'a ObjectKey,
     /// uid of the namespace whose content goes.
     pub uid: &'a str,
-    /// Whether a deletecollection that arrives late is refused by the server.
-    pub collect: bool,
+    /// Whether the client has refused a deletecollection in this pass, because no fence is known to
+    /// work that would refuse a late one; then objects go one by one, by uid.
+    pub unfenced: AtomicBool,
     /// When to stop deleting and report.
     pub deadline: Instant,
     /// What the server is known not to do.
@@ -152,39 +154,44 @@ impl Sweep<'_> {
             self.collect && resource.delete_collection && !self.unsupported.recently(kind, Request::DeleteCollection);
         let mut errors = Vec::new();
         loop {
-            match step(&survey, collect) {
-                Step::Clear | Step::Wait => errors.clear(),
+            let taken = step(&survey, collect);
+            match taken {
+                Step::Clear | Step::Wait => {
+                    errors.clear();
+                    break;
+                }
                 Step::Collect => collect = self.delete_collection(kind).await?,
                 Step::Each => errors = self.delete_each(kind, &survey.pending).await?,
             }
-            if matches!(step(&survey, collect), Step::Clear | Step::Wait) {
-                break;
-            }
-            let tried_each = matches!(step(&survey, collect), Step::Each);
-            let before = std::mem::take(&mut survey);
+            let before = survey.pending;
             match self.survey(kind).await {
                 Ok(after) => survey = after,
                 Err(error) => {
                     errors.push(error.to_string());
-                    survey = before;
+                    survey = Survey::default();
                     break;
                 }
             }
-            if survey.pending == before.pending && !survey.pending.is_empty() {
-                if !tried_each {
-                    collect = false;
-                    continue;
-                }
+            // A deletecollection that moves nothing is no reason to give up; deletes are.
+            let stuck = !survey.pending.is_empty() && survey.pending == before;
+            if stuck && taken == Step::Each {
                 if errors.is_empty() {
                     errors.push("objects stay although their deletion was accepted".to_owned());
                 }
                 break;
             }
+            collect &= !stuck;
             if Instant::now() >= self.deadline {
                 break;
             }
         }
         Ok(Report { kind: kind.clone(), survey, errors })
+    }
+
+    fn may_collect(&self, resource: &Resource) -> bool {
+        resource.delete_collection
+            && !self.unfenced.load(Ordering::Relaxed)
+            && !self.unsupported.recently(&resource.kind, Request::DeleteCollection)
     }
 
     /// One deletecollection, right after a live look at the namespace. Answers whether to go on in
@@ -196,6 +203,10 @@ impl Sweep<'_> {
             Ok(()) => Ok(true),
             Err(error) if error.is_timeout() => Ok(true),
             Err(error) if error.class() == Class::NotLeader => Err(Abort::Api(error)),
+            Err(error) if error.is_unfenced() => {
+                self.unfenced.store(true, Ordering::Relaxed);
+                Ok(false)
+            }
             Err(error) => {
                 if matches!(error.code(), Some(404 | 405)) {
                     self.unsupported.refused(kind, Request::DeleteCollection);
@@ -252,12 +263,12 @@ impl Sweep<'_> {
     /// Kinds that can be deleted and not listed: one deletecollection, and nobody can tell what it
     /// left (as upstream).
     async fn collect_unlistable(&self, catalog: &Catalog, reports: &mut Vec<Report>) -> Result<(), Abort> {
-        for resource in catalog.resources.iter().filter(|r| !r.list && r.delete_collection && self.collect) {
-            if self.unsupported.recently(&resource.kind, Request::DeleteCollection) {
+        for resource in catalog.resources.iter().filter(|r| !r.list) {
+            if !self.may_collect(resource) || self.delete_collection(&resource.kind).await? {
                 continue;
             }
-            let went_well = self.delete_collection(&resource.kind).await?;
-            if !went_well && !self.unsupported.recently(&resource.kind, Request::DeleteCollection) {
+            // Refused for another reason than that it is not to be had.
+            if self.may_collect(resource) {
                 reports.push(Report {
                     kind: resource.kind.clone(),
                     survey: Survey::none(),
