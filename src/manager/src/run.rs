@@ -45,7 +45,7 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed) -> anyhow::Result<()
         (Gate::unelected(clock), None)
     };
     let clients = connect(manager, parsed, gate, &registry).await?;
-    let events = EventSink::start(&clients, &registry)?;
+    let events = EventSink::new(clients.clone(), &registry)?;
     let stop = CancellationToken::new();
 
     let identity = identity();
@@ -119,7 +119,7 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed) -> anyhow::Result<()
         };
         tasks.spawn(supervisor.run(stop.clone()));
     }
-    let voice = events.recorder(&manager.program.name, &Identity::Manager);
+    let voice = events.recorder_as(manager.name, &Identity::Manager);
     let announcer = Announcer::new(&options.election, &identity, voice);
     tasks.spawn(announcer.clone().follow(leadership, stop.clone()));
 
