@@ -30,6 +30,7 @@ mod path;
 mod pool;
 mod reader;
 mod streams;
+mod transport;
 #[cfg(test)]
 mod tests;
 mod write;

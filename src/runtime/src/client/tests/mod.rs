@@ -1,5 +1,6 @@
 //! Tests of the whole stack against a small server on this machine.
 
+mod events;
 mod reads;
 mod server;
 mod writes;
