@@ -7,8 +7,6 @@
 mod conditions;
 mod content;
 mod discovery;
-#[cfg(test)]
-mod live;
 mod metrics;
 mod object;
 mod outcome;
@@ -72,6 +70,8 @@ struct Progress {
     uid: String,
     since: Instant,
     blocked: Option<String>,
+    /// Kinds of which the last pass left something; looks in between see to these alone.
+    left: Vec<Kind>,
 }
 
 /// Removes the content of namespaces that are being deleted.
@@ -158,18 +158,19 @@ impl NamespaceController {
             return Ok(self.done(key));
         }
         let began = Instant::now();
-        let since = self.since(key, object::uid(&namespace), began);
-        let times = Times { waited: began.duration_since(since), settle: self.settle, at_most: self.period };
-        let outcome = match self.pass(api, key, &namespace, since, began).await {
+        let (since, left) = self.recall(key, object::uid(&namespace), began);
+        let waited = began.duration_since(since);
+        let outcome = match self.pass(api, key, &namespace, since, began, &left).await {
             Ok(outcome) => outcome,
             Err(Abort::Changed) => return Ok(Action::RequeueAfter(AT_ONCE)),
             Err(Abort::Api(error)) => return Err(error.into()),
         };
+        let times = Times { waited, took: began.elapsed(), settle: self.settle, at_most: self.period };
         let verdict = outcome::verdict(&outcome, times);
         if verdict == Verdict::Finish {
             return self.finish(api, key, namespace, &outcome, since).await;
         }
-        self.tell(api, key, namespace, &outcome, times.waited, report).await?;
+        self.tell(api, key, namespace, &outcome, waited, report).await?;
         match verdict {
             Verdict::Failed(reason) => Err(Error::Transient(reason)),
             Verdict::Again(after) => Ok(Action::RequeueAfter(after)),
@@ -184,6 +185,7 @@ impl NamespaceController {
         namespace: &Namespace,
         since: Instant,
         began: Instant,
+        left: &[Kind],
     ) -> Result<Outcome, Abort> {
         // What lets a namespace go must know every kind that existed when it had settled.
         let settled = since + self.settle;
@@ -197,7 +199,7 @@ impl NamespaceController {
             unsupported: &self.unsupported,
             deletes: &self.deletes,
         };
-        Box::pin(sweep.run(&catalog)).await
+        Box::pin(sweep.run(&catalog, left)).await
     }
 
     /// Removes our finalizer. The conditions are written before only where somebody will be there to
@@ -238,7 +240,7 @@ impl NamespaceController {
             self.write_conditions(api, key, namespace, outcome).await?;
         }
         let blocked = outcome::blocked(outcome, waited);
-        if !self.note(key, blocked.clone()) {
+        if !self.note(key, outcome, blocked.clone()) {
             return Ok(());
         }
         if let Some(message) = blocked {
@@ -262,23 +264,24 @@ impl NamespaceController {
         write(api, key, namespace, "status", change).await
     }
 
-    /// When this namespace was first seen deleting.
-    fn since(&self, key: &ObjectKey, uid: &str, now: Instant) -> Instant {
+    /// When this namespace was first seen deleting, and the kinds that were left of it.
+    fn recall(&self, key: &ObjectKey, uid: &str, now: Instant) -> (Instant, Vec<Kind>) {
         let mut progress = self.progress.lock();
         match progress.get(key) {
-            Some(known) if known.uid == uid => known.since,
+            Some(known) if known.uid == uid => (known.since, known.left.clone()),
             _ => {
-                let fresh = Progress { uid: uid.to_owned(), since: now, blocked: None };
+                let fresh = Progress { uid: uid.to_owned(), since: now, blocked: None, left: Vec::new() };
                 progress.insert(key.clone(), fresh);
-                now
+                (now, Vec::new())
             }
         }
     }
 
-    /// Notes what blocks a namespace. Answers whether that is news.
-    fn note(&self, key: &ObjectKey, blocked: Option<String>) -> bool {
+    /// Notes what is left of a namespace and what blocks it. Answers whether the latter is news.
+    fn note(&self, key: &ObjectKey, outcome: &Outcome, blocked: Option<String>) -> bool {
         let mut progress = self.progress.lock();
         let Some(known) = progress.get_mut(key) else { return false };
+        known.left = outcome.left();
         if known.blocked == blocked {
             return false;
         }

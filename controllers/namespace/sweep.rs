@@ -22,6 +22,8 @@ const KINDS_AT_ONCE: usize = 16;
 const OBJECTS_AT_ONCE: usize = 8;
 /// Objects a page when listing.
 const PAGE: u32 = 500;
+/// How long the lists of one kind may take together.
+const LIST_LIMIT: Duration = Duration::from_secs(10);
 /// How long a request that the server does not know is not tried again. Not for ever: the kind may
 /// be defined anew.
 const UNSUPPORTED_FOR: Duration = Duration::from_secs(60);
@@ -88,13 +90,19 @@ pub(super) struct Sweep<'a> {
 }
 
 impl Sweep<'_> {
-    /// Looks at all kinds, then deletes the pods, and the rest once no pod is left.
-    pub(super) async fn run(&self, catalog: &Catalog) -> Result<Outcome, Abort> {
-        let resources: Vec<&Resource> =
-            catalog.resources.iter().filter(|r| r.list && !self.unsupported.recently(&r.kind, Request::List)).collect();
+    /// Looks at all kinds, then deletes the pods, and the rest once no pod is left. With `only`, looks
+    /// at these alone: the others were empty before, and nothing is created any more; what that missed
+    /// is found by the pass over all kinds without which no namespace goes.
+    pub(super) async fn run(&self, catalog: &Catalog, only: &[Kind]) -> Result<Outcome, Abort> {
+        let resources: Vec<&Resource> = catalog
+            .resources
+            .iter()
+            .filter(|r| only.is_empty() || only.contains(&r.kind))
+            .filter(|r| r.list && !self.unsupported.recently(&r.kind, Request::List))
+            .collect();
         let looks: Vec<_> = resources.iter().map(|resource| self.look(&resource.kind)).collect();
         let mut reports: Vec<Report> = futures::stream::iter(looks).buffered(KINDS_AT_ONCE).collect().await;
-        let untouched = reports.iter().all(Report::is_clear);
+        let untouched = only.is_empty() && reports.iter().all(Report::is_clear);
 
         let pods = Kind::of::<Pod>();
         let at = resources.iter().position(|r| r.kind.group.is_empty() && r.kind.plural == pods.plural);
@@ -118,11 +126,19 @@ impl Sweep<'_> {
     async fn look(&self, kind: &Kind) -> Report {
         match self.survey(kind).await {
             Ok(survey) => Report { kind: kind.clone(), survey, errors: Vec::new() },
-            Err(error) => Report { kind: kind.clone(), survey: Survey::default(), errors: vec![error.to_string()] },
+            Err(error) => Report { kind: kind.clone(), survey: Survey::default(), errors: vec![error] },
         }
     }
 
-    async fn survey(&self, kind: &Kind) -> Result<Survey, ApiError> {
+    /// What lists show of one kind. A kind that hangs holds up nothing but itself.
+    async fn survey(&self, kind: &Kind) -> Result<Survey, String> {
+        match tokio::time::timeout(LIST_LIMIT, self.pages(kind)).await {
+            Ok(answer) => answer.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("no list of {kind} within {LIST_LIMIT:?}")),
+        }
+    }
+
+    async fn pages(&self, kind: &Kind) -> Result<Survey, ApiError> {
         let mut query = ListQuery { limit: Some(PAGE), metadata_only: true, ..ListQuery::default() };
         let mut survey = Survey::default();
         loop {
@@ -150,8 +166,7 @@ impl Sweep<'_> {
     /// more, or the time is up.
     async fn sweep(&self, resource: &Resource, mut survey: Survey) -> Result<Report, Abort> {
         let kind = &resource.kind;
-        let mut collect =
-            self.collect && resource.delete_collection && !self.unsupported.recently(kind, Request::DeleteCollection);
+        let mut collect = self.may_collect(resource);
         let mut errors = Vec::new();
         loop {
             let taken = step(&survey, collect);
@@ -167,7 +182,7 @@ impl Sweep<'_> {
             match self.survey(kind).await {
                 Ok(after) => survey = after,
                 Err(error) => {
-                    errors.push(error.to_string());
+                    errors.push(error);
                     survey = Survey::default();
                     break;
                 }
