@@ -114,7 +114,7 @@ fn services_wait_for_the_nodes_they_miss() {
     let (a, b) = (ObjectKey::new("ns", "a"), ObjectKey::new("ns", "b"));
     waiting.set(&a, ["n1".into(), "n2".into()].into_iter());
     waiting.set(&b, ["n2".into()].into_iter());
-    assert_eq!(waiting.for_node("n1"), [a.clone()]);
+    assert_eq!(waiting.for_node("n1"), std::slice::from_ref(&a));
     assert_eq!(waiting.for_node("n2").len(), 2);
     waiting.set(&a, std::iter::empty());
     assert_eq!(waiting.for_node("n1"), []);

@@ -90,6 +90,12 @@ impl Identity {
     }
 }
 
+/// What tells addresses of an object apart: the address as written, and the uid of its target.
+type AddressKey<'a> = (&'a str, Option<&'a str>);
+
+/// The addresses that serve a port, and whether they are ready.
+type Served<'a> = BTreeMap<AddressKey<'a>, bool>;
+
 /// A subset in canonical form, with the readiness of each address.
 struct Repacked<'a> {
     ports: Vec<&'a EndpointPort>,
@@ -100,9 +106,9 @@ struct Repacked<'a> {
 /// served by the same addresses in the same state stand together; an address that is both ready
 /// and not ready on a port is not ready.
 fn repack(subsets: &[EndpointSubset]) -> Vec<Repacked<'_>> {
-    let mut addresses: BTreeMap<(&str, Option<&str>), &EndpointAddress> = BTreeMap::new();
+    let mut addresses: BTreeMap<AddressKey<'_>, &EndpointAddress> = BTreeMap::new();
     // A subset without ports counts as one nameless port.
-    let mut by_port: Vec<(Option<&EndpointPort>, BTreeMap<(&str, Option<&str>), bool>)> = Vec::new();
+    let mut by_port: Vec<(Option<&EndpointPort>, Served<'_>)> = Vec::new();
     for subset in subsets {
         let ports = subset.ports.as_deref().unwrap_or_default();
         let ports: Vec<Option<&EndpointPort>> =
@@ -120,14 +126,14 @@ fn repack(subsets: &[EndpointSubset]) -> Vec<Repacked<'_>> {
             }
         }
     }
-    let mut repacked: Vec<(BTreeMap<_, bool>, Vec<&EndpointPort>)> = Vec::new();
+    let mut repacked: Vec<(Served<'_>, Vec<&EndpointPort>)> = Vec::new();
     for (port, served) in by_port {
         match repacked.iter_mut().find(|(other, _)| *other == served) {
             Some((_, ports)) => ports.extend(port),
             None => repacked.push((served, port.into_iter().collect())),
         }
     }
-    let with_addresses = |(served, ports): (BTreeMap<_, bool>, _)| Repacked {
+    let with_addresses = |(served, ports): (Served<'_>, _)| Repacked {
         ports,
         addresses: served.into_iter().map(|(key, ready)| (addresses[&key], ready)).collect(),
     };

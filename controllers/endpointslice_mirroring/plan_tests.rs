@@ -30,6 +30,12 @@ fn subset(ready: &[&str], not_ready: &[&str], ports: &[i32]) -> EndpointSubset {
     }
 }
 
+/// Address type, ports, and addresses with readiness of a slice.
+type Content = (String, Vec<i32>, Vec<(String, bool)>);
+
+/// [`Content`] as a table says it.
+type Text<'a> = (&'a str, &'a [i32], &'a [(&'a str, bool)]);
+
 /// An Endpoints object, and a server that stores slices.
 struct World {
     endpoints: Endpoints,
@@ -101,14 +107,14 @@ impl World {
     }
 
     /// Address type, ports, and addresses with readiness of each slice, sorted.
-    fn content(&self) -> Vec<(String, Vec<i32>, Vec<(String, bool)>)> {
+    fn content(&self) -> Vec<Content> {
         let mut content: Vec<_> = self.slices.iter().map(|slice| content(slice)).collect();
         content.sort();
         content
     }
 }
 
-fn content(slice: &EndpointSlice) -> (String, Vec<i32>, Vec<(String, bool)>) {
+fn content(slice: &EndpointSlice) -> Content {
     let mut ports: Vec<i32> = slice.ports.iter().flatten().map(|port| port.port.unwrap()).collect();
     ports.sort_unstable();
     let endpoints = slice.endpoints.iter().flatten();
@@ -119,7 +125,7 @@ fn content(slice: &EndpointSlice) -> (String, Vec<i32>, Vec<(String, bool)>) {
     (slice.address_type.clone(), ports, endpoints)
 }
 
-fn expected(slices: &[(&str, &[i32], &[(&str, bool)])]) -> Vec<(String, Vec<i32>, Vec<(String, bool)>)> {
+fn expected(slices: &[Text<'_>]) -> Vec<Content> {
     let text = |(ip, ready): &(&str, bool)| ((*ip).to_owned(), *ready);
     slices
         .iter()
@@ -159,7 +165,7 @@ fn a_mirrored_slice_is_complete() {
 
 #[test]
 fn subsets_become_slices() {
-    type Case<'a> = (&'a str, Vec<EndpointSubset>, &'a [(&'a str, &'a [i32], &'a [(&'a str, bool)])]);
+    type Case<'a> = (&'a str, Vec<EndpointSubset>, &'a [Text<'a>]);
     let without_ports = |ready: &[&str]| EndpointSubset { ports: None, ..subset(ready, &[], &[]) };
     let cases: [Case<'_>; 9] = [
         ("none", vec![], &[]),
