@@ -24,6 +24,13 @@ pub enum Leadership {
 }
 
 impl Leadership {
+    /// A process that takes part in no election always leads; its writes carry no token.
+    pub fn unelected() -> Self {
+        let token = EpochToken { lease_uid: Arc::from(""), transitions: 0 };
+        let (tenure, _) = Tenure::begin(token, 0, BootInstant::default());
+        Self::Leading(tenure)
+    }
+
     /// The tenure, while leading.
     pub fn tenure(&self) -> Option<&Arc<Tenure>> {
         match self {

@@ -6,7 +6,7 @@ mod builder;
 mod control;
 pub mod flags;
 pub mod install;
-mod main;
+mod entry;
 mod run;
 mod serve;
 pub mod serving;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use quarterdeck_election::fence::KubeFenceProver;
 use quarterdeck_election::{BootClock, Election, ElectionConfig, Gate, KubeLeases, Leadership, Timing};
-use quarterdeck_runtime::client::{ClientOptions, Clients, Source};
+use quarterdeck_runtime::client::{ClientOptions, Clients, Identity, Source};
 use quarterdeck_runtime::engine::{Deadlines, EngineMetrics, Foundation, Unit};
 use quarterdeck_runtime::events::EventSink;
 use quarterdeck_runtime::informer::Informers;
@@ -16,12 +16,15 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::announce::Announcer;
 use crate::builder::Manager;
-use crate::control::{Predecessors, State, States, Supervisor};
+use crate::control::{Barrier, Predecessors, State, States, Supervisor};
 use crate::flags::{ElectionFlags, FenceMode, Parsed};
 use crate::serve::{self, Served};
 use crate::watchdog;
 
+/// How long a stop may wait for its own event to be written.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 /// What is left of the shutdown time for the release of the Lease after workers were cut off.
 const RELEASE_TIME: Duration = Duration::from_secs(2);
 
@@ -91,6 +94,7 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed) -> anyhow::Result<()
             stop.clone(),
         )
     };
+    let barrier = Arc::new(Barrier::register(informers.clone(), &registry)?);
     let mut tasks = JoinSet::new();
     for unit in units {
         for task in unit.start_loops(&stop) {
@@ -106,16 +110,24 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed) -> anyhow::Result<()
             states: states.clone(),
             leadership: leadership.clone(),
             predecessor,
+            barrier: Arc::clone(&barrier),
             informers: informers.clone(),
             clients: clients.clone(),
+            identity: Identity::system(descriptor.account),
             events: events.clone(),
             handed_over: options.election.leader_elect_lease_duration,
         };
         tasks.spawn(supervisor.run(stop.clone()));
     }
-    crate::announce::follow(&options.election, &identity, leadership, &events, &stop);
+    let voice = events.recorder(&manager.program.name, &Identity::Manager);
+    let announcer = Announcer::new(&options.election, &identity, voice);
+    tasks.spawn(announcer.clone().follow(leadership, stop.clone()));
 
-    lead_until_told_to_stop(election, &events, options.generic.controller_shutdown_timeout).await?;
+    let say_stopping = async {
+        announcer.stopping();
+        events.flush(LAST_WORDS).await;
+    };
+    lead_until_told_to_stop(election, say_stopping, options.generic.controller_shutdown_timeout).await?;
     stop.cancel();
     informers.stop_all();
     let _ = tokio::time::timeout(RELEASE_TIME, async { while tasks.join_next().await.is_some() {} }).await;
@@ -153,7 +165,7 @@ fn set_up(
 /// Stands for election until a signal comes, then gives the lease back within the time given.
 async fn lead_until_told_to_stop(
     election: Option<Election<KubeLeases>>,
-    events: &EventSink,
+    say_stopping: impl Future<Output = ()>,
     grace: Duration,
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
@@ -173,7 +185,7 @@ async fn lead_until_told_to_stop(
         _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
     }
     // The gate shuts with the election; what is to be said as leader is said before.
-    crate::announce::stopping(events).await;
+    say_stopping.await;
     stop.cancel();
     tokio::select! {
         ended = tokio::time::timeout(grace + RELEASE_TIME, election) => match ended {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Needs, Target};
 use quarterdeck_election::epoch::epoch_key;
-use quarterdeck_election::fence::PROBE_ACCOUNT;
+use quarterdeck_election::fence::probe::PROBE_ACCOUNT;
 use quarterdeck_election::NAMESPACE_DELETION_KEY;
 use quarterdeck_runtime::controller::{Descriptor, Predecessor, READER_ACCOUNT};
 

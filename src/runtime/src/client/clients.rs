@@ -98,6 +98,11 @@ impl Clients {
         kube::Client::new(service, "kube-system")
     }
 
+    /// The connection that reads share.
+    pub(super) fn streams(&self) -> Arc<Streams> {
+        Arc::clone(&self.reader.streams)
+    }
+
     /// The gate that all writes pass.
     #[must_use]
     pub fn gate(&self) -> &Gate {

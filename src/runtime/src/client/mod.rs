@@ -32,6 +32,7 @@ mod reader;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod transport;
 mod write;
 mod writer;
 

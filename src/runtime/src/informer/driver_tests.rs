@@ -426,7 +426,7 @@ async fn a_stopped_informer_asks_for_nothing_more() {
 }
 
 async fn barrier(world: &World, version: u64) -> Freshness {
-    world.informers.barrier(version, Duration::from_secs(1)).await.remove(0).1
+    world.informers.barrier(world.pods.kind(), version, Duration::from_secs(1)).await.remove(0).1
 }
 
 #[tokio::test(start_paused = true)]
