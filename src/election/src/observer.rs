@@ -44,6 +44,8 @@ pub struct Observer {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Sight {
     lease: Option<LeaseView>,
+    /// Who held it, also if it was deleted since.
+    holder: Arc<str>,
     /// Until when the last holder seen, if any, has to be taken for alive.
     held_until: BootInstant,
 }
@@ -79,22 +81,34 @@ impl Observer {
         };
         self.seen = Some(Sight {
             lease: Some(lease.clone()),
+            holder: lease.record.holder.clone(),
             held_until,
         });
     }
 
     /// The Lease was found not to exist, at `now`. `version` is that of its deletion, if known.
     ///
-    /// A deletion does not prove that the holder stopped: what is left of its time is waited for.
+    /// A deletion does not prove that the holder stopped, and there may have been another holder meanwhile whom we never saw: a
+    /// whole duration is waited for. Only if no Lease was ever seen is it vacant at once.
     pub fn saw_none(&mut self, now: BootInstant, version: Option<u64>) {
         if self.lease().is_some_and(|last| is_older(version, last)) {
             return;
         }
-        let held_until = self.seen.as_ref().map_or(now, |seen| seen.held_until);
-        self.seen = Some(Sight {
-            lease: None,
-            held_until,
-        });
+        match &mut self.seen {
+            Some(seen) => {
+                if let Some(gone) = seen.lease.take() {
+                    let duration = gone.record.duration().unwrap_or_default();
+                    seen.held_until = now + duration.max(self.default_duration);
+                }
+            }
+            None => {
+                self.seen = Some(Sight {
+                    lease: None,
+                    holder: "".into(),
+                    held_until: now,
+                });
+            }
+        }
     }
 
     /// The Lease as last seen.
@@ -133,9 +147,11 @@ impl Observer {
         }
     }
 
-    /// The holder is known to have stopped (it is this process): nothing is left to wait for.
-    pub(crate) fn vacate(&mut self, now: BootInstant) {
-        if let Some(seen) = &mut self.seen {
+    /// If the last holder seen is `me`, it is known to have stopped: nothing is left to wait for.
+    pub(crate) fn vacate(&mut self, now: BootInstant, me: &str) {
+        if let Some(seen) = &mut self.seen
+            && *seen.holder == *me
+        {
             seen.held_until = now;
         }
     }
@@ -253,12 +269,12 @@ pub(crate) mod tests {
         observer.saw_none(at(5), Some(2));
         assert_eq!(
             observer.verdict(at(5)),
-            Verdict::Absent { vacant_at: at(16) }
+            Verdict::Absent { vacant_at: at(25) }
         );
         observer.saw_none(at(9), None);
         assert_eq!(
             observer.verdict(at(9)),
-            Verdict::Absent { vacant_at: at(16) }
+            Verdict::Absent { vacant_at: at(25) }
         );
         observer.saw(at(10), &lease("new", 3, "b", 0));
         assert_eq!(observer.live_holder(at(24)).as_deref(), Some("b"));

@@ -174,6 +174,7 @@ impl Elector {
             return;
         };
         let announced = holding.announced;
+        let ours_until = holding.renewed + self.timing.lease_duration();
         // With a write under way it is not known what the Lease's version will be.
         let lease = self.pending.is_none().then(|| holding.lease.clone());
         self.pending = None;
@@ -192,6 +193,7 @@ impl Elector {
         self.phase = Phase::Draining(Draining {
             release,
             lease,
+            ours_until,
             give_up,
         });
         #[cfg(test)]
