@@ -46,7 +46,7 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed, log: LogLevel) -> an
         (Gate::unelected(clock), None)
     };
     let clients = connect(manager, parsed, gate, &registry).await?;
-    let events = EventSink::new(clients.clone(), &registry)?;
+    let events = EventSink::start(&clients, &registry)?;
     let stop = CancellationToken::new();
 
     let identity = identity();
@@ -123,7 +123,7 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed, log: LogLevel) -> an
         };
         tasks.spawn(supervisor.run(stop.clone()));
     }
-    let voice = events.recorder_as(manager.name, &Identity::Manager);
+    let voice = events.recorder(manager.name, &Identity::Manager);
     let announcer = Announcer::new(&options.election, &identity, voice);
     tasks.spawn(announcer.clone().follow(leadership, stop.clone()));
 

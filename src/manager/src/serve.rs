@@ -70,7 +70,7 @@ pub(crate) async fn start(parsed: &Parsed, served: Served, stop: &CancellationTo
     let trust = trust(parsed, &api, stop).await?;
     let reviews: Arc<dyn Reviews> = Arc::new(ServerReviews(api));
     let security = Security::from_flags(&options.authentication, &options.authorization, trust, Some(reviews));
-    let values: serde_json::Value = parsed.values().iter().map(|(k, v)| (k.clone(), v.clone().into())).collect();
+    let values: serde_json::Value = parsed.values().iter().map(|(flag, value)| (flag.clone(), serde_json::Value::from(value.as_str()))).collect();
     let config = serde_json::json!({ "quarterdeck.config.quarterdeck.dev": values });
     let endpoints = Endpoints {
         component: Component {

@@ -95,7 +95,7 @@ impl Supervisor {
         self.unit.demote_before(tokio::time::Instant::now() - self.handed_over);
         let means = Means {
             api: self.clients.api(&self.identity),
-            recorder: self.events.recorder(descriptor),
+            recorder: self.events.recorder(descriptor.name, &self.identity),
             stop: stop.clone(),
         };
         let mut work = tokio::spawn(Arc::clone(&self.unit).lead(means));
