@@ -235,9 +235,9 @@ impl Slot {
             return false;
         };
         cert.extensions().iter().any(|extension| match extension.parsed_extension() {
-            ParsedExtension::SubjectAlternativeName(names) => names.general_names.iter().any(|general| {
-                matches!(general, GeneralName::DNSName(pattern) if matches(&pattern.to_lowercase(), name))
-            }),
+            ParsedExtension::SubjectAlternativeName(names) => names.general_names.iter().any(
+                |general| matches!(general, GeneralName::DNSName(pattern) if matches(&pattern.to_lowercase(), name)),
+            ),
             _ => false,
         })
     }
@@ -342,8 +342,7 @@ fn write_pair(made: &SelfSigned, cert: &Path, key: &Path) -> Result<(), CertErro
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir).map_err(file)?;
         }
-        let mut target =
-            fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(file)?;
+        let mut target = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(file)?;
         target.write_all(text.as_bytes()).map_err(file)
     };
     write(key, 0o600, &made.key.serialize_pem())?;

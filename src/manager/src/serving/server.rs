@@ -280,7 +280,10 @@ async fn handle(shared: &Arc<Shared>, chain: &[CertificateDer<'static>], request
         Ok(Ok(answer)) => answer,
         Ok(Err(_)) => {
             tracing::error!(%method, path, "request panicked");
-            respond::text(StatusCode::INTERNAL_SERVER_ERROR, "This request caused a panic. Look in the log for details.\n")
+            respond::text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "This request caused a panic. Look in the log for details.\n",
+            )
         }
         Err(_) => respond::text(StatusCode::GATEWAY_TIMEOUT, "the request took too long\n"),
     };
@@ -290,12 +293,7 @@ async fn handle(shared: &Arc<Shared>, chain: &[CertificateDer<'static>], request
     answer
 }
 
-async fn filtered(
-    shared: &Arc<Shared>,
-    chain: &[CertificateDer<'static>],
-    mut parts: Parts,
-    body: Incoming,
-) -> Answer {
+async fn filtered(shared: &Arc<Shared>, chain: &[CertificateDer<'static>], mut parts: Parts, body: Incoming) -> Answer {
     let user = match shared.authenticator.user(&mut parts.headers, chain).await {
         Ok(user) => user,
         Err(reason) => {
