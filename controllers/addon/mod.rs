@@ -1,1 +1,7 @@
 //! The addon controller.
+
+pub mod applyset;
+pub mod brake;
+pub mod fields;
+pub mod ident;
+pub mod manifest;
