@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::client::{Api, ApiError, Class};
 use crate::events::Recorder;
 use crate::informer::{Change, Informers, Lister, Selection};
-use crate::object::{Cached, Typed};
+use crate::object::{Cached, Kind, Typed};
 use crate::queue::{Enqueue, Retry};
 
 /// What a reconcile is about. Most controllers use [`ObjectKey`](crate::object::ObjectKey).
@@ -161,6 +161,7 @@ pub struct Setup<K: Key> {
     pub(crate) grants: Vec<Grant>,
     pub(crate) loops: Vec<Arc<dyn DynWorker>>,
     pub(crate) required: Vec<Arc<dyn Fn() -> bool + Send + Sync>>,
+    pub(crate) reads: Vec<Kind>,
 }
 
 impl<K: Key> Setup<K> {
@@ -176,12 +177,14 @@ impl<K: Key> Setup<K> {
             grants: Vec::new(),
             loops: Vec::new(),
             required: Vec::new(),
+            reads: Vec::new(),
         }
     }
 
     /// The shared informer of a kind; reconciles wait until it has synced.
     pub fn informer<T: Typed>(&mut self, selection: Selection) -> Lister<T> {
         let lister = self.informers.typed::<T>(selection);
+        self.reads.push(T::kind());
         let synced = lister.clone();
         self.required.push(Arc::new(move || synced.has_synced()));
         lister
@@ -245,4 +248,22 @@ impl<W: Worker> DynWorker for W {
     fn run_boxed(&self, stop: CancellationToken) -> futures::future::BoxFuture<'_, ()> {
         Box::pin(self.run(stop))
     }
+}
+
+impl Predecessor {
+    /// Name of its Lease in `kube-system`.
+    #[must_use]
+    pub fn lease_name(self) -> &'static str {
+        match self {
+            Self::KubeControllerManager => "kube-controller-manager",
+            Self::CloudControllerManager => "cloud-controller-manager",
+        }
+    }
+}
+
+/// Takes a table of controllers, one call each.
+pub trait Registrar: Sized {
+    /// Adds a controller.
+    #[must_use]
+    fn controller<C: Controller>(self) -> Self;
 }

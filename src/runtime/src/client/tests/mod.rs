@@ -1,0 +1,1 @@
+//! Tests of the whole stack against a small server.
