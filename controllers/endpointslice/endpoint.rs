@@ -78,9 +78,7 @@ impl<'a> Wanted<'a> {
     /// Whether an endpoint that this one identifies needs no change. Hints are not looked at.
     pub(super) fn is_same(&self, endpoint: &Endpoint) -> bool {
         let same_conditions = endpoint.conditions.as_ref().is_some_and(|is| {
-            is.ready == Some(self.ready)
-                && is.serving == Some(self.serving)
-                && is.terminating == Some(self.terminating)
+            is.ready == Some(self.ready) && is.serving == Some(self.serving) && is.terminating == Some(self.terminating)
         });
         same_conditions
             && endpoint.node_name.as_deref() == self.pod.node.as_deref()

@@ -48,13 +48,15 @@ impl Metrics {
             let options = HistogramOpts::new(full_name(name), help).buckets(sizes.clone());
             register(registry, Histogram::with_opts(options).expect("constant name"))
         };
-        let gauge =
-            |name, help| register(registry, IntGauge::new(full_name(name), help).expect("constant name"));
+        let gauge = |name, help| register(registry, IntGauge::new(full_name(name), help).expect("constant name"));
         let changes =
             IntCounterVec::new(Opts::new(full_name("changes"), "Slices written, by operation"), &["operation"]);
         let changes = register(registry, changes.expect("constant name"));
         let changed = HistogramVec::new(
-            HistogramOpts::new(full_name("endpointslices_changed_per_sync"), "Slices written on each sync of a service"),
+            HistogramOpts::new(
+                full_name("endpointslices_changed_per_sync"),
+                "Slices written on each sync of a service",
+            ),
             &["topology", "traffic_distribution"],
         );
         let syncs = IntCounterVec::new(Opts::new(full_name("syncs"), "Syncs of services, by result"), &["result"]);

@@ -29,6 +29,8 @@ mod plan_tests;
 #[cfg(test)]
 mod proptests;
 #[cfg(test)]
+mod topology_tests;
+#[cfg(test)]
 mod watch_tests;
 
 use std::fmt;
@@ -38,9 +40,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use quarterdeck_runtime::client::Class;
-use quarterdeck_runtime::controller::{
-    Action, Controller, Cx, Descriptor, Error, Predecessor, Setup, SetupError,
-};
+use quarterdeck_runtime::controller::{Action, Controller, Cx, Descriptor, Error, Predecessor, Setup, SetupError};
 use quarterdeck_runtime::informer::{Lister, Selection};
 use quarterdeck_runtime::object::{Cached as _, ObjectKey};
 use quarterdeck_runtime::queue::{Enqueue, Retry};
@@ -100,6 +100,7 @@ impl Controller for EndpointSliceController {
         enabled_by_default: true,
         account: "endpointslice-controller",
         upstream_role: true,
+        writes_anything: false,
         predecessor: Some(Predecessor::KubeControllerManager),
         queue: "endpoint_slice",
     };

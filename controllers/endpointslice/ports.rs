@@ -28,9 +28,10 @@ impl<'a> PortSets<'a> {
         if !self.named && !self.sets.is_empty() {
             return 0;
         }
-        let known = self.sets.iter().position(|set| {
-            self.ports.iter().zip(set).all(|(port, number)| resolve(port, pod) == *number)
-        });
+        let known = self
+            .sets
+            .iter()
+            .position(|set| self.ports.iter().zip(set).all(|(port, number)| resolve(port, pod) == *number));
         known.unwrap_or_else(|| {
             self.sets.push(self.ports.iter().map(|port| resolve(port, pod)).collect());
             self.sets.len() - 1

@@ -102,8 +102,7 @@ impl<'a> Template<'a> {
 
 /// The `number`-th name of a service's slices in a family. Depends on nothing else, so that a
 /// create whose answer was lost meets its own result when it is tried again.
-#[must_use]
-pub fn name(service: &Service, family: Family, number: u32) -> String {
+pub(super) fn name(service: &Service, family: Family, number: u32) -> String {
     /// Letters and digits that cannot spell words, as generated names use.
     const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
     let uid = service.metadata.uid.as_deref().unwrap_or_default();

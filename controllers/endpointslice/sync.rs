@@ -201,7 +201,8 @@ impl EndpointSliceController {
         family: Family,
         outcome: Option<Result<ZoneCounts, String>>,
     ) {
-        let outcome = outcome.map(|outcome| outcome.map_err(|reason| format!("no topology hints for {family}: {reason}")));
+        let outcome =
+            outcome.map(|outcome| outcome.map_err(|reason| format!("no topology hints for {family}: {reason}")));
         let counts = outcome.as_ref().map(|outcome| outcome.as_ref().ok().cloned());
         let had_hints = self.topology.set(key, family, counts);
         let (severity, reason, message) = match outcome {

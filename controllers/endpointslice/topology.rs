@@ -102,10 +102,12 @@ fn ratio(part: u64, whole: u64) -> f64 {
 /// # Errors
 /// Why there can be no hints; they have been removed then.
 pub(super) fn add(drafts: &mut Drafts, shares: Option<&Shares>) -> Result<ZoneCounts, String> {
+    let before = drafts.update.len();
     let added = try_add(drafts, shares);
     if added.is_err() {
         hints::remove(drafts);
     }
+    keep_unchanged(drafts, before);
     added
 }
 
@@ -118,7 +120,6 @@ fn try_add(drafts: &mut Drafts, shares: Option<&Shares>) -> Result<ZoneCounts, S
     let allocations = shares.allocate(total)?;
 
     let mut counts = ZoneCounts::new();
-    let before = drafts.update.len();
     move_to_update(drafts, |slice| match valid_hints(slice, &counts, &allocations) {
         Some(hinted) => {
             hinted.into_iter().for_each(|(zone, count)| *counts.entry(zone.to_owned()).or_default() += count);
@@ -137,7 +138,6 @@ fn try_add(drafts: &mut Drafts, shares: Option<&Shares>) -> Result<ZoneCounts, S
     }
     let (giving, receiving) = transfers(&allocations, &counts);
     redistribute(drafts, giving, receiving, &mut counts);
-    keep_unchanged(drafts, before);
     Ok(counts)
 }
 
@@ -186,7 +186,11 @@ fn transfers(allocations: &BTreeMap<&str, Allocation>, counts: &ZoneCounts) -> (
     let mut lacks: BTreeMap<&str, f64> = BTreeMap::new();
     for (zone, allocation) in allocations {
         let surplus = count(counts.get(*zone).copied().unwrap_or(0)) - allocation.desired;
-        if surplus > 0.0 { gives.insert(zone, surplus) } else { lacks.insert(zone, -surplus) };
+        if surplus > 0.0 {
+            gives.insert(zone, surplus)
+        } else {
+            lacks.insert(zone, -surplus)
+        };
     }
     let (mut giving, mut receiving) = (Transfers::new(), Transfers::new());
     while let (Some((giver, most)), Some((receiver, least))) = (greatest(&mut gives), greatest(&mut lacks)) {

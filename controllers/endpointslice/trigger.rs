@@ -31,10 +31,8 @@ impl TriggerTimes {
     /// service's creation. Seconds since 1970.
     pub(super) fn next(&self, key: &ObjectKey, service: &Service, pods: &[Arc<PodView>]) -> Option<i64> {
         let created = service.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second());
-        let mut now: Box<[(u64, i64)]> = pods
-            .iter()
-            .filter_map(|pod| Some((self.hasher.hash_one(pod.key.name()), pod.ready_changed?)))
-            .collect();
+        let mut now: Box<[(u64, i64)]> =
+            pods.iter().filter_map(|pod| Some((self.hasher.hash_one(pod.key.name()), pod.ready_changed?))).collect();
         now.sort_unstable();
         let Some(before) = self.seen.lock().insert(key.clone(), Seen { service: created, pods: now.clone() }) else {
             return created;

@@ -81,7 +81,11 @@ fn alters_endpoint(old: &PodView, new: &PodView) -> bool {
 }
 
 /// Enqueues the service of a slice of ours that someone else changed.
-pub(super) fn on_slice(change: &Change<'_, EndpointSlice>, own: &OwnWrites, mut enqueue: impl FnMut(ObjectKey, Duration)) {
+pub(super) fn on_slice(
+    change: &Change<'_, EndpointSlice>,
+    own: &OwnWrites,
+    mut enqueue: impl FnMut(ObjectKey, Duration),
+) {
     let mut put_right = |slice: &EndpointSlice| {
         if let Some(service) = service_of(slice) {
             enqueue(service, FOREIGN_CHANGE_DELAY);
@@ -149,7 +153,11 @@ impl Waiting {
     pub(super) fn set(&self, service: &ObjectKey, nodes: impl Iterator<Item = Arc<str>>) {
         let nodes: HashSet<Arc<str>> = nodes.collect();
         let mut waiting = self.0.lock();
-        if nodes.is_empty() { waiting.remove(service) } else { waiting.insert(service.clone(), nodes) };
+        if nodes.is_empty() {
+            waiting.remove(service)
+        } else {
+            waiting.insert(service.clone(), nodes)
+        };
     }
 
     /// The services that wait for a node.

@@ -1,1 +1,342 @@
-//! The namespace controller.
+//! The namespace controller: removes the content of namespaces that are being deleted, then the
+//! finalizer that holds them.
+//!
+//! Behaviour: kubernetes/kubernetes:pkg/controller/namespace v1.36.3. What differs, and why, stands
+//! in `docs/controllers/namespace-controller.md`.
+
+mod conditions;
+mod content;
+mod discovery;
+mod fence;
+mod metrics;
+mod object;
+mod outcome;
+mod sweep;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Namespace;
+use parking_lot::Mutex;
+use quarterdeck_runtime::controller::{
+    Action, Controller, Cx, Descriptor, Error, Grant, Predecessor, Setup, SetupError,
+};
+use quarterdeck_runtime::events::EventType;
+use quarterdeck_runtime::informer::{Change, Selection};
+use quarterdeck_runtime::object::{Cached, Kind, ObjectKey};
+use quarterdeck_runtime::queue::Retry;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use discovery::Discovery;
+use metrics::Metrics;
+use outcome::{Outcome, Times, Verdict};
+use sweep::{Abort, Sweep, Unsupported};
+
+/// Longest time between two tries of a namespace that fails.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// How long one pass deletes before it reports.
+const PASS: Duration = Duration::from_secs(15);
+/// How often a write of the namespace is tried again after somebody else's.
+const CONFLICTS: usize = 5;
+/// Deletes of single objects at once, over all namespaces.
+const DELETES_AT_ONCE: usize = 32;
+/// How soon to look again at a namespace that changed under a pass.
+const AT_ONCE: Duration = Duration::from_millis(1);
+
+/// Flags of the namespace controller.
+#[derive(clap::Args, Clone, Debug)]
+pub struct NamespaceConfig {
+    /// Number of namespaces that are deleted at once.
+    #[arg(long, value_name = "COUNT", default_value_t = 10, help_heading = "Namespace controller")]
+    pub concurrent_namespace_syncs: usize,
+    /// Longest time between two looks at a namespace whose deletion waits for something.
+    #[arg(long, value_name = "DURATION", default_value = "5m0s", help_heading = "Namespace controller")]
+    pub namespace_sync_period: SignedDuration,
+    /// How long after a namespace is first seen deleting it must have been found empty before it is
+    /// let go. An API server that learns of the deletion late may still let objects in; raise it where
+    /// admission webhooks are slow.
+    #[arg(long, value_name = "DURATION", default_value = "500ms", help_heading = "Namespace controller")]
+    pub namespace_deletion_settle: SignedDuration,
+}
+
+/// What is remembered of a namespace between two looks.
+struct Progress {
+    uid: String,
+    since: Instant,
+    blocked: Option<String>,
+}
+
+/// Removes the content of namespaces that are being deleted.
+pub struct NamespaceController {
+    settle: Duration,
+    period: Duration,
+    discovery: Discovery,
+    unsupported: Unsupported,
+    deletes: Semaphore,
+    progress: Arc<Mutex<HashMap<ObjectKey, Progress>>>,
+    metrics: Metrics,
+}
+
+impl Controller for NamespaceController {
+    const DESCRIPTOR: Descriptor = Descriptor {
+        name: "namespace-controller",
+        aliases: &["namespace"],
+        enabled_by_default: true,
+        account: "namespace-controller",
+        upstream_role: true,
+        writes_anything: false,
+        predecessor: Some(Predecessor::KubeControllerManager),
+        queue: "namespace",
+    };
+    type Config = NamespaceConfig;
+    type Key = ObjectKey;
+
+    fn setup(config: &NamespaceConfig, setup: &mut Setup<ObjectKey>) -> Result<Self, SetupError> {
+        let period = positive("namespace-sync-period", config.namespace_sync_period)?;
+        let settle = positive("namespace-deletion-settle", config.namespace_deletion_settle)?;
+        if config.concurrent_namespace_syncs == 0 {
+            return Err(SetupError { flag: "concurrent-namespace-syncs", reason: "must be at least 1".to_owned() });
+        }
+        setup.workers(config.concurrent_namespace_syncs);
+        setup.retry(Retry { max: RETRY_MAX, ..Retry::default() });
+        // The bootstrap role of the account lets it create no events.
+        setup.grant(Grant { group: "", resource: "events", verbs: &["create", "patch"] });
+
+        let namespaces = setup.informer::<Namespace>(Selection::default());
+        let progress = Arc::new(Mutex::new(HashMap::new()));
+        let forget = Arc::clone(&progress);
+        setup.watch(&namespaces, move |change, queue| {
+            if let Change::Deleted { last, .. } = &change {
+                forget.lock().remove(&last.key());
+            } else if calls_for_work(&change) {
+                queue.add(change.object().key());
+            }
+        });
+        Ok(Self {
+            settle,
+            period,
+            discovery: Discovery::default(),
+            unsupported: Unsupported::default(),
+            deletes: Semaphore::new(DELETES_AT_ONCE),
+            progress,
+            metrics: Metrics::new(setup.metrics()),
+        })
+    }
+
+    async fn reconcile(&self, cx: &Cx, key: ObjectKey) -> Result<Action, Error> {
+        let Some(namespace) = cx.api.get::<Namespace>(&Kind::of::<Namespace>(), &key).await? else {
+            return Ok(self.done(&key));
+        };
+        if !object::deleting(&namespace) {
+            return Ok(self.done(&key));
+        }
+        let Some(namespace) = self.write(cx, &key, namespace, "status", object::terminating).await? else {
+            return Ok(self.done(&key));
+        };
+        if !object::is_ours(&namespace) {
+            return Ok(self.done(&key));
+        }
+        let began = Instant::now();
+        let since = self.since(&key, object::uid(&namespace), began);
+        let times = Times { waited: began.duration_since(since), settle: self.settle, at_most: self.period };
+        let outcome = match self.pass(cx, &key, &namespace, since, began).await {
+            Ok(outcome) => outcome,
+            Err(Abort::Changed) => return Ok(Action::RequeueAfter(AT_ONCE)),
+            Err(Abort::Api(error)) => return Err(error.into()),
+        };
+        match outcome::verdict(&outcome, times) {
+            Verdict::Finish => self.finish(cx, &key, namespace, &outcome, since).await,
+            Verdict::Again(after) => {
+                self.tell(cx, &key, namespace, &outcome, times.waited).await?;
+                Ok(Action::RequeueAfter(after))
+            }
+            Verdict::Failed(reason) => {
+                self.tell(cx, &key, namespace, &outcome, times.waited).await?;
+                Err(Error::Transient(reason))
+            }
+        }
+    }
+}
+
+impl NamespaceController {
+    async fn pass(
+        &self,
+        cx: &Cx,
+        key: &ObjectKey,
+        namespace: &Namespace,
+        since: Instant,
+        began: Instant,
+    ) -> Result<Outcome, Abort> {
+        // What lets a namespace go must know every kind that existed when it had settled.
+        let settled = since + self.settle;
+        let catalog = self.discovery.catalog(&cx.api, if settled <= began { settled } else { since }).await;
+        let sweep = Sweep {
+            api: &cx.api,
+            key,
+            uid: object::uid(namespace),
+            collect: fence::verified(&cx.api),
+            deadline: began + PASS,
+            unsupported: &self.unsupported,
+            deletes: &self.deletes,
+        };
+        Box::pin(sweep.run(&catalog)).await
+    }
+
+    /// Removes our finalizer. The conditions are written before only where somebody will be there to
+    /// read them.
+    async fn finish(
+        &self,
+        cx: &Cx,
+        key: &ObjectKey,
+        namespace: Namespace,
+        outcome: &Outcome,
+        since: Instant,
+    ) -> Result<Action, Error> {
+        let namespace = if object::goes_with_ours(&namespace) {
+            Some(namespace)
+        } else {
+            self.write_conditions(cx, key, namespace, outcome).await?
+        };
+        if let Some(namespace) = namespace {
+            self.write(cx, key, namespace, "finalize", object::finalized).await?;
+            self.metrics.finished(since.elapsed());
+            tracing::debug!(namespace = %key, "namespace emptied");
+        }
+        Ok(self.done(key))
+    }
+
+    /// Writes the conditions and, when what blocks the deletion changes, an event.
+    async fn tell(
+        &self,
+        cx: &Cx,
+        key: &ObjectKey,
+        namespace: Namespace,
+        outcome: &Outcome,
+        waited: Duration,
+    ) -> Result<(), Error> {
+        let reference = object::reference(&namespace);
+        if !outcome.is_clear() || conditions::present(object::conditions(&namespace)) {
+            self.write_conditions(cx, key, namespace, outcome).await?;
+        }
+        let blocked = outcome::blocked(outcome, waited);
+        if !self.note(key, blocked.clone()) {
+            return Ok(());
+        }
+        if let Some(message) = blocked {
+            tracing::warn!(namespace = %key, reason = %message, "the deletion of a namespace is blocked");
+            cx.recorder.event(&reference, EventType::Warning, "DeletionBlocked", message);
+        }
+        Ok(())
+    }
+
+    async fn write_conditions(
+        &self,
+        cx: &Cx,
+        key: &ObjectKey,
+        namespace: Namespace,
+        outcome: &Outcome,
+    ) -> Result<Option<Namespace>, Error> {
+        let change = |namespace: &Namespace| {
+            let next = conditions::update(object::conditions(namespace), outcome, Timestamp::now())?;
+            Some(object::with_conditions(namespace, next))
+        };
+        self.write(cx, key, namespace, "status", change).await
+    }
+
+    /// Writes a change to a subresource of the namespace, again on the fresh object after somebody
+    /// else's write. Answers the namespace as it is then; none if it is gone, is another one, or is
+    /// not being deleted.
+    async fn write(
+        &self,
+        cx: &Cx,
+        key: &ObjectKey,
+        mut namespace: Namespace,
+        subresource: &'static str,
+        change: impl Fn(&Namespace) -> Option<Namespace>,
+    ) -> Result<Option<Namespace>, Error> {
+        for _ in 0..CONFLICTS {
+            let Some(mut next) = change(&namespace) else { return Ok(Some(namespace)) };
+            match cx.api.replace_subresource(subresource, &next).await {
+                Ok(written) => {
+                    next.metadata.resource_version = Some(written.resource_version);
+                    return Ok(Some(next));
+                }
+                Err(error) if error.is_not_found() => return Ok(None),
+                Err(error) if error.is_conflict() => {
+                    let fresh = cx.api.get::<Namespace>(&Kind::of::<Namespace>(), key).await?;
+                    match fresh {
+                        Some(fresh) if same_deletion(&namespace, &fresh) => namespace = fresh,
+                        _ => return Ok(None),
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::Stale(format!("namespace {key} changed {CONFLICTS} times while its {subresource} was written")))
+    }
+
+    /// When this namespace was first seen deleting.
+    fn since(&self, key: &ObjectKey, uid: &str, now: Instant) -> Instant {
+        let mut progress = self.progress.lock();
+        match progress.get(key) {
+            Some(known) if known.uid == uid => known.since,
+            _ => {
+                let fresh = Progress { uid: uid.to_owned(), since: now, blocked: None };
+                progress.insert(key.clone(), fresh);
+                now
+            }
+        }
+    }
+
+    /// Notes what blocks a namespace. Answers whether that is news.
+    fn note(&self, key: &ObjectKey, blocked: Option<String>) -> bool {
+        let mut progress = self.progress.lock();
+        let Some(known) = progress.get_mut(key) else { return false };
+        if known.blocked == blocked {
+            return false;
+        }
+        known.blocked = blocked;
+        self.metrics.blocked(progress.values().filter(|p| p.blocked.is_some()).count());
+        true
+    }
+
+    fn done(&self, key: &ObjectKey) -> Action {
+        let mut progress = self.progress.lock();
+        if progress.remove(key).is_some_and(|known| known.blocked.is_some()) {
+            self.metrics.blocked(progress.values().filter(|p| p.blocked.is_some()).count());
+        }
+        Action::Done
+    }
+}
+
+/// Whether a change of a namespace starts or alters its deletion. Our own writes of the conditions
+/// do not: they would defeat the pace at which a waiting namespace is looked at.
+fn calls_for_work(change: &Change<'_, Namespace>) -> bool {
+    match change {
+        Change::Added(namespace) => object::deleting(namespace),
+        Change::Updated { old, new } => {
+            object::deleting(new)
+                && (!object::deleting(old)
+                    || object::uid(old) != object::uid(new)
+                    || object::is_ours(old) != object::is_ours(new))
+        }
+        Change::Deleted { .. } => false,
+    }
+}
+
+/// Whether a fresh copy shows the same namespace, still being deleted.
+fn same_deletion(known: &Namespace, fresh: &Namespace) -> bool {
+    object::uid(known) == object::uid(fresh) && object::deleting(fresh)
+}
+
+fn positive(flag: &'static str, duration: SignedDuration) -> Result<Duration, SetupError> {
+    Duration::try_from(duration)
+        .ok()
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| SetupError { flag, reason: "must be longer than zero".to_owned() })
+}

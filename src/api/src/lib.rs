@@ -1,1 +1,3 @@
 //! Small grammars and CRD types shared by the manager and its tools; no I/O.
+
+pub mod duration;

@@ -40,10 +40,7 @@ impl Add<Duration> for BootInstant {
 
     /// Saturates at the end of time (584 years after boot).
     fn add(self, rhs: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX)),
-        )
+        Self(self.0.saturating_add(u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX)))
     }
 }
 
@@ -52,10 +49,7 @@ impl Sub<Duration> for BootInstant {
 
     /// Saturates at boot.
     fn sub(self, rhs: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_sub(u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX)),
-        )
+        Self(self.0.saturating_sub(u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX)))
     }
 }
 
@@ -76,12 +70,9 @@ pub struct BootClock;
 
 impl Clock for BootClock {
     fn now(&self) -> BootInstant {
-        let now = ClockId::CLOCK_BOOTTIME
-            .now()
-            .expect("CLOCK_BOOTTIME is in every Linux since 2.6.39");
+        let now = ClockId::CLOCK_BOOTTIME.now().expect("CLOCK_BOOTTIME is in every Linux since 2.6.39");
         BootInstant::from_nanos(
-            u64::try_from(Duration::from(now).as_nanos())
-                .expect("boot was less than 584 years ago"),
+            u64::try_from(Duration::from(now).as_nanos()).expect("boot was less than 584 years ago"),
         )
     }
 }
@@ -95,9 +86,7 @@ pub struct ManualClock {
 impl ManualClock {
     /// A clock that shows `start`.
     pub fn at(start: BootInstant) -> Self {
-        Self {
-            nanos: Arc::new(AtomicU64::new(start.as_nanos())),
-        }
+        Self { nanos: Arc::new(AtomicU64::new(start.as_nanos())) }
     }
 
     /// Moves the clock on by `by`.
@@ -130,9 +119,7 @@ pub struct TokioClock {
 
 impl Default for TokioClock {
     fn default() -> Self {
-        Self {
-            origin: tokio::time::Instant::now(),
-        }
+        Self { origin: tokio::time::Instant::now() }
     }
 }
 
@@ -159,10 +146,7 @@ mod tests {
     fn arithmetic_saturates() {
         let end = BootInstant::from_nanos(u64::MAX);
         assert_eq!(end + Duration::MAX, end);
-        assert_eq!(
-            BootInstant::default() - Duration::from_secs(1),
-            BootInstant::default()
-        );
+        assert_eq!(BootInstant::default() - Duration::from_secs(1), BootInstant::default());
         assert_eq!(BootInstant::default().since(end), Duration::ZERO);
     }
 

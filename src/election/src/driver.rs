@@ -75,10 +75,7 @@ impl<A: LeaseApi> Election<A> {
     pub fn new(config: ElectionConfig, api: A, keeper: GateKeeper) -> Self {
         let clock = keeper.clock();
         let elector = Elector::new(config.identity, keeper.timing());
-        let (leadership, _) = watch::channel(Leadership::Standby {
-            holder: None,
-            lost: None,
-        });
+        let (leadership, _) = watch::channel(Leadership::Standby { holder: None, lost: None });
         let (status, _) = watch::channel(first_status(&elector));
         Self {
             api: Arc::new(api),
@@ -166,17 +163,9 @@ impl<A: LeaseApi> Election<A> {
         let mut finished = false;
         for action in self.elector.step(now, event) {
             match action {
-                Action::Ask {
-                    id,
-                    request,
-                    within,
-                } => self.ask(id, request, within),
+                Action::Ask { id, request, within } => self.ask(id, request, within),
                 Action::ProveFence { token } => self.begin(now, token),
-                Action::Lead {
-                    token,
-                    lease_version,
-                    deadline,
-                } => self.lead(now, token, lease_version, deadline),
+                Action::Lead { token, lease_version, deadline } => self.lead(now, token, lease_version, deadline),
                 Action::Extend { deadline } => self.keeper.extend(deadline),
                 Action::StandDown { loss } => self.stand_down(loss),
                 Action::Finish => finished = true,
@@ -227,26 +216,16 @@ impl<A: LeaseApi> Election<A> {
 
     fn prove(&mut self, token: EpochToken) {
         self.proof = Some(match &self.fence {
-            Some((_, prover)) => prover
-                .prove(token.clone())
-                .map(move |result| (token, result))
-                .boxed(),
+            Some((_, prover)) => prover.prove(token.clone()).map(move |result| (token, result)).boxed(),
             None => std::future::ready((token, Ok(FenceState::Absent))).boxed(),
         });
     }
 
     /// Takes note of a proof; the event is for the elector, if it changes anything.
-    fn judge(
-        &mut self,
-        token: &EpochToken,
-        result: Result<FenceState, ProbeError>,
-    ) -> Option<Event> {
+    fn judge(&mut self, token: &EpochToken, result: Result<FenceState, ProbeError>) -> Option<Event> {
         let now = self.clock.now();
         let required = matches!(self.fence, Some((FenceMode::Required, _)));
-        let running = self
-            .tenure
-            .as_mut()
-            .filter(|running| running.token == *token)?;
+        let running = self.tenure.as_mut().filter(|running| running.token == *token)?;
         running.last_proof = now;
         let announced = running.announced.is_some();
         let state = match result {
@@ -273,17 +252,9 @@ impl<A: LeaseApi> Election<A> {
             }
         }
         running.fence = Some(state);
-        running.failed_proofs = if verified {
-            0
-        } else {
-            running.failed_proofs + 1
-        };
-        let soon =
-            !verified && (required || (broken && running.failed_proofs <= FENCE_EARLY_RETRIES));
-        running.next_proof = self
-            .fence
-            .is_some()
-            .then(|| now + if soon { FENCE_RETRY } else { FENCE_PERIOD });
+        running.failed_proofs = if verified { 0 } else { running.failed_proofs + 1 };
+        let soon = !verified && (required || (broken && running.failed_proofs <= FENCE_EARLY_RETRIES));
+        running.next_proof = self.fence.is_some().then(|| now + if soon { FENCE_RETRY } else { FENCE_PERIOD });
         if announced {
             self.keeper.set_fenced(verified);
         }
@@ -292,10 +263,7 @@ impl<A: LeaseApi> Election<A> {
         if announced && may_lead {
             return None;
         }
-        Some(Event::FenceJudged {
-            token: token.clone(),
-            may_lead,
-        })
+        Some(Event::FenceJudged { token: token.clone(), may_lead })
     }
 
     fn doubt(&mut self) {
@@ -314,10 +282,7 @@ impl<A: LeaseApi> Election<A> {
         let Some(running) = &mut self.tenure else {
             return;
         };
-        if self.fence.is_none()
-            || self.proof.is_some()
-            || running.next_proof.is_none_or(|due| now < due)
-        {
+        if self.fence.is_none() || self.proof.is_some() || running.next_proof.is_none_or(|due| now < due) {
             return;
         }
         running.next_proof = None;
@@ -325,23 +290,13 @@ impl<A: LeaseApi> Election<A> {
         self.prove(token);
     }
 
-    fn lead(
-        &mut self,
-        now: BootInstant,
-        token: EpochToken,
-        lease_version: u64,
-        deadline: BootInstant,
-    ) {
+    fn lead(&mut self, now: BootInstant, token: EpochToken, lease_version: u64, deadline: BootInstant) {
         let Some(running) = &mut self.tenure else {
             return;
         };
         let fenced = running.fence.as_ref().is_some_and(FenceState::is_verified);
         tracing::info!(lease = %self.lease_name, %token, lease_version, fenced, "leading");
-        self.keeper.open(
-            Epoch::new(&self.lease_name, token.clone()),
-            deadline,
-            fenced,
-        );
+        self.keeper.open(Epoch::new(&self.lease_name, token.clone()), deadline, fenced);
         let (tenure, joined) = Tenure::begin(token, lease_version, now);
         running.announced = Some((tenure.clone(), joined));
         let wall = self.clock.wall();
@@ -368,10 +323,7 @@ impl<A: LeaseApi> Election<A> {
             status.last_stopped = Some(wall);
             status.last_loss = Some(loss.clone());
         });
-        self.leadership.send_replace(Leadership::Standby {
-            holder: self.holder(),
-            lost: Some(loss),
-        });
+        self.leadership.send_replace(Leadership::Standby { holder: self.holder(), lost: Some(loss) });
         let gate = self.keeper.gate().clone();
         self.drain = Some(
             async move {
@@ -398,10 +350,7 @@ impl<A: LeaseApi> Election<A> {
             _ => false,
         });
         let record = self.elector.observer().lease().map(|lease| &lease.record);
-        let announced = self
-            .tenure
-            .as_ref()
-            .is_some_and(|running| running.announced.is_some());
+        let announced = self.tenure.as_ref().is_some_and(|running| running.announced.is_some());
         let deadline = self.elector.deadline().filter(|_| announced);
         self.status.send_modify(|status| {
             status.activity = self.elector.activity();
@@ -412,10 +361,7 @@ impl<A: LeaseApi> Election<A> {
             status.remaining = deadline.map_or(Duration::ZERO, |deadline| deadline.since(now));
             status.slow_paths = self.elector.slow_paths();
             status.last_error = self.elector.last_error().map(ToString::to_string);
-            status.fence = self
-                .tenure
-                .as_ref()
-                .and_then(|running| running.fence.clone());
+            status.fence = self.tenure.as_ref().and_then(|running| running.fence.clone());
         });
     }
 
@@ -427,24 +373,16 @@ impl<A: LeaseApi> Election<A> {
             _ => None,
         };
         let due = self.elector.next_wake().into_iter().chain(proof).min();
-        due.map_or(Duration::MAX, |due| due.since(now))
-            .min(self.elector.timing().retry_period())
+        due.map_or(Duration::MAX, |due| due.since(now)).min(self.elector.timing().retry_period())
     }
 }
 
 impl<A> Drop for Election<A> {
     fn drop(&mut self) {
         self.keeper.shut();
-        if let Some(Running {
-            announced: Some((tenure, _)),
-            ..
-        }) = &self.tenure
-        {
+        if let Some(Running { announced: Some((tenure, _)), .. }) = &self.tenure {
             tenure.end();
-            self.leadership.send_replace(Leadership::Standby {
-                holder: None,
-                lost: Some(Loss::Stopped),
-            });
+            self.leadership.send_replace(Leadership::Standby { holder: None, lost: Some(Loss::Stopped) });
         }
     }
 }
@@ -480,10 +418,7 @@ async fn wait<T>(slot: &mut Slot<T>) -> T {
     }
 }
 
-async fn bound<T>(
-    within: Duration,
-    exchange: impl Future<Output = Result<T, LeaseError>>,
-) -> Result<T, LeaseError> {
+async fn bound<T>(within: Duration, exchange: impl Future<Output = Result<T, LeaseError>>) -> Result<T, LeaseError> {
     match tokio::time::timeout(within, exchange).await {
         Ok(answer) => answer,
         Err(_) => Err(LeaseError::Unknown(format!("no answer within {within:?}"))),

@@ -34,9 +34,7 @@ pub enum Refused {
     #[error("not leading: the write gate is shut")]
     NotLeading,
     /// The write could still be running when the tenure ends.
-    #[error(
-        "a write of {timeout:?} does not fit into the {remaining:?} that are left of the lease"
-    )]
+    #[error("a write of {timeout:?} does not fit into the {remaining:?} that are left of the lease")]
     DeadlineTooNear {
         /// What the write asked for; twice as much must be left.
         timeout: Duration,
@@ -142,11 +140,7 @@ impl Gate {
     /// [`Gate::shut`].
     pub fn unelected(clock: Arc<dyn Clock>) -> Self {
         let gate = Self::with(Timing::default(), clock, false);
-        gate.inner.opening.store(Some(Opening::new(
-            None,
-            BootInstant::from_nanos(u64::MAX),
-            false,
-        )));
+        gate.inner.opening.store(Some(Opening::new(None, BootInstant::from_nanos(u64::MAX), false)));
         gate
     }
 
@@ -159,9 +153,7 @@ impl Gate {
             counters: Counters::default(),
             doubt: Notify::new(),
         };
-        Self {
-            inner: Arc::new(inner),
-        }
+        Self { inner: Arc::new(inner) }
     }
 
     /// Lets a write out that sends `?timeout=<timeout>`, if twice that is left of the tenure: once for the way to the server
@@ -190,21 +182,12 @@ impl Gate {
         if end > deadline {
             opening.end_one();
             counters.deadline_too_near.fetch_add(1, SeqCst);
-            return Err(Refused::DeadlineTooNear {
-                timeout,
-                remaining: deadline.since(now),
-            });
+            return Err(Refused::DeadlineTooNear { timeout, remaining: deadline.since(now) });
         }
         opening.ends_by.fetch_max(end.as_nanos(), SeqCst);
         counters.admitted.fetch_add(1, SeqCst);
         let fenced = opening.fenced.load(SeqCst);
-        Ok(Permit {
-            opening,
-            timeout,
-            end,
-            fenced,
-            finished: false,
-        })
+        Ok(Permit { opening, timeout, end, fenced, finished: false })
     }
 
     /// What a write asks for at its first try.
@@ -218,11 +201,7 @@ impl Gate {
     /// `previous` was the longest already; the error says which lease duration would do.
     pub fn longer_timeout(&self, previous: Duration) -> Result<Duration, WriteTooSlow> {
         let timing = &self.inner.timing;
-        let longest = if self.inner.elected {
-            timing.longest_write()
-        } else {
-            LONGEST_UNELECTED_WRITE
-        };
+        let longest = if self.inner.elected { timing.longest_write() } else { LONGEST_UNELECTED_WRITE };
         let next = previous * 2;
         if previous >= longest {
             return Err(WriteTooSlow {
@@ -252,10 +231,7 @@ impl Gate {
 
     /// The token of the present tenure, if the gate stands open and there is one.
     pub fn token(&self) -> Option<EpochToken> {
-        self.open_opening()?
-            .epoch
-            .as_ref()
-            .map(|epoch| epoch.token().clone())
+        self.open_opening()?.epoch.as_ref().map(|epoch| epoch.token().clone())
     }
 
     /// What is left until the deadline: zero while the gate is shut, [`None`] without an election.
@@ -263,9 +239,9 @@ impl Gate {
         if !self.inner.elected {
             return None;
         }
-        let left = self.open_opening().map(|opening| {
-            BootInstant::from_nanos(opening.deadline.load(SeqCst)).since(self.inner.clock.now())
-        });
+        let left = self
+            .open_opening()
+            .map(|opening| BootInstant::from_nanos(opening.deadline.load(SeqCst)).since(self.inner.clock.now()));
         Some(left.unwrap_or_default())
     }
 
@@ -299,11 +275,7 @@ impl Gate {
         loop {
             let ended = opening.ended.notified();
             let in_flight = opening.in_flight.load(SeqCst) > 0;
-            let until = if in_flight {
-                &opening.ends_by
-            } else {
-                &opening.abandoned_until
-            };
+            let until = if in_flight { &opening.ends_by } else { &opening.abandoned_until };
             let left = BootInstant::from_nanos(until.load(SeqCst)).since(self.inner.clock.now());
             if left.is_zero() && !in_flight {
                 return;
@@ -319,10 +291,7 @@ impl Gate {
     }
 
     fn open_opening(&self) -> Option<Arc<Opening>> {
-        self.inner
-            .opening
-            .load_full()
-            .filter(|opening| !opening.shut.load(SeqCst))
+        self.inner.opening.load_full().filter(|opening| !opening.shut.load(SeqCst))
     }
 }
 
@@ -349,10 +318,7 @@ impl GateKeeper {
     /// Opens the gate for a new tenure, until `deadline`. `fenced` says whether writes carry the epoch's header.
     pub fn open(&self, epoch: Epoch, deadline: BootInstant, fenced: bool) {
         self.gate.shut();
-        self.gate
-            .inner
-            .opening
-            .store(Some(Opening::new(Some(epoch), deadline, fenced)));
+        self.gate.inner.opening.store(Some(Opening::new(Some(epoch), deadline, fenced)));
     }
 
     /// Moves the deadline on; never back, and never on a shut gate.
@@ -433,11 +399,7 @@ impl Permit {
 
     /// The header to send, if the fence is known to work; [`None`] otherwise.
     pub fn fence_header(&self) -> Option<(HeaderName, HeaderValue)> {
-        self.opening
-            .epoch
-            .as_ref()
-            .filter(|_| self.fenced)
-            .map(Epoch::header)
+        self.opening.epoch.as_ref().filter(|_| self.fenced).map(Epoch::header)
     }
 
     /// Whether this write still belongs to the present tenure and that has not been given up.
@@ -454,9 +416,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         if !self.finished {
-            self.opening
-                .abandoned_until
-                .fetch_max(self.end.as_nanos(), SeqCst);
+            self.opening.abandoned_until.fetch_max(self.end.as_nanos(), SeqCst);
         }
         self.opening.end_one();
     }
@@ -464,10 +424,7 @@ impl Drop for Permit {
 
 impl std::fmt::Debug for Permit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Permit")
-            .field("token", &self.token())
-            .field("timeout", &self.timeout)
-            .finish_non_exhaustive()
+        f.debug_struct("Permit").field("token", &self.token()).field("timeout", &self.timeout).finish_non_exhaustive()
     }
 }
 

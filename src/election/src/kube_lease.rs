@@ -36,11 +36,7 @@ pub struct KubeLeases {
 impl KubeLeases {
     /// The Lease `namespace/name`, over `client`.
     pub fn new(client: Client, namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self {
-            client,
-            namespace: namespace.into(),
-            name: name.into(),
-        }
+        Self { client, namespace: namespace.into(), name: name.into() }
     }
 
     fn request(&self) -> Request {
@@ -51,10 +47,7 @@ impl KubeLeases {
         let mut metadata = base.cloned().unwrap_or_default();
         metadata.name = Some(self.name.clone());
         metadata.namespace = Some(self.namespace.clone());
-        let lease = Lease {
-            metadata,
-            spec: Some(LeaseSpec::from(record)),
-        };
+        let lease = Lease { metadata, spec: Some(LeaseSpec::from(record)) };
         serde_json::to_vec(&lease).map_err(|error| LeaseError::Rejected(error.to_string()))
     }
 
@@ -75,9 +68,7 @@ impl KubeLeases {
 
 impl LeaseApi for KubeLeases {
     async fn get(&self, within: Duration) -> Result<Option<LeaseView>, LeaseError> {
-        let request = self
-            .request()
-            .get(&self.name, &kube::api::GetParams::default());
+        let request = self.request().get(&self.name, &kube::api::GetParams::default());
         match self.send::<Lease>(request, within).await {
             Ok(lease) => Ok(Some(lease.into())),
             Err(LeaseError::NotFound) => Ok(None),
@@ -86,48 +77,25 @@ impl LeaseApi for KubeLeases {
     }
 
     async fn create(&self, record: &Record, within: Duration) -> Result<LeaseView, LeaseError> {
-        let request = self
-            .request()
-            .create(&PostParams::default(), self.body(None, record)?);
-        self.send::<Lease>(request, within)
-            .await
-            .map(LeaseView::from)
+        let request = self.request().create(&PostParams::default(), self.body(None, record)?);
+        self.send::<Lease>(request, within).await.map(LeaseView::from)
     }
 
-    async fn replace(
-        &self,
-        base: &LeaseView,
-        record: &Record,
-        within: Duration,
-    ) -> Result<LeaseView, LeaseError> {
+    async fn replace(&self, base: &LeaseView, record: &Record, within: Duration) -> Result<LeaseView, LeaseError> {
         let body = self.body(Some(&base.metadata), record)?;
-        let request = self
-            .request()
-            .replace(&self.name, &PostParams::default(), body);
-        self.send::<Lease>(request, within)
-            .await
-            .map(LeaseView::from)
+        let request = self.request().replace(&self.name, &PostParams::default(), body);
+        self.send::<Lease>(request, within).await.map(LeaseView::from)
     }
 
-    async fn watch(
-        &self,
-    ) -> Result<BoxStream<'static, Result<LeaseSight, LeaseError>>, LeaseError> {
+    async fn watch(&self) -> Result<BoxStream<'static, Result<LeaseSight, LeaseError>>, LeaseError> {
         // Without a version the stream begins with the present state. A role limited by name needs the field selector.
         let params = WatchParams::default()
             .fields(&format!("metadata.name={}", self.name))
             .timeout(WATCH_SECONDS)
             .disable_bookmarks();
-        let request = self
-            .request()
-            .watch(&params, "")
-            .map_err(|error| LeaseError::Rejected(error.to_string()))?;
-        let events = self
-            .client
-            .request_events::<Lease>(request)
-            .await
-            .map_err(|error| classify(&error))?;
-        let sights =
-            futures::StreamExt::filter_map(events, |event| std::future::ready(sight(event)));
+        let request = self.request().watch(&params, "").map_err(|error| LeaseError::Rejected(error.to_string()))?;
+        let events = self.client.request_events::<Lease>(request).await.map_err(|error| classify(&error))?;
+        let sights = futures::StreamExt::filter_map(events, |event| std::future::ready(sight(event)));
         Ok(sights.boxed())
     }
 }
@@ -135,12 +103,8 @@ impl LeaseApi for KubeLeases {
 /// What a watch event says of the Lease, if anything.
 fn sight(event: kube::Result<WatchEvent<Lease>>) -> Option<Result<LeaseSight, LeaseError>> {
     Some(match event {
-        Ok(WatchEvent::Added(lease) | WatchEvent::Modified(lease)) => {
-            Ok(LeaseSight::Is(lease.into()))
-        }
-        Ok(WatchEvent::Deleted(lease)) => {
-            Ok(LeaseSight::Gone(LeaseView::from(lease).version_number()))
-        }
+        Ok(WatchEvent::Added(lease) | WatchEvent::Modified(lease)) => Ok(LeaseSight::Is(lease.into())),
+        Ok(WatchEvent::Deleted(lease)) => Ok(LeaseSight::Gone(LeaseView::from(lease).version_number())),
         Ok(WatchEvent::Bookmark(_)) => return None,
         Ok(WatchEvent::Error(status)) => Err(LeaseError::Rejected(status.message)),
         Err(error) => Err(classify(&error)),

@@ -24,6 +24,13 @@ pub enum Leadership {
 }
 
 impl Leadership {
+    /// A process that takes part in no election always leads; its writes carry no token.
+    pub fn unelected() -> Self {
+        let token = EpochToken { lease_uid: Arc::from(""), transitions: 0 };
+        let (tenure, _) = Tenure::begin(token, 0, BootInstant::default());
+        Self::Leading(tenure)
+    }
+
     /// The tenure, while leading.
     pub fn tenure(&self) -> Option<&Arc<Tenure>> {
         match self {
@@ -64,23 +71,10 @@ pub struct Tenure {
 
 impl Tenure {
     /// A tenure that has begun, and what resolves once it was closed and all its guards are gone.
-    pub(crate) fn begin(
-        token: EpochToken,
-        lease_version: u64,
-        since: BootInstant,
-    ) -> (Arc<Self>, Joined) {
+    pub(crate) fn begin(token: EpochToken, lease_version: u64, since: BootInstant) -> (Arc<Self>, Joined) {
         let (door, joined) = mpsc::channel(1);
         let ended = CancellationToken::new();
-        (
-            Arc::new(Self {
-                token,
-                lease_version,
-                since,
-                ended,
-                door: Mutex::new(Some(door)),
-            }),
-            Joined(joined),
-        )
+        (Arc::new(Self { token, lease_version, since, ended, door: Mutex::new(Some(door)) }), Joined(joined))
     }
 
     /// The token that this tenure's writes carry.

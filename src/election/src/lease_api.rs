@@ -38,17 +38,10 @@ pub enum LeaseSight {
 /// there too.
 pub trait LeaseApi: Send + Sync + 'static {
     /// Reads the Lease, never from a cache; [`None`] if it does not exist.
-    fn get(
-        &self,
-        within: Duration,
-    ) -> impl Future<Output = Result<Option<LeaseView>, LeaseError>> + Send;
+    fn get(&self, within: Duration) -> impl Future<Output = Result<Option<LeaseView>, LeaseError>> + Send;
 
     /// Creates the Lease.
-    fn create(
-        &self,
-        record: &Record,
-        within: Duration,
-    ) -> impl Future<Output = Result<LeaseView, LeaseError>> + Send;
+    fn create(&self, record: &Record, within: Duration) -> impl Future<Output = Result<LeaseView, LeaseError>> + Send;
 
     /// Replaces the Lease, if it is still `base` (uid and version).
     fn replace(
@@ -61,6 +54,5 @@ pub trait LeaseApi: Send + Sync + 'static {
     /// Watches the Lease from its present state on: the stream begins with that if the Lease exists.
     fn watch(
         &self,
-    ) -> impl Future<Output = Result<BoxStream<'static, Result<LeaseSight, LeaseError>>, LeaseError>>
-    + Send;
+    ) -> impl Future<Output = Result<BoxStream<'static, Result<LeaseSight, LeaseError>>, LeaseError>> + Send;
 }

@@ -51,10 +51,7 @@ struct Sight {
 impl Observer {
     /// An observer that has seen nothing. `default_duration` stands in for records without a duration.
     pub fn new(default_duration: Duration) -> Self {
-        Self {
-            default_duration,
-            seen: None,
-        }
+        Self { default_duration, seen: None }
     }
 
     /// The Lease was seen, at `now`, as the answer to a read or a write or as an event.
@@ -77,10 +74,7 @@ impl Observer {
             true => now,
             false => now + lease.record.duration().unwrap_or(self.default_duration),
         };
-        self.seen = Some(Sight {
-            lease: Some(lease.clone()),
-            held_until,
-        });
+        self.seen = Some(Sight { lease: Some(lease.clone()), held_until });
     }
 
     /// The Lease was found not to exist, at `now`. `version` is that of its deletion, if known.
@@ -91,10 +85,7 @@ impl Observer {
             return;
         }
         let held_until = self.seen.as_ref().map_or(now, |seen| seen.held_until);
-        self.seen = Some(Sight {
-            lease: None,
-            held_until,
-        });
+        self.seen = Some(Sight { lease: None, held_until });
     }
 
     /// The Lease as last seen.
@@ -108,18 +99,13 @@ impl Observer {
             return Verdict::Unknown;
         };
         let Some(lease) = &seen.lease else {
-            return Verdict::Absent {
-                vacant_at: seen.held_until,
-            };
+            return Verdict::Absent { vacant_at: seen.held_until };
         };
         let holder = lease.record.holder.clone();
         if holder.is_empty() {
             Verdict::Free
         } else if now < seen.held_until {
-            Verdict::Held {
-                holder,
-                until: seen.held_until,
-            }
+            Verdict::Held { holder, until: seen.held_until }
         } else {
             Verdict::Expired { holder }
         }
@@ -154,18 +140,8 @@ pub(crate) mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     pub(crate) fn lease(uid: &str, version: u64, holder: &str, transitions: i32) -> LeaseView {
-        let record = Record {
-            holder: holder.into(),
-            duration_seconds: 15,
-            transitions,
-            ..Record::default()
-        };
-        LeaseView {
-            uid: uid.into(),
-            version: version.to_string().into(),
-            record,
-            metadata: Arc::default(),
-        }
+        let record = Record { holder: holder.into(), duration_seconds: 15, transitions, ..Record::default() };
+        LeaseView { uid: uid.into(), version: version.to_string().into(), record, metadata: Arc::default() }
     }
 
     fn at(seconds: u64) -> BootInstant {
@@ -183,19 +159,10 @@ pub(crate) mod tests {
         let mut observer = Observer::new(SECOND * 20);
         assert_eq!(observer.verdict(at(0)), Verdict::Unknown);
         observer.saw(at(0), &renewed(1, 1));
-        assert_eq!(
-            observer.verdict(at(14)),
-            Verdict::Held {
-                holder: "a".into(),
-                until: at(15)
-            }
-        );
+        assert_eq!(observer.verdict(at(14)), Verdict::Held { holder: "a".into(), until: at(15) });
         observer.saw(at(14), &renewed(2, 2));
         assert_eq!(observer.live_holder(at(28)).as_deref(), Some("a"));
-        assert_eq!(
-            observer.verdict(at(29)),
-            Verdict::Expired { holder: "a".into() }
-        );
+        assert_eq!(observer.verdict(at(29)), Verdict::Expired { holder: "a".into() });
         assert_eq!(observer.live_holder(at(29)), None);
     }
 
@@ -206,15 +173,8 @@ pub(crate) mod tests {
         observer.saw(at(10), &renewed(1, 1));
         // Somebody else put a label on it.
         observer.saw(at(11), &renewed(5, 1));
-        assert_eq!(
-            observer.verdict(at(15)),
-            Verdict::Expired { holder: "a".into() }
-        );
-        assert_eq!(
-            observer.lease().unwrap().version_number(),
-            Some(5),
-            "the next write needs the newest version"
-        );
+        assert_eq!(observer.verdict(at(15)), Verdict::Expired { holder: "a".into() });
+        assert_eq!(observer.lease().unwrap().version_number(), Some(5), "the next write needs the newest version");
     }
 
     #[test]
@@ -245,21 +205,12 @@ pub(crate) mod tests {
     fn a_deletion_does_not_end_the_time_of_a_live_holder() {
         let mut observer = Observer::new(SECOND * 20);
         observer.saw_none(at(0), None);
-        assert_eq!(
-            observer.verdict(at(0)),
-            Verdict::Absent { vacant_at: at(0) }
-        );
+        assert_eq!(observer.verdict(at(0)), Verdict::Absent { vacant_at: at(0) });
         observer.saw(at(1), &renewed(1, 1));
         observer.saw_none(at(5), Some(2));
-        assert_eq!(
-            observer.verdict(at(5)),
-            Verdict::Absent { vacant_at: at(16) }
-        );
+        assert_eq!(observer.verdict(at(5)), Verdict::Absent { vacant_at: at(16) });
         observer.saw_none(at(9), None);
-        assert_eq!(
-            observer.verdict(at(9)),
-            Verdict::Absent { vacant_at: at(16) }
-        );
+        assert_eq!(observer.verdict(at(9)), Verdict::Absent { vacant_at: at(16) });
         observer.saw(at(10), &lease("new", 3, "b", 0));
         assert_eq!(observer.live_holder(at(24)).as_deref(), Some("b"));
     }

@@ -45,13 +45,7 @@ impl Record {
     /// The record of a Lease that is created: `transitions` 0.
     pub fn first(identity: &str, duration_seconds: i32, wall: Timestamp) -> Self {
         let now = Some(micros(wall));
-        Self {
-            holder: identity.into(),
-            duration_seconds,
-            acquire_time: now,
-            renew_time: now,
-            transitions: 0,
-        }
+        Self { holder: identity.into(), duration_seconds, acquire_time: now, renew_time: now, transitions: 0 }
     }
 
     /// The record that follows this one.
@@ -59,18 +53,10 @@ impl Record {
     /// The renew time always differs from the one before, as the server does not store a write that changes nothing, and
     /// followers would not see it.
     #[must_use]
-    pub fn next(
-        &self,
-        change: Change,
-        identity: &str,
-        duration_seconds: i32,
-        wall: Timestamp,
-    ) -> Self {
+    pub fn next(&self, change: Change, identity: &str, duration_seconds: i32, wall: Timestamp) -> Self {
         let mut now = micros(wall);
         if self.renew_time == Some(now) {
-            now = now
-                .checked_add(Duration::from_micros(1))
-                .unwrap_or(Timestamp::MIN);
+            now = now.checked_add(Duration::from_micros(1)).unwrap_or(Timestamp::MIN);
         }
         match change {
             Change::Take => Self {
@@ -104,10 +90,7 @@ impl Record {
 
     /// How long the holder may be silent; [`None`] if the Lease does not say.
     pub fn duration(&self) -> Option<Duration> {
-        u64::try_from(self.duration_seconds)
-            .ok()
-            .filter(|seconds| *seconds > 0)
-            .map(Duration::from_secs)
+        u64::try_from(self.duration_seconds).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs)
     }
 }
 
@@ -157,10 +140,7 @@ impl LeaseView {
 
     /// The token of the tenure that this Lease stands for.
     pub fn token(&self) -> EpochToken {
-        EpochToken {
-            lease_uid: self.uid.clone(),
-            transitions: self.record.transitions,
-        }
+        EpochToken { lease_uid: self.uid.clone(), transitions: self.record.transitions }
     }
 }
 
@@ -170,11 +150,7 @@ impl From<Lease> for LeaseView {
         metadata.managed_fields = None;
         Self {
             uid: metadata.uid.as_deref().unwrap_or_default().into(),
-            version: metadata
-                .resource_version
-                .as_deref()
-                .unwrap_or_default()
-                .into(),
+            version: metadata.resource_version.as_deref().unwrap_or_default().into(),
             record: lease.spec.as_ref().map(Record::from).unwrap_or_default(),
             metadata: Arc::new(metadata),
         }
@@ -213,33 +189,14 @@ mod tests {
     #[test]
     fn follows_upstreams_rules() {
         let first = Record::first("a", 15, at(10));
-        assert_eq!(
-            (&*first.holder, first.duration_seconds, first.transitions),
-            ("a", 15, 0)
-        );
-        assert_eq!(
-            (first.acquire_time, first.renew_time),
-            (Some(at(10)), Some(at(10)))
-        );
+        assert_eq!((&*first.holder, first.duration_seconds, first.transitions), ("a", 15, 0));
+        assert_eq!((first.acquire_time, first.renew_time), (Some(at(10)), Some(at(10))));
 
         let renewed = first.next(Change::Renew, "a", 15, at(20));
-        assert_eq!(
-            renewed,
-            Record {
-                renew_time: Some(at(20)),
-                ..first.clone()
-            }
-        );
+        assert_eq!(renewed, Record { renew_time: Some(at(20)), ..first.clone() });
 
         let released = renewed.next(Change::Release, "a", 15, at(30));
-        assert_eq!(
-            (
-                &*released.holder,
-                released.duration_seconds,
-                released.transitions
-            ),
-            ("", 1, 0)
-        );
+        assert_eq!((&*released.holder, released.duration_seconds, released.transitions), ("", 1, 0));
         assert!(released.is_free() && !renewed.is_free());
 
         let taken = released.next(Change::Take, "b", 4, at(40));
@@ -258,26 +215,16 @@ mod tests {
         let first = Record::first("a", 15, at(10));
         assert_ne!(first.next(Change::Renew, "a", 15, at(10)), first);
         // A clock that went back still makes a change.
-        assert_eq!(
-            first.next(Change::Renew, "a", 15, at(5)).renew_time,
-            Some(at(5))
-        );
+        assert_eq!(first.next(Change::Renew, "a", 15, at(5)).renew_time, Some(at(5)));
     }
 
     #[test]
     fn survives_the_way_through_a_lease_and_tolerates_an_empty_one() {
-        let record = Record::first("a", 15, at(1_700_000_000_123_456)).next(
-            Change::Take,
-            "b",
-            15,
-            at(1_700_000_001_000_000),
-        );
+        let record =
+            Record::first("a", 15, at(1_700_000_000_123_456)).next(Change::Take, "b", 15, at(1_700_000_001_000_000));
         assert_eq!(Record::from(&LeaseSpec::from(&record)), record);
         let empty = LeaseView::from(Lease::default());
         assert!(empty.record.is_free());
-        assert_eq!(
-            (empty.record.duration(), empty.version_number()),
-            (None, None)
-        );
+        assert_eq!((empty.record.duration(), empty.version_number()), (None, None));
     }
 }

@@ -24,9 +24,7 @@ pub enum TimingError {
         flag: &'static str,
     },
     /// The Lease's record holds whole seconds only.
-    #[error(
-        "{LEASE_DURATION_FLAG}={lease:?} must be whole seconds, as a Lease holds nothing finer"
-    )]
+    #[error("{LEASE_DURATION_FLAG}={lease:?} must be whole seconds, as a Lease holds nothing finer")]
     NotWholeSeconds {
         /// The lease duration asked for.
         lease: Duration,
@@ -46,9 +44,7 @@ pub enum TimingError {
         renew: Duration,
     },
     /// Upstream's second check (`client-go:tools/leaderelection/leaderelection.go`).
-    #[error(
-        "{RENEW_DEADLINE_FLAG}={renew:?} must be greater than 1.2 × {RETRY_PERIOD_FLAG}={retry:?}"
-    )]
+    #[error("{RENEW_DEADLINE_FLAG}={renew:?} must be greater than 1.2 × {RETRY_PERIOD_FLAG}={retry:?}")]
     RenewNotOverRetry {
         /// The renew deadline asked for.
         renew: Duration,
@@ -116,32 +112,18 @@ impl Timing {
             }
         }
         if lease_duration.subsec_nanos() != 0 {
-            return Err(TimingError::NotWholeSeconds {
-                lease: lease_duration,
-            });
+            return Err(TimingError::NotWholeSeconds { lease: lease_duration });
         }
         if i32::try_from(lease_duration.as_secs()).is_err() {
-            return Err(TimingError::TooLong {
-                lease: lease_duration,
-            });
+            return Err(TimingError::TooLong { lease: lease_duration });
         }
         if lease_duration <= renew_deadline {
-            return Err(TimingError::LeaseNotOverRenew {
-                lease: lease_duration,
-                renew: renew_deadline,
-            });
+            return Err(TimingError::LeaseNotOverRenew { lease: lease_duration, renew: renew_deadline });
         }
         if renew_deadline <= retry_period.mul_f64(1.2) {
-            return Err(TimingError::RenewNotOverRetry {
-                renew: renew_deadline,
-                retry: retry_period,
-            });
+            return Err(TimingError::RenewNotOverRetry { renew: renew_deadline, retry: retry_period });
         }
-        let timing = Self {
-            lease_duration,
-            renew_deadline,
-            retry_period,
-        };
+        let timing = Self { lease_duration, renew_deadline, retry_period };
         if timing.window() < retry_period * 2 {
             return Err(TimingError::WindowTooShort {
                 lease: lease_duration,
@@ -217,9 +199,7 @@ impl Timing {
         let needed = write * 2 + self.retry_period * 2;
         let by_share = needed.mul_f64(1.0 / 0.9);
         let mut seconds = by_share.max(needed + LEAST_GUARD).as_secs();
-        while Duration::from_secs(seconds).saturating_sub(guard_of(Duration::from_secs(seconds)))
-            < needed
-        {
+        while Duration::from_secs(seconds).saturating_sub(guard_of(Duration::from_secs(seconds))) < needed {
             seconds += 1;
         }
         Duration::from_secs(seconds)
@@ -244,28 +224,13 @@ mod tests {
     fn derives_the_figures_of_the_design() {
         let t = Timing::default();
         assert_eq!(Timing::new(ms(15_000), ms(10_000), ms(2000)), Ok(t));
-        assert_eq!(
-            (t.guard(), t.write_timeout(), t.window()),
-            (ms(1500), ms(1875), ms(9750))
-        );
-        assert_eq!(
-            (t.step_down_after(), t.try_limit(), t.longest_write()),
-            (ms(9750), ms(3875), ms(4750))
-        );
+        assert_eq!((t.guard(), t.write_timeout(), t.window()), (ms(1500), ms(1875), ms(9750)));
+        assert_eq!((t.step_down_after(), t.try_limit(), t.longest_write()), (ms(9750), ms(3875), ms(4750)));
         let t = Timing::new(ms(4000), ms(3000), ms(500)).unwrap();
-        assert_eq!(
-            (t.guard(), t.write_timeout(), t.window()),
-            (ms(500), ms(500), ms(2500))
-        );
-        assert_eq!(
-            (t.step_down_after(), t.try_limit(), t.longest_write()),
-            (ms(2500), ms(1000), ms(1250))
-        );
+        assert_eq!((t.guard(), t.write_timeout(), t.window()), (ms(500), ms(500), ms(2500)));
+        assert_eq!((t.step_down_after(), t.try_limit(), t.longest_write()), (ms(2500), ms(1000), ms(1250)));
         let t = Timing::new(ms(60_000), ms(20_000), ms(4000)).unwrap();
-        assert_eq!(
-            (t.write_timeout(), t.step_down_after(), t.try_limit()),
-            (ms(2000), ms(20_000), ms(8000))
-        );
+        assert_eq!((t.write_timeout(), t.step_down_after(), t.try_limit()), (ms(2000), ms(20_000), ms(8000)));
     }
 
     #[test]
@@ -275,41 +240,14 @@ mod tests {
             (15_000, 0, 2000, &[RENEW_DEADLINE_FLAG]),
             (15_000, 10_000, 0, &[RETRY_PERIOD_FLAG]),
             (1500, 1000, 200, &[LEASE_DURATION_FLAG]),
-            (
-                i64::MAX as u64 / 1000 * 1000,
-                10_000,
-                2000,
-                &[LEASE_DURATION_FLAG],
-            ),
-            (
-                10_000,
-                10_000,
-                2000,
-                &[LEASE_DURATION_FLAG, RENEW_DEADLINE_FLAG],
-            ),
-            (
-                15_000,
-                2400,
-                2000,
-                &[RENEW_DEADLINE_FLAG, RETRY_PERIOD_FLAG],
-            ),
-            (
-                4000,
-                3000,
-                2000,
-                &[LEASE_DURATION_FLAG, RENEW_DEADLINE_FLAG, RETRY_PERIOD_FLAG],
-            ),
-            (
-                1000,
-                900,
-                200,
-                &[LEASE_DURATION_FLAG, RENEW_DEADLINE_FLAG, RETRY_PERIOD_FLAG],
-            ),
+            (i64::MAX as u64 / 1000 * 1000, 10_000, 2000, &[LEASE_DURATION_FLAG]),
+            (10_000, 10_000, 2000, &[LEASE_DURATION_FLAG, RENEW_DEADLINE_FLAG]),
+            (15_000, 2400, 2000, &[RENEW_DEADLINE_FLAG, RETRY_PERIOD_FLAG]),
+            (4000, 3000, 2000, &[LEASE_DURATION_FLAG, RENEW_DEADLINE_FLAG, RETRY_PERIOD_FLAG]),
+            (1000, 900, 200, &[LEASE_DURATION_FLAG, RENEW_DEADLINE_FLAG, RETRY_PERIOD_FLAG]),
         ];
         for (lease, renew, retry, flags) in cases {
-            let text = Timing::new(ms(lease), ms(renew), ms(retry))
-                .expect_err("must be refused")
-                .to_string();
+            let text = Timing::new(ms(lease), ms(renew), ms(retry)).expect_err("must be refused").to_string();
             for flag in flags {
                 assert!(text.contains(flag), "{lease}/{renew}/{retry}: {text}");
             }

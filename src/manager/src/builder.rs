@@ -75,7 +75,7 @@ impl Manager {
     /// Runs as `args` say (without the program's name), until it is told to stop.
     #[must_use]
     pub fn run(self, args: impl IntoIterator<Item = OsString>) -> ExitCode {
-        crate::main::run(&self, args)
+        crate::entry::run(&self, args)
     }
 }
 

@@ -20,6 +20,9 @@ pub trait Key: Clone + Eq + Hash + Send + Sync + fmt::Display + 'static {}
 
 impl<T: Clone + Eq + Hash + Send + Sync + fmt::Display + 'static> Key for T {}
 
+/// Service account in `kube-system` as which informers read.
+pub const READER_ACCOUNT: &str = "quarterdeck-reader";
+
 /// The Lease of a manager that runs the same controller; while a live holder has it, ours is
 /// blocked unless it was asked for by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +46,8 @@ pub struct Descriptor {
     pub account: &'static str,
     /// Whether every cluster binds a `system:controller:*` role to that account.
     pub upstream_role: bool,
+    /// Whether it writes whatever it is handed, so that its account may be bound to cluster-admin.
+    pub writes_anything: bool,
     /// Another manager that runs the same controller.
     pub predecessor: Option<Predecessor>,
     /// Name of its queue in the workqueue metrics.

@@ -15,11 +15,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Delivers what the watch says. A watch that is silent for two lease durations is opened anew: a live holder renews far more
 /// often, so its connection may be dead.
-pub(super) async fn watch<A: LeaseApi>(
-    api: Arc<A>,
-    seen: mpsc::Sender<LeaseSight>,
-    lease_duration: Duration,
-) {
+pub(super) async fn watch<A: LeaseApi>(api: Arc<A>, seen: mpsc::Sender<LeaseSight>, lease_duration: Duration) {
     loop {
         let opened = Instant::now();
         match timeout(lease_duration, api.watch()).await {
@@ -32,19 +28,13 @@ pub(super) async fn watch<A: LeaseApi>(
                             }
                         }
                         Err(error) => {
-                            tracing::debug!(
-                                error = &error as &dyn std::error::Error,
-                                "the watch of the lease broke"
-                            );
+                            tracing::debug!(error = &error as &dyn std::error::Error, "the watch of the lease broke");
                             break;
                         }
                     }
                 }
             }
-            Ok(Err(error)) => tracing::debug!(
-                error = &error as &dyn std::error::Error,
-                "cannot watch the lease"
-            ),
+            Ok(Err(error)) => tracing::debug!(error = &error as &dyn std::error::Error, "cannot watch the lease"),
             Err(_) => tracing::debug!("the watch of the lease was not answered"),
         }
         if opened.elapsed() < PAUSE {

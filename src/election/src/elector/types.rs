@@ -143,9 +143,7 @@ impl fmt::Display for Loss {
         match self {
             Self::Stopped => f.write_str("the process is stopping"),
             Self::NotRenewed => f.write_str("the lease could not be renewed in time"),
-            Self::Taken { holder } if holder.is_empty() => {
-                f.write_str("the lease was released by somebody else")
-            }
+            Self::Taken { holder } if holder.is_empty() => f.write_str("the lease was released by somebody else"),
             Self::Taken { holder } => write!(f, "the lease was taken by {holder}"),
             Self::Deleted => f.write_str("the lease was deleted"),
             Self::FenceNotProven => f.write_str("the fence is required and could not be proven"),
@@ -232,16 +230,10 @@ impl Request {
     pub fn record(&self, wall: jiff::Timestamp) -> Option<Record> {
         match self {
             Self::Get => None,
-            Self::Create {
-                identity,
-                duration_seconds,
-            } => Some(Record::first(identity, *duration_seconds, wall)),
-            Self::Replace {
-                base,
-                change,
-                identity,
-                duration_seconds,
-            } => Some(base.record.next(*change, identity, *duration_seconds, wall)),
+            Self::Create { identity, duration_seconds } => Some(Record::first(identity, *duration_seconds, wall)),
+            Self::Replace { base, change, identity, duration_seconds } => {
+                Some(base.record.next(*change, identity, *duration_seconds, wall))
+            }
         }
     }
 }

@@ -33,9 +33,7 @@ impl FromStr for FenceMode {
         match text {
             "auto" => Ok(Self::Auto),
             "required" => Ok(Self::Required),
-            other => Err(format!(
-                "unknown fence mode {other:?}: it is auto or required"
-            )),
+            other => Err(format!("unknown fence mode {other:?}: it is auto or required")),
         }
     }
 }

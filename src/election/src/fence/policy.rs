@@ -11,9 +11,9 @@
 
 use k8s_openapi::{
     api::admissionregistration::v1::{
-        MatchCondition, MatchResources, NamedRuleWithOperations, ParamKind, ParamRef,
-        ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
-        ValidatingAdmissionPolicyBindingSpec, ValidatingAdmissionPolicySpec, Validation,
+        MatchCondition, MatchResources, NamedRuleWithOperations, ParamKind, ParamRef, ValidatingAdmissionPolicy,
+        ValidatingAdmissionPolicyBinding, ValidatingAdmissionPolicyBindingSpec, ValidatingAdmissionPolicySpec,
+        Validation,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
@@ -21,8 +21,7 @@ use k8s_openapi::{
 use crate::epoch::{NAMESPACE_DELETION_KEY, epoch_key};
 
 /// The message of a refusal for a past epoch; a refusal is recognised by it.
-pub const EPOCH_MESSAGE: &str =
-    "quarterdeck fence: the epoch of this write is not the one of the lease";
+pub const EPOCH_MESSAGE: &str = "quarterdeck fence: the epoch of this write is not the one of the lease";
 /// The message of a refusal of a namespace's contents being deleted while the namespace is not.
 pub const NAMESPACE_MESSAGE: &str = "quarterdeck fence: the namespace is not being deleted";
 
@@ -71,9 +70,7 @@ impl FencePolicy {
                 }),
                 match_conditions: Some(vec![MatchCondition {
                     name: "carries-an-epoch".into(),
-                    expression: format!(
-                        "has(request.userInfo.extra) && '{key}' in request.userInfo.extra"
-                    ),
+                    expression: format!("has(request.userInfo.extra) && '{key}' in request.userInfo.extra"),
                 }]),
                 validations: Some(vec![
                     Validation {
@@ -119,10 +116,7 @@ impl FencePolicy {
     }
 
     fn metadata(&self) -> ObjectMeta {
-        ObjectMeta {
-            name: Some(self.name()),
-            ..Default::default()
-        }
+        ObjectMeta { name: Some(self.name()), ..Default::default() }
     }
 }
 
@@ -132,38 +126,20 @@ mod tests {
 
     #[test]
     fn what_keeps_it_from_locking_the_cluster_is_there() {
-        let fence = FencePolicy {
-            namespace: "kube-system".into(),
-            lease: "quarterdeck".into(),
-        };
+        let fence = FencePolicy { namespace: "kube-system".into(), lease: "quarterdeck".into() };
         assert_eq!(fence.name(), "quarterdeck-fence-quarterdeck");
         let spec = fence.policy().spec.unwrap();
         assert_eq!(spec.failure_policy.as_deref(), Some("Ignore"));
         let condition = &spec.match_conditions.unwrap()[0].expression;
-        assert!(
-            condition.starts_with("has(request.userInfo.extra) && "),
-            "{condition}"
-        );
+        assert!(condition.starts_with("has(request.userInfo.extra) && "), "{condition}");
         let rules = spec.match_constraints.unwrap().resource_rules.unwrap();
-        assert_eq!(
-            (rules.len(), rules[0].resources.as_deref()),
-            (1, Some(&["*/*".to_owned()][..]))
-        );
+        assert_eq!((rules.len(), rules[0].resources.as_deref()), (1, Some(&["*/*".to_owned()][..])));
         let binding = fence.binding().spec;
         let param = binding.param_ref.unwrap();
         assert_eq!(param.parameter_not_found_action.as_deref(), Some("Allow"));
-        assert_eq!(
-            (param.name.as_deref(), param.namespace.as_deref()),
-            (Some("quarterdeck"), Some("kube-system"))
-        );
-        assert_eq!(
-            (binding.policy_name, binding.validation_actions),
-            (fence.name(), vec!["Deny".to_owned()])
-        );
-        let elsewhere = FencePolicy {
-            namespace: "decks".into(),
-            lease: "quarterdeck".into(),
-        };
+        assert_eq!((param.name.as_deref(), param.namespace.as_deref()), (Some("quarterdeck"), Some("kube-system")));
+        assert_eq!((binding.policy_name, binding.validation_actions), (fence.name(), vec!["Deny".to_owned()]));
+        let elsewhere = FencePolicy { namespace: "decks".into(), lease: "quarterdeck".into() };
         assert_ne!(elsewhere.name(), fence.name());
     }
 }

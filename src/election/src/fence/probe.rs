@@ -37,10 +37,7 @@ impl KubeFenceProver {
     /// Probes the fence of the Lease named `lease`, over `client`: without gate, without retries, and with the right to
     /// impersonate [`PROBE_ACCOUNT`] and the Lease's epoch key.
     pub fn new(client: Client, lease: impl Into<Arc<str>>) -> Self {
-        Self {
-            client,
-            lease: lease.into(),
-        }
+        Self { client, lease: lease.into() }
     }
 
     /// Looks whether `token` is admitted and the one before it refused.
@@ -56,9 +53,7 @@ impl KubeFenceProver {
                 (Outcome::Admitted, Outcome::Refused) => return Ok(FenceState::Verified),
                 (Outcome::Admitted, Outcome::Admitted) => return Ok(FenceState::Absent),
                 (Outcome::Refused, Outcome::Refused) => "the present epoch is refused",
-                (Outcome::Refused, Outcome::Admitted) => {
-                    "the present epoch is refused and the one before it admitted"
-                }
+                (Outcome::Refused, Outcome::Admitted) => "the present epoch is refused and the one before it admitted",
             };
             if began.elapsed() >= LAG {
                 let cure = "the server's copy of the lease may be dead until it restarts, see kubernetes#130887";
@@ -69,9 +64,7 @@ impl KubeFenceProver {
     }
 
     async fn try_write(&self, token: &EpochToken) -> Result<Outcome, ProbeError> {
-        let request = self
-            .request(token)
-            .map_err(|error| ProbeError(error.to_string()))?;
+        let request = self.request(token).map_err(|error| ProbeError(error.to_string()))?;
         let exchange = self.client.request::<Event>(request);
         match timeout(WRITE_LIMIT, exchange).await {
             Err(_) => Err(ProbeError(format!("no answer within {WRITE_LIMIT:?}"))),
@@ -83,14 +76,8 @@ impl KubeFenceProver {
         }
     }
 
-    fn request(
-        &self,
-        token: &EpochToken,
-    ) -> Result<http::Request<Vec<u8>>, Box<dyn std::error::Error>> {
-        let params = PostParams {
-            dry_run: true,
-            ..PostParams::default()
-        };
+    fn request(&self, token: &EpochToken) -> Result<http::Request<Vec<u8>>, Box<dyn std::error::Error>> {
+        let params = PostParams { dry_run: true, ..PostParams::default() };
         let event = Event {
             metadata: ObjectMeta {
                 name: Some(format!("quarterdeck-fence-probe.{}", self.lease)),
@@ -112,10 +99,7 @@ impl KubeFenceProver {
         let mut request = Request::new(path).create(&params, serde_json::to_vec(&event)?)?;
         let (name, value) = Epoch::new(&self.lease, token.clone()).header();
         let headers = request.headers_mut();
-        headers.insert(
-            HeaderName::from_static("impersonate-user"),
-            HeaderValue::from_static(PROBE_ACCOUNT),
-        );
+        headers.insert(HeaderName::from_static("impersonate-user"), HeaderValue::from_static(PROBE_ACCOUNT));
         headers.insert(name, value);
         Ok(request)
     }

@@ -4,19 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quarterdeck_election::leadership::{Leadership, Tenure};
-use quarterdeck_runtime::client::Clients;
+use quarterdeck_runtime::client::{Clients, Identity};
 use quarterdeck_runtime::engine::{Means, Unit};
 use quarterdeck_runtime::events::EventSink;
-use quarterdeck_runtime::informer::Informers;
+use quarterdeck_runtime::informer::{Informers, State as InformerState};
+use quarterdeck_runtime::object::Kind;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Sight, State, States};
+use super::{Barrier, Sight, State, States};
 
 /// How often caches are looked at while they fill or are refused.
 const CACHE_CHECK: Duration = Duration::from_millis(100);
-/// The longest time that the take-over barrier may hold a controller back.
-const BARRIER_LIMIT: Duration = Duration::from_secs(1);
 
 /// Runs one controller through its states until the process stops.
 pub(crate) struct Supervisor {
@@ -29,10 +28,14 @@ pub(crate) struct Supervisor {
     /// The manager that runs the same controller; `None` when there is none, or when this
     /// controller was asked for by name.
     pub(crate) predecessor: Option<watch::Receiver<Sight>>,
+    /// What holds work back until caches are as new as the tenure.
+    pub(crate) barrier: Arc<Barrier>,
     /// The process's caches.
     pub(crate) informers: Informers,
     /// The way to the server.
     pub(crate) clients: Clients,
+    /// Who it writes as.
+    pub(crate) identity: Identity,
     /// Where its events go.
     pub(crate) events: EventSink,
     /// How long before the lease was won its last sign of life lay, at most: keys older than that
@@ -71,12 +74,12 @@ impl Supervisor {
         {
             return Some(reason);
         }
-        self.unit.reads().iter().find_map(|kind| self.informers.trouble(kind))
+        self.unit.reads().iter().find_map(|kind| trouble(&self.informers, kind))
     }
 
     /// Whether something may change that is not announced on a channel.
     fn waits_for_caches(&self) -> bool {
-        !self.unit.synced() || self.unit.reads().iter().any(|kind| self.informers.trouble(kind).is_some())
+        !self.unit.synced() || self.unit.reads().iter().any(|kind| trouble(&self.informers, kind).is_some())
     }
 
     /// Leads for one tenure, or until something blocks the controller.
@@ -86,13 +89,13 @@ impl Supervisor {
         let stop = tenure.cancellation();
         tokio::select! {
             () = stop.cancelled() => return,
-            () = self.pass_barrier(tenure) => {}
+            () = self.barrier.pass(tenure, self.unit.reads()) => {}
         }
         self.set(State::Running);
         self.unit.demote_before(tokio::time::Instant::now() - self.handed_over);
         let means = Means {
-            api: self.clients.controller(descriptor),
-            recorder: self.events.recorder(descriptor),
+            api: self.clients.api(&self.identity),
+            recorder: self.events.recorder(descriptor.name, &self.identity),
             stop: stop.clone(),
         };
         let mut work = tokio::spawn(Arc::clone(&self.unit).lead(means));
@@ -115,15 +118,15 @@ impl Supervisor {
             Ok(()) => {}
         }
     }
+}
 
-    /// Waits until the caches are at least as new as the tenure, for a while.
-    async fn pass_barrier(&self, tenure: &Tenure) {
-        let late = self.informers.barrier(self.unit.reads(), tenure.lease_version(), BARRIER_LIMIT).await;
-        for kind in late {
-            tracing::warn!(controller = self.unit.descriptor().name, %kind,
-                "starts without proof that this cache is as new as the tenure");
-        }
-    }
+/// Why an informer of this kind cannot be relied on.
+fn trouble(informers: &Informers, kind: &Kind) -> Option<String> {
+    informers.by_kind(kind).into_iter().find_map(|informer| match informer.status().state {
+        InformerState::Forbidden(message) => Some(format!("cannot read {kind}: {message}")),
+        InformerState::NotServed => Some(format!("the server does not serve {kind}")),
+        _ => None,
+    })
 }
 
 /// Resolves when the predecessor's sight changes; never without one.

@@ -3,13 +3,14 @@
 //! `quarterdeck uninstall`.
 
 mod apply;
-mod rbac;
+pub(crate) mod command;
 mod flow;
+mod rbac;
 
-use serde_json::Value;
-
+use quarterdeck_election::fence::FencePolicy;
 use quarterdeck_runtime::controller::{Descriptor, Grant};
 use quarterdeck_runtime::object::Kind;
+use serde_json::Value;
 
 pub use apply::{Change, InstallError, install, uninstall};
 
@@ -36,9 +37,9 @@ pub struct Target {
     pub lease_namespace: String,
     /// Name of the Lease.
     pub lease_name: String,
-    /// Service account of the directory addons, in `kube-system`, bound to cluster-admin by a
-    /// manifest of its own; `None` leaves that binding out.
-    pub addons_account: Option<String>,
+    /// Whether the account of each controller that writes whatever it is handed (the addons') is
+    /// bound to cluster-admin, by a manifest of its own.
+    pub addons_cluster_admin: bool,
 }
 
 /// A group of objects that belong in one file, in the order in which they are applied.
@@ -46,23 +47,23 @@ pub struct Target {
 pub struct Manifest {
     /// File name without extension.
     pub name: &'static str,
-    /// Whether it exists only once the others do, and is removed before them.
+    /// The objects.
     pub objects: Vec<Value>,
 }
 
 /// Everything the server needs, pure.
 #[must_use]
 pub fn manifests(target: &Target, controllers: &[Needs]) -> Vec<Manifest> {
+    let fence = FencePolicy { namespace: target.lease_namespace.clone(), lease: target.lease_name.clone() };
     let mut all = vec![
         Manifest { name: "rbac", objects: rbac::objects(target, controllers) },
         Manifest { name: "flowschema", objects: flow::objects(target) },
-        Manifest {
-            name: "fence",
-            objects: quarterdeck_election::fence::objects(&target.lease_namespace, &target.lease_name),
-        },
+        Manifest { name: "fence", objects: vec![typed(&fence.policy()), typed(&fence.binding())] },
     ];
-    if let Some(account) = &target.addons_account {
-        all.insert(1, Manifest { name: "addons-cluster-admin", objects: rbac::addons_admin(account) });
+    let admins = controllers.iter().filter(|needs| needs.descriptor.writes_anything);
+    for needs in admins.filter(|_| target.addons_cluster_admin) {
+        let objects = rbac::cluster_admin(needs.descriptor);
+        all.insert(1, Manifest { name: "addons-cluster-admin", objects });
     }
     for manifest in &mut all {
         for object in &mut manifest.objects {
@@ -70,4 +71,12 @@ pub fn manifests(target: &Target, controllers: &[Needs]) -> Vec<Manifest> {
         }
     }
     all
+}
+
+/// A typed object with its apiVersion and kind.
+fn typed<K: kube::Resource<DynamicType = ()> + serde::Serialize>(object: &K) -> Value {
+    let mut value = serde_json::to_value(object).expect("an object of the API is JSON");
+    value["apiVersion"] = K::api_version(&()).as_ref().into();
+    value["kind"] = K::kind(&()).as_ref().into();
+    value
 }

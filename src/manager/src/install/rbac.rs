@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::{Needs, Target};
-use quarterdeck_election::fence;
-use quarterdeck_runtime::client::READER_ACCOUNT;
-use quarterdeck_runtime::controller::Predecessor;
+use quarterdeck_election::epoch::epoch_key;
+use quarterdeck_election::fence::probe::PROBE_ACCOUNT;
+use quarterdeck_election::NAMESPACE_DELETION_KEY;
+use quarterdeck_runtime::controller::{Descriptor, Predecessor, READER_ACCOUNT};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 const NAMESPACE: &str = "kube-system";
@@ -29,14 +30,15 @@ pub(super) fn objects(target: &Target, controllers: &[Needs]) -> Vec<Value> {
     objects
 }
 
-/// The directory addons' account as cluster-admin: who writes a master's disk is trusted already.
-pub(super) fn addons_admin(name: &str) -> Vec<Value> {
+/// An account that writes whatever it is handed, as cluster-admin: who writes a master's disk is
+/// trusted already.
+pub(super) fn cluster_admin(descriptor: &Descriptor) -> Vec<Value> {
     vec![json!({
         "apiVersion": format!("{GROUP}/v1"),
         "kind": "ClusterRoleBinding",
-        "metadata": { "name": "quarterdeck:addons" },
+        "metadata": { "name": format!("quarterdeck:{}", descriptor.account) },
         "roleRef": { "apiGroup": GROUP, "kind": "ClusterRole", "name": "cluster-admin" },
-        "subjects": [account(name)],
+        "subjects": [account(descriptor.account)],
     })]
 }
 
@@ -45,9 +47,9 @@ pub(super) fn addons_admin(name: &str) -> Vec<Value> {
 fn manager(target: &Target, controllers: &[Needs]) -> Vec<Value> {
     let user = json!({ "apiGroup": GROUP, "kind": "User", "name": target.user });
     let mut accounts: BTreeSet<&str> = controllers.iter().map(|needs| needs.descriptor.account).collect();
-    accounts.extend([READER_ACCOUNT, fence::PROBE_ACCOUNT]);
+    accounts.extend([READER_ACCOUNT, probe_account()]);
     let extras: Vec<String> =
-        [fence::epoch_key(&target.lease_name), fence::NAMESPACE_DELETION_KEY.to_owned()]
+        [epoch_key(&target.lease_name), NAMESPACE_DELETION_KEY.to_owned()]
             .into_iter()
             .map(|key| format!("userextras/{key}"))
             .collect();
@@ -103,7 +105,7 @@ fn reader(controllers: &[Needs]) -> Vec<Value> {
 /// The account of the dry-run writes that prove the fence: it may create Events and nothing else.
 fn fence_probe() -> Vec<Value> {
     let rules = vec![json!({ "apiGroups": [""], "resources": ["events"], "verbs": ["create"] })];
-    role("quarterdeck:fence-probe", NAMESPACE, rules, &account(fence::PROBE_ACCOUNT))
+    role("quarterdeck:fence-probe", NAMESPACE, rules, &account(probe_account()))
 }
 
 fn account(name: &str) -> Value {
@@ -129,4 +131,9 @@ fn role(name: &str, namespace: &str, rules: Vec<Value>, subject: &Value) -> Vec<
             "roleRef": { "apiGroup": GROUP, "kind": "Role", "name": name }, "subjects": [subject],
         }),
     ]
+}
+
+/// The probe's account by its name alone.
+fn probe_account() -> &'static str {
+    PROBE_ACCOUNT.rsplit(':').next().unwrap_or(PROBE_ACCOUNT)
 }

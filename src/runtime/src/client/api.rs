@@ -118,6 +118,7 @@ struct Write<'a> {
     accept: &'static str,
     extra: Option<(HeaderName, HeaderValue)>,
     retry_timeouts: bool,
+    needs_fence: bool,
     /// The version or uid that a conflict says is outdated.
     resource_version: Option<&'a str>,
 }
@@ -134,6 +135,7 @@ impl<'a> Write<'a> {
             accept: accept::METADATA,
             extra: None,
             retry_timeouts: true,
+            needs_fence: false,
             resource_version: None,
         }
     }
@@ -278,13 +280,15 @@ impl Api {
 
     /// Deletes up to `limit` objects of a namespace. Carries no precondition: only for a namespace
     /// whose live object has just been seen deleting; sends the namespace-deletion extra, which the
-    /// fence checks. A timeout ([`ApiError::is_timeout`]) means that some are gone.
+    /// fence checks ([`ApiError::is_namespace_not_deleting`]). Goes out only while the fence is known
+    /// to work ([`ApiError::is_unfenced`]): else list and delete by uid. A timeout ([`ApiError::is_timeout`]) means that some are gone.
     pub async fn delete_collection(&self, kind: &Kind, namespace: &str, limit: u32) -> Result<(), ApiError> {
         let key = ObjectKey::new(namespace, "*");
         let path = with_query(kind.path(Some(namespace)), [("limit", Some(limit.to_string()))]);
         let mut write = Write::new("deletecollection", Method::DELETE, kind, &key, path);
         write.accept = accept::METADATA_LIST;
         write.retry_timeouts = false;
+        write.needs_fence = true;
         if namespace.is_empty() || !kind.namespaced {
             return Err(invalid(&write, "a collection is deleted in one namespace only"));
         }
@@ -413,11 +417,7 @@ impl Api {
         let answer = self.send(write, body).await?;
         let Stored { metadata } = decode(write, answer.body())?;
         self.note_stored(write.kind, write.key, &metadata.resource_version);
-        Ok(Written {
-            uid: metadata.uid,
-            resource_version: metadata.resource_version,
-            generation: metadata.generation,
-        })
+        Ok(Written { uid: metadata.uid, resource_version: metadata.resource_version, generation: metadata.generation })
     }
 
     async fn send(&self, write: &Write<'_>, body: Bytes) -> Result<Response<Bytes>, ApiError> {
@@ -429,6 +429,7 @@ impl Api {
             accept: write.accept,
             impersonate: self.impersonate.clone(),
             extra: write.extra.clone(),
+            needs_fence: write.needs_fence,
             body,
         };
         let purpose = Purpose { verb: write.verb, what: write.what(), retry_timeouts: write.retry_timeouts };

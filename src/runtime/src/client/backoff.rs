@@ -37,7 +37,9 @@ impl Attempts {
     pub(crate) fn read_again(&mut self, status: Option<StatusCode>, headers: Option<&HeaderMap>) -> Option<Duration> {
         let asked = headers.and_then(retry_after);
         match status {
-            Some(status) if status == StatusCode::TOO_MANY_REQUESTS || (status.is_server_error() && asked.is_some()) => {
+            Some(status)
+                if status == StatusCode::TOO_MANY_REQUESTS || (status.is_server_error() && asked.is_some()) =>
+            {
                 self.turned_away(asked)
             }
             Some(status) if !status.is_server_error() || status == StatusCode::NOT_IMPLEMENTED => None,

@@ -12,7 +12,7 @@ use super::identity::Identity;
 use super::limit::Limiter;
 use super::metrics::Metrics;
 use super::pool::Pool;
-use super::reader::{Reader, WatchClient};
+use super::reader::Reader;
 use super::streams::{Pings, Streams};
 use super::writer::Writer;
 
@@ -67,8 +67,7 @@ impl Clients {
             .map_err(|_| ConnectError::UserAgent(options.user_agent.clone()))?;
         let wires = Wires::load(source.into()).await?;
         let metrics = Metrics::new(registry, wires.current().authority())?;
-        let streams =
-            |pings| Arc::new(Streams::new(Arc::clone(&wires), metrics.clone(), user_agent.clone(), pings));
+        let streams = |pings| Arc::new(Streams::new(Arc::clone(&wires), metrics.clone(), user_agent.clone(), pings));
         let pool = Pool::new(Arc::clone(&wires), gate.clone(), metrics.clone(), user_agent.clone());
         Ok(Self {
             reader: Reader { streams: streams(READ_PINGS), metrics: metrics.clone() },
@@ -87,12 +86,6 @@ impl Clients {
         Api::new(self.reader.clone(), self.writer.clone(), identity, limiter)
     }
 
-    /// Streams as `identity`, for informers.
-    #[must_use]
-    pub fn watch_client(&self, identity: &Identity) -> WatchClient {
-        WatchClient::new(Arc::clone(&self.reader.streams), identity)
-    }
-
     /// The client for Leases, as the manager: a connection of its own, no gate, no retry. For the
     /// elector, and for what each replica says of itself.
     #[must_use]
@@ -100,9 +93,14 @@ impl Clients {
         let streams = Arc::clone(&self.lease);
         let service = tower::service_fn(move |request| {
             let streams = Arc::clone(&streams);
-            async move { streams.send(request, None, None).await }
+            async move { streams.send(request, None).await }
         });
         kube::Client::new(service, "kube-system")
+    }
+
+    /// The connection that reads share.
+    pub(super) fn streams(&self) -> Arc<Streams> {
+        Arc::clone(&self.reader.streams)
     }
 
     /// The gate that all writes pass.

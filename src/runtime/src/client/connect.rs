@@ -152,7 +152,9 @@ fn load_kubeconfig(path: &Path, context: Option<&str>) -> Result<Loaded, Connect
     }
     let mut config = kube::Config::try_from(kubeconfig).map_err(broken)?;
     if config.auth_info.impersonate.is_some() {
-        return Err(unsupported("the user impersonates (`as`), which leaves no way to act as a controller's account".into()));
+        return Err(unsupported(
+            "the user impersonates (`as`), which leaves no way to act as a controller's account".into(),
+        ));
     }
     // From the environment's HTTPS_PROXY: a control plane talks to its own API server directly.
     config.proxy_url = None;
@@ -199,8 +201,7 @@ impl Wire {
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let name = config.tls_server_name.clone().unwrap_or_else(|| host.clone());
         let server_name = ServerName::try_from(name.clone()).map_err(|error| address(format!("{name:?}: {error}")))?;
-        let credentials =
-            |source| ConnectError::Credentials { server: base.to_string(), source: Box::new(source) };
+        let credentials = |source| ConnectError::Credentials { server: base.to_string(), source: Box::new(source) };
         let tls = secure.then(|| config.rustls_client_config()).transpose().map_err(credentials)?;
         let headers = config.extra_headers_layer().map_err(credentials)?.layer(tower::service_fn(echo));
         let auth: AuthService = match config.auth_layer().map_err(credentials)? {
@@ -296,7 +297,10 @@ async fn keep_fresh(wires: Weak<Wires>, doubt: Arc<Notify>, mut files: Vec<(Path
                 files = now;
             }
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "new credentials cannot be used; keeping the old ones");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "new credentials cannot be used; keeping the old ones"
+                );
             }
         }
         drop(wires);

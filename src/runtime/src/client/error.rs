@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
-use quarterdeck_election::Refused;
+use quarterdeck_election::{FenceRefusal, Refused};
 
 /// How much of an answer that is not a Status is kept for the message.
 const LONGEST_EXCERPT: usize = 512;
@@ -53,6 +53,15 @@ pub enum ApiError {
         /// Whether the token is still ours as far as this process knows: then the server is wrong,
         /// or behind by more than it should be.
         still_ours: bool,
+    },
+    /// The call is allowed only under a fence that is known to work, and there is none now; nothing
+    /// was sent.
+    #[error("{verb} {what}: not without a verified epoch fence")]
+    Unfenced {
+        /// Kubernetes verb of the call.
+        verb: &'static str,
+        /// Resource and object.
+        what: String,
     },
     /// No answer within the time the call was given; it may or may not have been carried out.
     #[error("{verb} {what}: no answer within {limit:?}: {hint}")]
@@ -108,6 +117,7 @@ impl ApiError {
             // The lease is still ours; it will be renewed, or lost, in which case the work is stopped.
             Self::Gate { source: Refused::DeadlineTooNear { .. }, .. }
             | Self::Fenced { still_ours: true, .. }
+            | Self::Unfenced { .. }
             | Self::Deadline { .. }
             | Self::Transport { .. } => Class::Transient,
             Self::Decode { .. } | Self::Invalid { .. } => Class::Terminal,
@@ -148,10 +158,25 @@ impl ApiError {
         matches!(self, Self::Status { status, .. } if has_cause(status, "NamespaceTerminating"))
     }
 
-    /// The account lacks the right (403, other than for a namespace that is being deleted).
+    /// The fence refused to delete what a namespace holds: the namespace is not being deleted.
+    #[must_use]
+    pub fn is_namespace_not_deleting(&self) -> bool {
+        matches!(self, Self::Status { status, .. }
+            if FenceRefusal::of_message(status.message.as_deref().unwrap_or_default())
+                == Some(FenceRefusal::NamespaceNotDeleting))
+    }
+
+    /// The call needs a fence that is known to work ([`ApiError::Unfenced`]).
+    #[must_use]
+    pub fn is_unfenced(&self) -> bool {
+        matches!(self, Self::Unfenced { .. })
+    }
+
+    /// The account lacks the right (403 that neither a namespace being deleted nor the fence
+    /// explains).
     #[must_use]
     pub fn is_forbidden(&self) -> bool {
-        self.code() == Some(403) && !self.is_namespace_terminating()
+        self.code() == Some(403) && !self.is_namespace_terminating() && !self.is_namespace_not_deleting()
     }
 
     /// The version asked for is no longer kept: list again.
@@ -242,7 +267,8 @@ mod tests {
     fn statuses_fall_into_their_classes() {
         use serde_json::json;
         let status = |reason: &str| json!({"kind": "Status", "reason": reason});
-        let on = |field: &str| json!({"kind": "Status", "reason": "Invalid", "details": {"causes": [{"field": field}]}});
+        let on =
+            |field: &str| json!({"kind": "Status", "reason": "Invalid", "details": {"causes": [{"field": field}]}});
         let terminating = json!({"reason": "Forbidden", "details": {"causes": [{"reason": "NamespaceTerminating"}]}});
         let cases = [
             (409, status("Conflict"), Class::Conflict),

@@ -12,7 +12,7 @@
 //! | `api` | the calls, and the precondition of each |
 //! | `exceptions` | the calls that pass without gate or precondition |
 //! | `writer`, `pool`, `connection` | a write: its answers, its attempts, its wire |
-//! | `reader`, `streams` | reads, and the streams of informers |
+//! | `reader`, `streams`, `transport` | reads, and the streams of informers |
 //! | `connect` | address and credentials, kept fresh |
 
 pub mod accept;
@@ -30,6 +30,7 @@ mod path;
 mod pool;
 mod reader;
 mod streams;
+mod transport;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -41,8 +42,6 @@ pub use connect::{ConnectError, Source};
 pub use error::{ApiError, Class};
 pub use exceptions::{EXCEPTIONS, Exception, Without};
 pub use identity::Identity;
-pub use reader::WatchClient;
-pub use streams::{Lane, StreamBody};
 pub use write::{
     ApplyOptions, ApplyTo, DeletePrecondition, Expect, PatchPrecondition, Propagation, WriteLog, Written, Wrote,
 };

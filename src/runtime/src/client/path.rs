@@ -48,7 +48,8 @@ mod tests {
         let roles = Kind::new("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", false);
         let path = of_object(&roles, &ObjectKey::cluster("system:a b?c"), Some("status"));
         assert_eq!(path, "/apis/rbac.authorization.k8s.io/v1/clusterroles/system:a%20b%3Fc/status");
-        let query = [("labelSelector", Some("a=b,c in (d)".to_owned())), ("limit", None), ("continue", Some("x".into()))];
+        let query =
+            [("labelSelector", Some("a=b,c in (d)".to_owned())), ("limit", None), ("continue", Some("x".into()))];
         assert_eq!(with_query("/p".into(), query), "/p?labelSelector=a%3Db%2Cc%20in%20%28d%29&continue=x");
     }
 }

@@ -42,6 +42,8 @@ pub(crate) struct Call {
     pub(crate) impersonate: Option<HeaderValue>,
     /// A further extra of the account, sent only while impersonating.
     pub(crate) extra: Option<(HeaderName, HeaderValue)>,
+    /// Whether it may only go out with the epoch's token, under a fence that is known to work.
+    pub(crate) needs_fence: bool,
     /// Serialised once.
     pub(crate) body: Bytes,
 }
@@ -50,6 +52,8 @@ pub(crate) struct Call {
 pub(crate) enum Failed {
     /// The gate refused; nothing was sent.
     Refused(Refused),
+    /// The write needs the fence, and the fence is not known to work; nothing was sent.
+    Unfenced,
     /// Nothing was sent.
     Unsent(BoxError),
     /// Sent, perhaps carried out, but the answer was lost.
@@ -98,10 +102,17 @@ impl Pool {
                     return Err(Failed::Refused(refused));
                 }
             };
-            if call.impersonate.is_some()
-                && let Some((name, value)) = permit.fence_header()
-            {
-                request.headers_mut().insert(name, value);
+            // The server takes extras only together with a user to impersonate.
+            match permit.fence_header().filter(|_| call.impersonate.is_some()) {
+                Some((name, value)) => {
+                    request.headers_mut().insert(name, value);
+                }
+                None if call.needs_fence => {
+                    permit.finished();
+                    put_back(&self.idle, connection);
+                    return Err(Failed::Unfenced);
+                }
+                None => {}
             }
             let sent = Sent {
                 connection,

@@ -1,12 +1,11 @@
-//! Reads: single requests on the shared HTTP/2 connection, tried again where that is safe, and
-//! streams for the informers.
+//! Reads: single requests on the shared HTTP/2 connection, tried again where that is safe.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::ACCEPT;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use kube::client::Body;
 use serde::de::DeserializeOwned;
@@ -15,10 +14,9 @@ use tokio::time::Instant;
 use super::backoff::Attempts;
 use super::connect::BoxError;
 use super::error::read_status;
-use super::identity::Identity;
 use super::limit::Limiter;
 use super::metrics::Metrics;
-use super::streams::{Lane, StreamBody, Streams};
+use super::streams::Streams;
 use super::{ApiError, accept};
 
 /// The longest that one attempt of a read may take, its body included.
@@ -109,7 +107,7 @@ impl Reader {
             request.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static(accept::JSON));
         }
         *request.method_mut() = method.clone();
-        let answer = self.streams.send(request, read.impersonate, None).await?;
+        let answer = self.streams.send(request, read.impersonate).await?;
         let (head, body) = answer.into_parts();
         let body = body.collect().await?.to_bytes();
         self.metrics.took(&method, begun.elapsed());
@@ -120,66 +118,4 @@ impl Reader {
 
 fn status_error(verb: &'static str, what: &str, status: StatusCode, body: &[u8]) -> ApiError {
     ApiError::Status { verb, what: what.to_owned(), status: Box::new(read_status(status, body)) }
-}
-
-/// Opens streams for informers, as one identity. No rate limit and no retry: the informer paces
-/// itself.
-#[derive(Clone)]
-pub struct WatchClient {
-    streams: Arc<Streams>,
-    impersonate: Option<HeaderValue>,
-}
-
-impl WatchClient {
-    pub(crate) fn new(streams: Arc<Streams>, identity: &Identity) -> Self {
-        Self { streams, impersonate: identity.impersonate_user() }
-    }
-
-    /// GETs `path` (with its query) and returns when the head of a good answer is there; its body
-    /// comes as it is read, be it a list or a watch.
-    ///
-    /// # Errors
-    /// Any status but 2xx, and whatever kept the answer from coming. There is no time limit: the
-    /// caller sets one, and dropping the future or the body ends the stream.
-    pub async fn open(&self, path: &str, accept: &'static str) -> Result<Response<StreamBody>, ApiError> {
-        self.open_on(None, path, accept).await
-    }
-
-    /// The same on the connection that carries another stream.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open).
-    pub async fn open_beside(
-        &self,
-        lane: &Lane,
-        path: &str,
-        accept: &'static str,
-    ) -> Result<Response<StreamBody>, ApiError> {
-        self.open_on(Some(lane), path, accept).await
-    }
-
-    async fn open_on(
-        &self,
-        lane: Option<&Lane>,
-        path: &str,
-        accept: &'static str,
-    ) -> Result<Response<StreamBody>, ApiError> {
-        let verb = if path.contains("watch=") { "watch" } else { "list" };
-        let what = || path.split('?').next().unwrap_or_default().to_owned();
-        let mut request = Request::new(Body::empty());
-        *request.uri_mut() = path.parse().map_err(|error: http::uri::InvalidUri| ApiError::Invalid {
-            verb,
-            what: what(),
-            reason: error.to_string(),
-        })?;
-        request.headers_mut().insert(ACCEPT, HeaderValue::from_static(accept));
-        let transport = |source: BoxError| ApiError::Transport { verb, what: what(), source };
-        let answer = self.streams.send(request, self.impersonate.as_ref(), lane).await.map_err(transport)?;
-        if answer.status().is_success() {
-            return Ok(answer);
-        }
-        let status = answer.status();
-        let body = answer.into_body().collect().await.map_err(|error| transport(error.into()))?;
-        Err(status_error(verb, &what(), status, &body.to_bytes()))
-    }
 }

@@ -1,11 +1,13 @@
 //! Requests on HTTP/2: reads, watches and, on a connection of its own, the Lease.
 //!
 //! All of them share one connection, until so many streams are open on it that the server would
-//! make new ones wait (kube-apiserver allows 100 a connection); then there is another.
+//! make new ones wait (kube-apiserver allows 100 a connection); then there is another. Requests for
+//! one collection go on the connection that carries its watch, so that what one of them has shown
+//! was sent after what the other one carried before.
 
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -26,7 +28,9 @@ use super::metrics::Metrics;
 
 /// Streams on one connection before another one is opened; below the server's limit, because a
 /// stream that was dropped counts there until its reset has arrived.
-const STREAMS_A_CONNECTION: usize = 90;
+const STREAMS_A_CONNECTION: usize = 80;
+/// Streams on one connection before a collection's next one has to go elsewhere.
+const STREAMS_BESIDE: usize = 98;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The header that says who a request is made as.
@@ -43,15 +47,21 @@ pub(crate) struct Pings {
     pub(crate) timeout: Duration,
 }
 
-/// One HTTP/2 connection, re-made when it breaks. A request sent on the lane of a watch travels on
-/// the connection that carries the watch, as long as that one lives.
+/// One HTTP/2 connection, re-made when it breaks.
 #[derive(Clone)]
-pub struct Lane(Arc<LaneInner>);
+struct Lane(Arc<LaneInner>);
 
 struct LaneInner {
     http: Http,
     wire: Arc<Wire>,
-    streams: AtomicUsize,
+    /// How many streams of each path are open.
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    total: usize,
+    paths: HashMap<Arc<str>, usize>,
 }
 
 impl Lane {
@@ -85,44 +95,46 @@ impl Lane {
                 HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp)
             }
         };
-        Self(Arc::new(LaneInner { http: builder.build(connector), wire, streams: AtomicUsize::new(0) }))
+        Self(Arc::new(LaneInner { http: builder.build(connector), wire, open: Mutex::default() }))
     }
 
-    fn open_stream(&self) -> OpenStream {
-        self.0.streams.fetch_add(1, Ordering::Relaxed);
-        OpenStream(self.clone())
-    }
-}
-
-impl std::fmt::Debug for Lane {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lane").field("streams", &self.0.streams.load(Ordering::Relaxed)).finish_non_exhaustive()
+    /// Counts a stream in if there is room for it: less room for paths that have none yet.
+    fn admit(&self, path: &Arc<str>, known_only: bool) -> Option<OpenStream> {
+        let mut open = self.0.open.lock();
+        let room = if known_only { STREAMS_BESIDE } else { STREAMS_A_CONNECTION };
+        if open.total >= room || (known_only && !open.paths.contains_key(path)) {
+            return None;
+        }
+        open.total += 1;
+        *open.paths.entry(Arc::clone(path)).or_default() += 1;
+        drop(open);
+        Some(OpenStream { lane: self.clone(), path: Arc::clone(path) })
     }
 }
 
 /// Counts as a stream on its lane until it is dropped.
-#[derive(Debug)]
-struct OpenStream(Lane);
+struct OpenStream {
+    lane: Lane,
+    path: Arc<str>,
+}
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
-        self.0.0.streams.fetch_sub(1, Ordering::Relaxed);
+        let mut open = self.lane.0.open.lock();
+        open.total -= 1;
+        if let Some(count) = open.paths.get_mut(&self.path) {
+            *count -= 1;
+            if *count == 0 {
+                open.paths.remove(&self.path);
+            }
+        }
     }
 }
 
 /// The body of an answer while it arrives. Dropping it ends the stream.
-#[derive(Debug)]
-pub struct StreamBody {
+pub(crate) struct StreamBody {
     body: Incoming,
-    stream: OpenStream,
-}
-
-impl StreamBody {
-    /// The connection that it arrives on.
-    #[must_use]
-    pub fn lane(&self) -> &Lane {
-        &self.stream.0
-    }
+    _stream: OpenStream,
 }
 
 impl http_body::Body for StreamBody {
@@ -157,18 +169,21 @@ impl Streams {
         Self { wires, metrics, user_agent, pings, lanes: Mutex::default() }
     }
 
-    /// A lane of the present generation with room for one more stream.
-    fn lane(&self) -> OpenStream {
+    /// Room for one more stream on a lane of the present generation.
+    fn place(&self, path: &str) -> OpenStream {
         let wire = self.wires.current();
+        let path = Arc::from(path);
         let mut lanes = self.lanes.lock();
         // Streams of an older generation hold their lane themselves.
         lanes.retain(|lane| lane.0.wire.generation == wire.generation);
-        if let Some(lane) = lanes.iter().find(|lane| lane.0.streams.load(Ordering::Relaxed) < STREAMS_A_CONNECTION) {
-            return lane.open_stream();
+        for known_only in [true, false] {
+            if let Some(stream) = lanes.iter().find_map(|lane| lane.admit(&path, known_only)) {
+                return stream;
+            }
         }
         let lane = Lane::new(wire, self.pings);
         lanes.push(lane.clone());
-        lane.open_stream()
+        lane.admit(&path, false).expect("a new lane is empty")
     }
 
     /// Sends a request, whose URI is a path and query, and returns when the answer's head is there.
@@ -177,10 +192,9 @@ impl Streams {
         &self,
         request: Request<Body>,
         impersonate: Option<&HeaderValue>,
-        beside: Option<&Lane>,
     ) -> Result<Response<StreamBody>, BoxError> {
         let method = request.method().clone();
-        let sent = self.send_on(request, impersonate, beside.map_or_else(|| self.lane(), Lane::open_stream)).await;
+        let sent = self.send_on(request, impersonate).await;
         let status = sent.as_ref().ok().map(Response::status);
         self.metrics.attempt(&method, status);
         if status == Some(StatusCode::UNAUTHORIZED) {
@@ -193,9 +207,9 @@ impl Streams {
         &self,
         mut request: Request<Body>,
         impersonate: Option<&HeaderValue>,
-        stream: OpenStream,
     ) -> Result<Response<StreamBody>, BoxError> {
-        let LaneInner { http, wire, .. } = &*stream.0.0;
+        let stream = self.place(request.uri().path());
+        let LaneInner { http, wire, .. } = &*stream.lane.0;
         let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         *request.uri_mut() = wire.uri(&path)?;
         request.headers_mut().extend(wire.auth_headers().await?);
@@ -204,6 +218,6 @@ impl Streams {
             request.headers_mut().insert(IMPERSONATE_USER, user.clone());
         }
         let answer = http.request(request).await?;
-        Ok(answer.map(|body| StreamBody { body, stream }))
+        Ok(answer.map(|body| StreamBody { body, _stream: stream }))
     }
 }

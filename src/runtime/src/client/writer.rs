@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
+use quarterdeck_election::FenceRefusal;
 use quarterdeck_election::gate::FenceVerdict;
 
 use super::ApiError;
@@ -57,7 +58,7 @@ impl Writer {
             if status.is_success() {
                 return Ok(finish(answer));
             }
-            if is_fence_refusal(status, answer.response.body()) {
+            if is_epoch_refusal(status, answer.response.body()) {
                 let FenceVerdict::RetryAfter(wait) = gate.fence_refused(answer.permit()) else {
                     self.metrics.fence_refused("not_leader");
                     return Err(fence_error(purpose, false));
@@ -94,15 +95,11 @@ fn finish(mut answer: Answer) -> Response<Bytes> {
 }
 
 /// The fence is known by its message, whatever code it comes with.
-fn is_fence_refusal(status: StatusCode, body: &[u8]) -> bool {
-    if !matches!(status, StatusCode::FORBIDDEN | StatusCode::UNPROCESSABLE_ENTITY) {
-        return false;
-    }
-    read_status(status, body).message.is_some_and(|message| message.contains(FENCE_MESSAGE))
+fn is_epoch_refusal(status: StatusCode, body: &[u8]) -> bool {
+    status.is_client_error()
+        && read_status(status, body).message.and_then(|message| FenceRefusal::of_message(&message))
+            == Some(FenceRefusal::Epoch)
 }
-
-/// What the fence's refusal says.
-pub(crate) const FENCE_MESSAGE: &str = "quarterdeck epoch fence";
 
 fn fence_error(purpose: &Purpose, still_ours: bool) -> ApiError {
     ApiError::Fenced { verb: purpose.verb, what: purpose.what.clone(), still_ours }
@@ -112,6 +109,7 @@ fn failure(purpose: &Purpose, failed: Failed) -> ApiError {
     let (verb, what) = (purpose.verb, purpose.what.clone());
     match failed {
         Failed::Refused(source) => ApiError::Gate { verb, what, source },
+        Failed::Unfenced => ApiError::Unfenced { verb, what },
         Failed::Unsent(source) | Failed::Lost(source) => ApiError::Transport { verb, what, source },
         Failed::Killed { limit } => ApiError::Deadline {
             verb,

@@ -12,6 +12,8 @@ mod backoff;
 mod barrier;
 mod change;
 mod driver;
+#[cfg(test)]
+mod fake_server;
 mod lister;
 mod metrics;
 mod postings;

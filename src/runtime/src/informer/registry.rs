@@ -209,12 +209,17 @@ impl Informers {
         one_less();
     }
 
-    /// Waits until each synced informer shows at least what the server had at `version`, or what it
+    /// Waits until each synced informer of a kind shows at least what the server had at `version`, or what it
     /// has now; at most `limit`. Versions are compared only as a shortcut: where the informer has
     /// not seen `version` yet, the server is asked.
-    pub async fn barrier(&self, version: ResourceVersion, limit: Duration) -> Vec<(InformerHandle, Freshness)> {
+    pub async fn barrier(
+        &self,
+        kind: &Kind,
+        version: ResourceVersion,
+        limit: Duration,
+    ) -> Vec<(InformerHandle, Freshness)> {
         let transport = self.table.declared.lock().running.as_ref().map(|running| Arc::clone(&running.transport));
-        barrier::wait(self.table.all(), transport, version, limit).await
+        barrier::wait(self.by_kind(kind), transport, version, limit).await
     }
 
     /// Ends the waits of informers of this kind that are to try again later: something, such as a

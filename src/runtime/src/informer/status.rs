@@ -90,8 +90,13 @@ impl Progress {
         self.state.lock().clone()
     }
 
+    /// Changes the state, unless the informer has stopped for good.
     pub(super) fn set_state(&self, state: State) {
-        *self.state.lock() = state;
+        let mut present = self.state.lock();
+        if *present != State::Stopped {
+            *present = state;
+        }
+        drop(present);
         self.moved.notify_waiters();
     }
 

@@ -1,0 +1,16 @@
+//! What the tests of several modules share.
+
+use quarterdeck_runtime::controller::{Descriptor, Predecessor};
+
+/// A descriptor with these names, on by default.
+pub(crate) fn descriptor(name: &'static str, aliases: &'static [&'static str]) -> Descriptor {
+    Descriptor {
+        name,
+        aliases,
+        enabled_by_default: true,
+        account: name,
+        upstream_role: true,
+        predecessor: Some(Predecessor::KubeControllerManager),
+        queue: name,
+    }
+}

@@ -1,0 +1,3 @@
+//! Secure serving.
+
+pub mod tls;
