@@ -81,7 +81,7 @@ fn what_is_seen_decides() {
         ("a controller added", &reconcile, Live::Present(&added_by_controller), known, "accept"),
         ("a person added", &reconcile, Live::Present(&added_by_person), known, "repair taking back "),
         ("a person added while nobody looked", &reconcile, Live::Present(&added_by_person), None, "apply taking back "),
-        ("kubectl applied it", &reconcile, Live::Present(&kubectl_only), None, "apply taking back data metadata.labels"),
+        ("kubectl applied it", &reconcile, Live::Present(&kubectl_only), None, "apply taking back data metadata"),
         ("being deleted", &reconcile, Live::Present(&deleting), known, "wait"),
         ("another tool's", &reconcile, Live::Present(&foreign), known, "refuse"),
         ("ensure: absent", &ensure, Live::Absent, None, "create"),

@@ -24,7 +24,7 @@ pub const MODE_LABEL: &str = "addonmanager.kubernetes.io/mode";
 pub const LEGACY_LABEL: &str = "kubernetes.io/cluster-service";
 
 /// How an object is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// It is kept as the file says; changes are reverted, and it goes when the file goes.
     Reconcile,
