@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use http::header::{CACHE_CONTROL, HeaderValue};
 use http::request::Parts;
-use http::{Request, StatusCode};
+use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -280,22 +280,23 @@ async fn handle(shared: &Arc<Shared>, chain: &[CertificateDer<'static>], request
         Ok(Ok(answer)) => answer,
         Ok(Err(_)) => {
             tracing::error!(%method, path, "request panicked");
-            respond::text(StatusCode::INTERNAL_SERVER_ERROR, "This request caused a panic. Look in the log for details.\n")
+            respond::text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "This request caused a panic. Look in the log for details.\n",
+            )
         }
         Err(_) => respond::text(StatusCode::GATEWAY_TIMEOUT, "the request took too long\n"),
     };
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    if method == Method::HEAD {
+        respond::strip_body(&mut answer);
+    }
     shared.metrics.request(label(&path), answer.status().as_u16());
     tracing::debug!(%method, path, code = answer.status().as_u16(), dur_ms = started.elapsed().as_millis(), "served");
     answer
 }
 
-async fn filtered(
-    shared: &Arc<Shared>,
-    chain: &[CertificateDer<'static>],
-    mut parts: Parts,
-    body: Incoming,
-) -> Answer {
+async fn filtered(shared: &Arc<Shared>, chain: &[CertificateDer<'static>], mut parts: Parts, body: Incoming) -> Answer {
     let user = match shared.authenticator.user(&mut parts.headers, chain).await {
         Ok(user) => user,
         Err(reason) => {

@@ -203,8 +203,11 @@ impl Node {
                 }
                 None => {
                     for item in items {
-                        writeln!(page, "{:indent$}-", "").expect("writing to a String cannot fail");
-                        item.render(indent + 2, page);
+                        let line = item.inline().map_or_else(|| "-".to_owned(), |text| format!("- {text}"));
+                        writeln!(page, "{:indent$}{line}", "").expect("writing to a String cannot fail");
+                        if item.inline().is_none() {
+                            item.render(indent + 2, page);
+                        }
                     }
                 }
             },
@@ -363,9 +366,7 @@ mod tests {
                Endpointslice-controller: running\n\
              Nothing: none\n\
              Nested:\n  \
-               -\n    \
-                 1\n    \
-                 2\n"
+               - 1, 2\n"
         );
     }
 

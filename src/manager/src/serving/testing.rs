@@ -69,10 +69,13 @@ impl Authority {
         let mut params = rcgen::CertificateParams::new(names).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(rcgen::DnType::CommonName, cn);
-        for organisation in organisations {
-            params.distinguished_name.push(rcgen::DnType::OrganizationName, *organisation);
+        for (at, organisation) in organisations.iter().enumerate() {
+            // A name may hold each type once; two spellings of one type make two organisations.
+            let spelled = rcgen::DnType::CustomDnType(vec![2, 5, 4, 10]);
+            let kind = if at == 0 { rcgen::DnType::OrganizationName } else { spelled };
+            params.distinguished_name.push(kind, *organisation);
         }
-        params.not_before = (end - Duration::from_secs(7200)).into();
+        params.not_before = (end.min(SystemTime::now()) - Duration::from_secs(7200)).into();
         params.not_after = end.into();
         params.extended_key_usages =
             vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth, rcgen::ExtendedKeyUsagePurpose::ClientAuth];
