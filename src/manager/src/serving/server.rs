@@ -89,7 +89,7 @@ impl Server {
     ///
     /// # Errors
     /// When the address is taken or the certificate cannot be used.
-    pub fn bind(settings: Settings, security: Security, endpoints: Endpoints) -> Result<Self, ServeError> {
+    pub fn bind(settings: &Settings, security: Security, endpoints: Endpoints) -> Result<Self, ServeError> {
         let provider = Arc::clone(&settings.profile.provider);
         let certificates = Arc::new(Certificates::load(
             &settings.certificate,
@@ -105,7 +105,7 @@ impl Server {
         if settings.http2 {
             tls.alpn_protocols.insert(0, b"h2".to_vec());
         }
-        let listener = listen(&settings)?;
+        let listener = listen(settings)?;
         let asking = Arc::new(Semaphore::new(settings.limits.reviews));
         let Security { trust, reviews, open_paths, keep_token, keep_allowed, keep_refused } = security;
         let metrics = ServingMetrics::register(&endpoints.metrics)?;

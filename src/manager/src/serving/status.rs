@@ -281,7 +281,7 @@ impl<'de> Deserialize<'de> for Node {
                 Ok(Node::Scalar(value.to_string()))
             }
             fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
-                Ok(Node::Scalar(format!("{:.3}", value).trim_end_matches('0').trim_end_matches('.').to_owned()))
+                Ok(Node::Scalar(format!("{value:.3}").trim_end_matches('0').trim_end_matches('.').to_owned()))
             }
             fn visit_str<E>(self, value: &str) -> Result<Node, E> {
                 // One field, one line: nothing that is shown can pass for another field.
