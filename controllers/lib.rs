@@ -1,7 +1,19 @@
-//! The controllers, one folder each.
+//! The controllers, one folder each, and their table.
 
 pub mod addon;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod endpointslice_mirroring;
 pub mod namespace;
+
+use quarterdeck_runtime::controller::Registrar;
+
+/// The table: every controller of this build.
+#[must_use]
+pub fn all<R: Registrar>(manager: R) -> R {
+    manager
+        .controller::<endpoints::EndpointsController>()
+        .controller::<endpointslice::EndpointSliceController>()
+        .controller::<endpointslice_mirroring::EndpointSliceMirroringController>()
+        .controller::<namespace::NamespaceController>()
+}

@@ -1,4 +1,19 @@
-//! The manager.
+//! The manager: one process that elects, warms caches, runs controllers, serves what operators ask,
+//! and installs what the server needs.
 
+mod announce;
+mod builder;
+mod control;
+mod entry;
 pub mod flags;
+pub mod install;
+mod log;
+mod metrics;
+mod run;
+mod serve;
 pub mod serving;
+mod status;
+mod watchdog;
+
+pub use builder::Manager;
+pub use quarterdeck_runtime::controller::Registrar;

@@ -12,13 +12,16 @@ use tokio_util::sync::CancellationToken;
 use crate::client::{Api, ApiError, Class};
 use crate::events::Recorder;
 use crate::informer::{Change, Informers, Lister, Selection};
-use crate::object::{Cached, Typed};
+use crate::object::{Cached, Kind, Typed};
 use crate::queue::{Enqueue, Retry};
 
 /// What a reconcile is about. Most controllers use [`ObjectKey`](crate::object::ObjectKey).
 pub trait Key: Clone + Eq + Hash + Send + Sync + fmt::Display + 'static {}
 
 impl<T: Clone + Eq + Hash + Send + Sync + fmt::Display + 'static> Key for T {}
+
+/// Service account in `kube-system` as which informers read.
+pub const READER_ACCOUNT: &str = "quarterdeck-reader";
 
 /// The Lease of a manager that runs the same controller; while a live holder has it, ours is
 /// blocked unless it was asked for by name.
@@ -43,10 +46,28 @@ pub struct Descriptor {
     pub account: &'static str,
     /// Whether every cluster binds a `system:controller:*` role to that account.
     pub upstream_role: bool,
+    /// Whether it writes whatever it is handed, so that its account may be bound to cluster-admin.
+    pub writes_anything: bool,
     /// Another manager that runs the same controller.
     pub predecessor: Option<Predecessor>,
     /// Name of its queue in the workqueue metrics.
     pub queue: &'static str,
+    /// Its share of `--kube-api-qps` and `--kube-api-burst`.
+    pub share: ClientShare,
+}
+
+/// By how much a controller's client may exceed `--kube-api-qps` and `--kube-api-burst`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ClientShare {
+    /// Factor on the rate.
+    pub qps: f32,
+    /// Factor on the burst.
+    pub burst: u32,
+}
+
+impl ClientShare {
+    /// The flags as they are.
+    pub const ONE: Self = Self { qps: 1.0, burst: 1 };
 }
 
 /// A right that a controller needs beyond upstream's role of its account; becomes part of the role
@@ -161,6 +182,7 @@ pub struct Setup<K: Key> {
     pub(crate) grants: Vec<Grant>,
     pub(crate) loops: Vec<Arc<dyn DynWorker>>,
     pub(crate) required: Vec<Arc<dyn Fn() -> bool + Send + Sync>>,
+    pub(crate) reads: Vec<Kind>,
 }
 
 impl<K: Key> Setup<K> {
@@ -176,12 +198,14 @@ impl<K: Key> Setup<K> {
             grants: Vec::new(),
             loops: Vec::new(),
             required: Vec::new(),
+            reads: Vec::new(),
         }
     }
 
     /// The shared informer of a kind; reconciles wait until it has synced.
     pub fn informer<T: Typed>(&mut self, selection: Selection) -> Lister<T> {
         let lister = self.informers.typed::<T>(selection);
+        self.reads.push(T::kind());
         let synced = lister.clone();
         self.required.push(Arc::new(move || synced.has_synced()));
         lister
@@ -245,4 +269,22 @@ impl<W: Worker> DynWorker for W {
     fn run_boxed(&self, stop: CancellationToken) -> futures::future::BoxFuture<'_, ()> {
         Box::pin(self.run(stop))
     }
+}
+
+impl Predecessor {
+    /// Name of its Lease in `kube-system`.
+    #[must_use]
+    pub fn lease_name(self) -> &'static str {
+        match self {
+            Self::KubeControllerManager => "kube-controller-manager",
+            Self::CloudControllerManager => "cloud-controller-manager",
+        }
+    }
+}
+
+/// Takes a table of controllers, one call each.
+pub trait Registrar: Sized {
+    /// Adds a controller.
+    #[must_use]
+    fn controller<C: Controller>(self) -> Self;
 }

@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod controller;
+pub mod engine;
 pub mod events;
 pub mod informer;
 pub mod object;

@@ -1,7 +1,11 @@
 //! Errors of API calls, and what a caller should do about each class.
 
+use http::StatusCode;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
-use quarterdeck_election::Refused;
+use quarterdeck_election::{FenceRefusal, Refused};
+
+/// How much of an answer that is not a Status is kept for the message.
+const LONGEST_EXCERPT: usize = 512;
 
 /// What an error asks of its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +26,7 @@ pub enum ApiError {
     /// The server answered with an error status.
     #[error("{verb} {what}: {} (code {})", .status.message.as_deref().unwrap_or("no message"), .status.code.unwrap_or(0))]
     Status {
-        /// HTTP verb or Kubernetes verb of the call.
+        /// Kubernetes verb of the call.
         verb: &'static str,
         /// Resource and object, such as `services a/b`.
         what: String,
@@ -46,9 +50,21 @@ pub enum ApiError {
         verb: &'static str,
         /// Resource and object.
         what: String,
+        /// Whether the token is still ours as far as this process knows: then the server is wrong,
+        /// or behind by more than it should be.
+        still_ours: bool,
     },
-    /// No answer within the time the write was given; it may or may not have been carried out.
-    #[error("{verb} {what}: no answer within {limit:?}; lease timing: {hint}")]
+    /// The call is allowed only under a fence that is known to work, and there is none now; nothing
+    /// was sent.
+    #[error("{verb} {what}: not without a verified epoch fence")]
+    Unfenced {
+        /// Kubernetes verb of the call.
+        verb: &'static str,
+        /// Resource and object.
+        what: String,
+    },
+    /// No answer within the time the call was given; it may or may not have been carried out.
+    #[error("{verb} {what}: no answer within {limit:?}: {hint}")]
     Deadline {
         /// Kubernetes verb of the call.
         verb: &'static str,
@@ -56,11 +72,11 @@ pub enum ApiError {
         what: String,
         /// The time given.
         limit: std::time::Duration,
-        /// What would allow a longer time.
+        /// What became of the call, or what would allow a longer time.
         hint: String,
     },
     /// The request did not reach the server, or its answer did not reach us.
-    #[error("{verb} {what}: {source}")]
+    #[error("{verb} {what}: {}", chain(&**.source))]
     Transport {
         /// Kubernetes verb of the call.
         verb: &'static str,
@@ -95,13 +111,26 @@ impl ApiError {
     /// What the error asks of its caller.
     #[must_use]
     pub fn class(&self) -> Class {
-        todo!()
+        match self {
+            Self::Status { status, .. } => class_of(status),
+            Self::Gate { source: Refused::NotLeading, .. } | Self::Fenced { still_ours: false, .. } => Class::NotLeader,
+            // The lease is still ours; it will be renewed, or lost, in which case the work is stopped.
+            Self::Gate { source: Refused::DeadlineTooNear { .. }, .. }
+            | Self::Fenced { still_ours: true, .. }
+            | Self::Unfenced { .. }
+            | Self::Deadline { .. }
+            | Self::Transport { .. } => Class::Transient,
+            Self::Decode { .. } | Self::Invalid { .. } => Class::Terminal,
+        }
     }
 
     /// The server's HTTP status code, if it answered.
     #[must_use]
     pub fn code(&self) -> Option<u16> {
-        todo!()
+        match self {
+            Self::Status { status, .. } => status.code.and_then(|code| u16::try_from(code).ok()),
+            _ => None,
+        }
     }
 
     /// The server says the object does not exist.
@@ -114,18 +143,162 @@ impl ApiError {
     /// on `metadata.uid`).
     #[must_use]
     pub fn is_conflict(&self) -> bool {
-        todo!()
+        matches!(self, Self::Status { status, .. } if is_conflict(status))
     }
 
     /// The name is taken.
     #[must_use]
     pub fn is_already_exists(&self) -> bool {
-        todo!()
+        matches!(self, Self::Status { status, .. } if reason(status) == "AlreadyExists")
     }
 
     /// The namespace is being deleted (cause `NamespaceTerminating`).
     #[must_use]
     pub fn is_namespace_terminating(&self) -> bool {
-        todo!()
+        matches!(self, Self::Status { status, .. } if has_cause(status, "NamespaceTerminating"))
+    }
+
+    /// The fence refused to delete what a namespace holds: the namespace is not being deleted.
+    #[must_use]
+    pub fn is_namespace_not_deleting(&self) -> bool {
+        matches!(self, Self::Status { status, .. }
+            if FenceRefusal::of_message(status.message.as_deref().unwrap_or_default())
+                == Some(FenceRefusal::NamespaceNotDeleting))
+    }
+
+    /// The call needs a fence that is known to work ([`ApiError::Unfenced`]).
+    #[must_use]
+    pub fn is_unfenced(&self) -> bool {
+        matches!(self, Self::Unfenced { .. })
+    }
+
+    /// The account lacks the right (403 that neither a namespace being deleted nor the fence
+    /// explains).
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        self.code() == Some(403) && !self.is_namespace_terminating() && !self.is_namespace_not_deleting()
+    }
+
+    /// The version asked for is no longer kept: list again.
+    #[must_use]
+    pub fn is_expired(&self) -> bool {
+        self.code() == Some(410)
+    }
+
+    /// The server gave up in the time it was given (504), or never answered.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        self.code() == Some(504) || matches!(self, Self::Deadline { .. })
+    }
+}
+
+fn class_of(status: &Status) -> Class {
+    if is_conflict(status) || reason(status) == "AlreadyExists" {
+        return Class::Conflict;
+    }
+    match status.code.unwrap_or(0) {
+        403 if has_cause(status, "NamespaceTerminating") => Class::Terminal,
+        // Rights, quotas and credentials are put right by somebody else, without an event for us.
+        401 | 403 | 404 | 408 | 410 | 425 | 429 => Class::Transient,
+        400..=499 => Class::Terminal,
+        _ => Class::Transient,
+    }
+}
+
+fn reason(status: &Status) -> &str {
+    status.reason.as_deref().unwrap_or_default()
+}
+
+fn is_conflict(status: &Status) -> bool {
+    let on_uid = || {
+        let causes = status.details.iter().flat_map(|details| details.causes.iter().flatten());
+        causes.into_iter().any(|cause| cause.field.as_deref() == Some("metadata.uid"))
+    };
+    match status.code {
+        Some(409) => reason(status) != "AlreadyExists",
+        Some(422) => on_uid(),
+        _ => false,
+    }
+}
+
+fn has_cause(status: &Status, wanted: &str) -> bool {
+    let causes = status.details.iter().flat_map(|details| details.causes.iter().flatten());
+    causes.into_iter().any(|cause| cause.reason.as_deref() == Some(wanted))
+}
+
+/// The status that an answer holds, or one made up from its code and text.
+pub(crate) fn read_status(code: StatusCode, body: &[u8]) -> Status {
+    let mut status = serde_json::from_slice::<Status>(body).unwrap_or_else(|_| {
+        let text = String::from_utf8_lossy(&body[..body.len().min(LONGEST_EXCERPT)]);
+        let text = text.trim();
+        let message = if text.is_empty() { code.canonical_reason().unwrap_or("no message") } else { text };
+        Status { message: Some(message.to_owned()), ..Status::default() }
+    });
+    // An intermediary's answer may be JSON of another kind; the line's code is what counts.
+    status.code = Some(i32::from(code.as_u16()));
+    status
+}
+
+/// An error with its causes: hyper and rustls say what went wrong only in the last of them.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(code: u16, body: &serde_json::Value) -> ApiError {
+        let status = Box::new(read_status(StatusCode::from_u16(code).unwrap(), body.to_string().as_bytes()));
+        ApiError::Status { verb: "update", what: "services a/b".into(), status }
+    }
+
+    #[test]
+    fn statuses_fall_into_their_classes() {
+        use serde_json::json;
+        let status = |reason: &str| json!({"kind": "Status", "reason": reason});
+        let on =
+            |field: &str| json!({"kind": "Status", "reason": "Invalid", "details": {"causes": [{"field": field}]}});
+        let terminating = json!({"reason": "Forbidden", "details": {"causes": [{"reason": "NamespaceTerminating"}]}});
+        let cases = [
+            (409, status("Conflict"), Class::Conflict),
+            (409, status("AlreadyExists"), Class::Conflict),
+            (422, on("metadata.uid"), Class::Conflict),
+            (422, on("spec.ports"), Class::Terminal),
+            (400, status("BadRequest"), Class::Terminal),
+            (403, terminating.clone(), Class::Terminal),
+            (403, status("Forbidden"), Class::Transient),
+            (401, status("Unauthorized"), Class::Transient),
+            (404, status("NotFound"), Class::Transient),
+            (429, status("TooManyRequests"), Class::Transient),
+            (500, status("InternalError"), Class::Transient),
+            (504, status("Timeout"), Class::Transient),
+        ];
+        for (code, body, expected) in cases {
+            assert_eq!(error(code, &body).class(), expected, "{code} {body}");
+        }
+        assert!(error(409, &status("AlreadyExists")).is_already_exists());
+        assert!(!error(409, &status("AlreadyExists")).is_conflict());
+        assert!(error(422, &on("metadata.uid")).is_conflict());
+        assert!(error(403, &terminating).is_namespace_terminating());
+        assert!(!error(403, &terminating).is_forbidden());
+    }
+
+    #[test]
+    fn an_answer_that_is_no_status_keeps_its_text() {
+        let status = read_status(StatusCode::BAD_GATEWAY, b"upstream down\n");
+        assert_eq!((status.code, status.message.as_deref()), (Some(502), Some("upstream down")));
+        let status = read_status(StatusCode::BAD_GATEWAY, b"");
+        assert_eq!(status.message.as_deref(), Some("Bad Gateway"));
     }
 }

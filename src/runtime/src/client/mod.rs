@@ -4,14 +4,44 @@
 //! Layers, outer to inner: rate limit → retry (safe verbs, and 429) → metrics (each attempt) →
 //! gate → auth → connector. Reads and watches share one HTTP/2 connection; writes go through a
 //! small pool of HTTP/1.1 connections, one write a connection, so that a write that must die dies
-//! alone.
+//! alone; the Lease has a connection of its own.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `clients` | the place where all connections are made |
+//! | `api` | the calls, and the precondition of each |
+//! | `exceptions` | the calls that pass without gate or precondition |
+//! | `writer`, `pool`, `connection` | a write: its answers, its attempts, its wire |
+//! | `reader`, `streams`, `transport` | reads, and the streams of informers |
+//! | `connect` | address and credentials, kept fresh |
 
+pub mod accept;
 mod api;
+mod backoff;
+mod clients;
+mod connect;
+mod connection;
 mod error;
+mod exceptions;
+mod identity;
+mod limit;
+mod metrics;
+mod path;
+mod pool;
+mod reader;
+mod streams;
+#[cfg(test)]
+mod tests;
+mod transport;
 mod write;
+mod writer;
 
-pub use api::{Api, ClientOptions, Clients, Identity, ListQuery, Page};
+pub use api::{Api, ListQuery, Page};
+pub use clients::{ClientOptions, Clients};
+pub use connect::{ConnectError, Source};
 pub use error::{ApiError, Class};
+pub use exceptions::{EXCEPTIONS, Exception, Without};
+pub use identity::Identity;
 pub use write::{
     ApplyOptions, ApplyTo, DeletePrecondition, Expect, PatchPrecondition, Propagation, WriteLog, Written, Wrote,
 };

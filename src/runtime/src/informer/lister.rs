@@ -1,108 +1,66 @@
 //! What controllers see of an informer.
 
-use std::marker::PhantomData;
 use std::sync::Arc;
 
-use crate::object::{Cached, Kind, ObjectKey, Typed};
-
-/// Which objects of a kind an informer holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Selection {
-    /// One namespace, or all.
-    pub namespace: Option<String>,
-    /// Label selector as in a list request.
-    pub labels: Option<String>,
-    /// Field selector as in a list request.
-    pub fields: Option<String>,
-}
-
-/// An index: the function gives every key under which an object is found.
-pub struct Index<K> {
-    /// Name, unique within the informer; the same name must always mean the same function.
-    pub name: &'static str,
-    /// Calls its second argument with each key of the object.
-    pub keys: fn(&K, &mut dyn FnMut(&str)),
-}
-
-/// A change of one object as a handler sees it.
-#[derive(Debug)]
-pub enum Change<'a, K> {
-    /// The object is new to the cache.
-    Added(&'a Arc<K>),
-    /// The object changed; also delivered with `old` and `new` equal after a re-list.
-    Updated {
-        /// The cached object before.
-        old: &'a Arc<K>,
-        /// The cached object now.
-        new: &'a Arc<K>,
-    },
-    /// The object is gone; found by a watch event or by a complete list.
-    Deleted {
-        /// Its last known state.
-        last: &'a Arc<K>,
-        /// Whether `last` is its final state (false when a re-list found it missing).
-        is_final: bool,
-    },
-}
-
-impl<K> Change<'_, K> {
-    /// The newest known state.
-    #[must_use]
-    pub fn object(&self) -> &Arc<K> {
-        match self {
-            Self::Added(object) | Self::Updated { new: object, .. } | Self::Deleted { last: object, .. } => object,
-        }
-    }
-}
+use super::shared::Shared;
+use super::{Change, Index, Status};
+use crate::object::{Cached, Kind, ObjectKey};
 
 /// Read access to an informer's store. Cheap to clone; reads are in memory and never wait for the
 /// server.
 pub struct Lister<K> {
-    _form: PhantomData<fn() -> K>,
+    pub(super) shared: Arc<Shared<K>>,
 }
 
 impl<K> Clone for Lister<K> {
     fn clone(&self) -> Self {
-        Self { _form: PhantomData }
+        Self { shared: Arc::clone(&self.shared) }
     }
 }
 
 impl<K: Cached> Lister<K> {
     /// The object with this key.
     #[must_use]
-    pub fn get(&self, _key: &ObjectKey) -> Option<Arc<K>> {
-        todo!()
+    pub fn get(&self, key: &ObjectKey) -> Option<Arc<K>> {
+        self.shared.store.read().get(key).cloned()
     }
 
     /// All objects.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<K>> {
-        todo!()
+        self.shared.store.read().all()
     }
 
-    /// The objects of one namespace.
+    /// The objects of one namespace; none for a cluster-scoped kind.
     #[must_use]
-    pub fn in_namespace(&self, _namespace: &str) -> Vec<Arc<K>> {
-        todo!()
+    pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
+        self.shared.store.read().indexed(super::BY_NAMESPACE, namespace).unwrap_or_default()
     }
 
     /// The objects an index holds under a key. Panics if the index was never declared: that is a
     /// bug of the controller, and its first reconcile shows it.
     #[must_use]
-    pub fn indexed(&self, _index: &'static str, _key: &str) -> Vec<Arc<K>> {
-        todo!()
+    pub fn indexed(&self, index: &'static str, key: &str) -> Vec<Arc<K>> {
+        let found = self.shared.store.read().indexed(index, key);
+        found.unwrap_or_else(|| self.no_such_index(index))
     }
 
-    /// How many objects an index holds under a key; for choosing the smallest set.
+    /// How many objects an index holds under a key; for choosing the smallest set. Panics like
+    /// [`Self::indexed`].
     #[must_use]
-    pub fn indexed_len(&self, _index: &'static str, _key: &str) -> usize {
-        todo!()
+    pub fn indexed_len(&self, index: &'static str, key: &str) -> usize {
+        let found = self.shared.store.read().indexed_len(index, key);
+        found.unwrap_or_else(|| self.no_such_index(index))
+    }
+
+    fn no_such_index<T>(&self, index: &str) -> T {
+        panic!("the informer of {} has no index {index:?}: declare it in setup", self.shared.core.kind)
     }
 
     /// Number of objects.
     #[must_use]
     pub fn len(&self) -> usize {
-        todo!()
+        self.shared.store.read().len()
     }
 
     /// Whether the store is empty; says nothing about the cluster before [`Self::has_synced`].
@@ -114,50 +72,31 @@ impl<K: Cached> Lister<K> {
     /// Whether the first complete list has been stored and handed to the handlers.
     #[must_use]
     pub fn has_synced(&self) -> bool {
-        todo!()
+        self.shared.core.progress.has_synced()
+    }
+
+    /// What the informer does and holds.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.shared.status()
     }
 
     /// The kind this informer reads.
     #[must_use]
     pub fn kind(&self) -> &Kind {
-        todo!()
+        &self.shared.core.kind
     }
 
-    /// Adds an index; panics once the informer runs.
-    pub fn add_index(&self, _index: Index<K>) {
-        todo!()
+    /// Adds an index; one of the same name is declared once. Panics once the informer runs, unless
+    /// it has that index already.
+    pub fn add_index(&self, index: Index<K>) {
+        self.shared.add_index(index);
     }
 
     /// Adds a handler. It runs synchronously in the informer's task: it may only enqueue. A late
-    /// handler is given the present objects as [`Change::Added`] first.
-    pub fn on_change(&self, _handler: impl Fn(Change<'_, K>) + Send + Sync + 'static) {
-        todo!()
-    }
-}
-
-/// All informers of a process. Declaring one does no I/O.
-#[derive(Clone)]
-pub struct Informers {
-    _private: (),
-}
-
-impl Informers {
-    /// The informer of a typed form, made on first use and shared afterwards.
-    #[must_use]
-    pub fn typed<K: Typed>(&self, _selection: Selection) -> Lister<K> {
-        todo!()
-    }
-
-    /// The informer of a kind that is known only at run time, in a form such as
-    /// [`Metadata`](crate::view::Metadata). May be called while the process runs: the informer
-    /// starts at once.
-    #[must_use]
-    pub fn dynamic<K: Cached>(&self, _kind: Kind, _selection: Selection) -> Lister<K> {
-        todo!()
-    }
-
-    /// Stops the informer of a kind that is no longer wanted.
-    pub fn stop(&self, _kind: &Kind) {
-        todo!()
+    /// handler is given the present objects as [`Change::Added`] first. A handler that panics is
+    /// logged and called again on the next change. It must not add handlers to the same informer.
+    pub fn on_change(&self, handler: impl Fn(Change<'_, K>) + Send + Sync + 'static) {
+        self.shared.on_change(Box::new(handler));
     }
 }

@@ -1,0 +1,68 @@
+//! The take-over barrier: work starts on caches that are as new as the tenure, as far as a second
+//! of waiting can bring that about.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared, join_all};
+use parking_lot::Mutex;
+use prometheus::{IntCounterVec, Opts, Registry};
+use quarterdeck_election::{EpochToken, Tenure};
+use quarterdeck_runtime::informer::Informers;
+use quarterdeck_runtime::object::Kind;
+
+/// The longest time that the barrier may hold a controller back.
+const LIMIT: Duration = Duration::from_secs(1);
+
+type Passing = Shared<BoxFuture<'static, ()>>;
+
+/// Asks for each kind once a tenure, however many controllers read it.
+pub(crate) struct Barrier {
+    informers: Informers,
+    late: IntCounterVec,
+    passing: Mutex<(Option<EpochToken>, HashMap<Kind, Passing>)>,
+}
+
+impl Barrier {
+    /// A barrier for these caches.
+    pub(crate) fn register(informers: Informers, registry: &Registry) -> Result<Self, prometheus::Error> {
+        let late = IntCounterVec::new(
+            Opts::new(
+                "quarterdeck_takeover_barrier_late_total",
+                "Take-overs that began without proof that the cache of this resource was as new as the tenure",
+            ),
+            &["resource"],
+        )?;
+        registry.register(Box::new(late.clone()))?;
+        Ok(Self { informers, late, passing: Mutex::default() })
+    }
+
+    /// Waits until the caches of these kinds are as new as the tenure, or the time is up.
+    pub(crate) async fn pass(&self, tenure: &Tenure, kinds: &[Kind]) {
+        join_all(kinds.iter().map(|kind| self.passing(tenure, kind))).await;
+    }
+
+    fn passing(&self, tenure: &Tenure, kind: &Kind) -> Passing {
+        let mut passing = self.passing.lock();
+        if passing.0.as_ref() != Some(tenure.token()) {
+            *passing = (Some(tenure.token().clone()), HashMap::new());
+        }
+        let begin = || {
+            let (informers, late) = (self.informers.clone(), self.late.clone());
+            let (kind, version) = (kind.clone(), tenure.lease_version());
+            async move {
+                for (informer, freshness) in informers.barrier(&kind, version, LIMIT).await {
+                    if !freshness.is_fresh() {
+                        late.with_label_values(&[&kind.to_string()]).inc();
+                        let selection = informer.selection();
+                        tracing::warn!(%kind, ?selection, ?freshness, "no proof that this cache is as new as the tenure");
+                    }
+                }
+            }
+            .boxed()
+            .shared()
+        };
+        passing.1.entry(kind.clone()).or_insert_with(begin).clone()
+    }
+}

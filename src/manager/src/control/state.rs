@@ -1,0 +1,108 @@
+//! The states of controllers, as the status page and the metrics show them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use prometheus::{IntGaugeVec, Opts, Registry};
+
+/// What a controller is doing on this replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// `--controllers` leaves it out.
+    Disabled,
+    /// It could run, but something must happen first.
+    Blocked(String),
+    /// Its caches are being filled.
+    Warming,
+    /// Its caches are warm; another replica leads.
+    Standby,
+    /// It reconciles.
+    Running,
+    /// Its workers are being joined.
+    Draining,
+    /// It ended by itself and will be started again with the next tenure.
+    Failed(String),
+}
+
+impl State {
+    /// All state names, as label values.
+    pub(crate) const NAMES: [&'static str; 7] =
+        ["disabled", "blocked", "warming", "standby", "running", "draining", "failed"];
+
+    /// The state's name, as a label value.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Disabled => "disabled",
+            Self::Blocked(_) => "blocked",
+            Self::Warming => "warming",
+            Self::Standby => "standby",
+            Self::Running => "running",
+            Self::Draining => "draining",
+            Self::Failed(_) => "failed",
+        }
+    }
+
+    /// Why, for the states that have a reason.
+    pub(crate) fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Blocked(reason) | Self::Failed(reason) => Some(reason),
+            _ => None,
+        }
+    }
+}
+
+/// The states of all controllers of a process. Clones share them.
+#[derive(Clone)]
+pub(crate) struct States {
+    states: Arc<Mutex<BTreeMap<&'static str, State>>>,
+    gauge: IntGaugeVec,
+}
+
+impl States {
+    /// No controller yet.
+    pub(crate) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let gauge = IntGaugeVec::new(
+            Opts::new("quarterdeck_controller_state", "1 for the state each controller is in on this replica"),
+            &["controller", "state"],
+        )?;
+        registry.register(Box::new(gauge.clone()))?;
+        Ok(Self { states: Arc::default(), gauge })
+    }
+
+    /// Notes a state and logs the change.
+    pub(crate) fn set(&self, controller: &'static str, state: State) {
+        let before = self.states.lock().insert(controller, state.clone());
+        if before.as_ref() == Some(&state) {
+            return;
+        }
+        for name in State::NAMES {
+            self.gauge.with_label_values(&[controller, name]).set(i64::from(name == state.name()));
+        }
+        match &state {
+            State::Blocked(reason) => tracing::warn!(controller, reason, "controller is blocked"),
+            State::Failed(reason) => tracing::error!(controller, reason, "controller failed"),
+            _ => tracing::info!(controller, from = before.map(|state| state.name()), to = state.name(), "controller"),
+        }
+    }
+
+    /// All states by controller.
+    pub(crate) fn all(&self) -> BTreeMap<&'static str, State> {
+        self.states.lock().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exactly_one_state_of_a_controller_is_set() {
+        let states = States::register(&Registry::new()).expect("a fresh registry");
+        states.set("a", State::Warming);
+        states.set("a", State::Blocked("forbidden".to_owned()));
+        let value = |name| states.gauge.with_label_values(&["a", name]).get();
+        assert_eq!(State::NAMES.map(value), [0, 1, 0, 0, 0, 0, 0]);
+        assert_eq!(states.all()["a"].reason(), Some("forbidden"));
+    }
+}

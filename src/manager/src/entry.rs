@@ -1,0 +1,74 @@
+//! From a command line to an exit code.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use crate::builder::Manager;
+use crate::flags::{FlagSet, Outcome, Parsed, terminal_width};
+use crate::install::command::{INSTALL, InstallFlags, UNINSTALL};
+use crate::log::LogLevel;
+
+/// Worker threads at most: controllers wait more than they compute, and each thread costs memory.
+const THREADS: usize = 4;
+
+/// Every flag and subcommand of a manager.
+pub(crate) fn flag_set(manager: &Manager) -> FlagSet {
+    let flags = manager.entries.iter().fold(FlagSet::new(manager.program.clone()), |flags, entry| (entry.flags)(flags));
+    flags
+        .subcommand::<InstallFlags>(INSTALL, "Bring what the server needs: roles, a FlowSchema, the epoch fence")
+        .subcommand::<InstallFlags>(UNINSTALL, "Remove what install brought")
+}
+
+/// Does what the arguments say.
+pub(crate) fn run(manager: &Manager, args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let outcome = match flag_set(manager).parse(args, terminal_width()) {
+        Ok(outcome) => outcome,
+        Err(usage) => {
+            eprintln!("{usage}");
+            return ExitCode::FAILURE;
+        }
+    };
+    // Only one provider is compiled in; a second call would find it installed.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let ended = match outcome {
+        Outcome::Print(text) => {
+            print!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        Outcome::Command(name, parsed) => block_on(crate::install::command::run(manager, &parsed, name == UNINSTALL)),
+        Outcome::Run(parsed) => {
+            let log = LogLevel::start(&parsed.options.logs);
+            announce(manager, &parsed);
+            block_on(crate::run::run(manager, &parsed, log))
+        }
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+    runtime.block_on(work)
+}
+
+/// Says what this process was told to do, once.
+fn announce(manager: &Manager, parsed: &Parsed) {
+    for warning in &parsed.warnings {
+        tracing::warn!("{warning}");
+    }
+    let enabled: Vec<_> = parsed.selection.enabled().collect();
+    let disabled: Vec<_> = parsed.selection.disabled().collect();
+    tracing::info!(
+        version = manager.program.version,
+        enabled = enabled.join(","),
+        disabled = disabled.join(","),
+        "starting {}",
+        manager.program.name
+    );
+}

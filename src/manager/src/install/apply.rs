@@ -1,0 +1,136 @@
+//! Applies and removes the manifests with the operator's own rights.
+
+use std::fmt;
+
+use kube::Client;
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
+use kube::core::{ApiResource, GroupVersionKind};
+use serde_json::Value;
+
+use super::{Manifest, PART_OF};
+
+/// Field manager of what `install` brings.
+const MANAGER: &str = "quarterdeck-install";
+
+/// An object that could not be brought or removed.
+#[derive(Debug, thiserror::Error)]
+#[error("{object}: {source}")]
+pub struct InstallError {
+    /// Kind and name of the object.
+    pub object: String,
+    /// The server's answer.
+    pub source: Box<kube::Error>,
+}
+
+/// What was done, or would be done, to one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It was not there.
+    Created(String),
+    /// It was there and differed.
+    Configured(String),
+    /// It was there as it should be.
+    Unchanged(String),
+    /// It was removed.
+    Deleted(String),
+    /// It was not there, or is not ours.
+    Absent(String),
+}
+
+/// Prints a line as kubectl does: `clusterrole/quarterdeck:manager created`.
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (object, what) = match self {
+            Self::Created(object) => (object, "created"),
+            Self::Configured(object) => (object, "configured"),
+            Self::Unchanged(object) => (object, "unchanged"),
+            Self::Deleted(object) => (object, "deleted"),
+            Self::Absent(object) => (object, "not found"),
+        };
+        write!(f, "{object} {what}")
+    }
+}
+
+/// Applies the manifests in order; repeating it changes nothing.
+///
+/// # Errors
+/// At the first object that the server refuses.
+pub async fn install(client: &Client, manifests: &[Manifest], dry_run: bool) -> Result<Vec<Change>, InstallError> {
+    let mut changes = Vec::new();
+    for object in manifests.iter().flat_map(|manifest| &manifest.objects) {
+        let (api, name, label) = api_of(client, object);
+        let failed = |source: kube::Error| InstallError { object: label.clone(), source: Box::new(source) };
+        let before = api.get_opt(&name).await.map_err(failed)?;
+        let params = PatchParams { dry_run, ..PatchParams::apply(MANAGER).force() };
+        let after = api.patch(&name, &params, &Patch::Apply(object)).await.map_err(failed)?;
+        let version = |object: &DynamicObject| object.metadata.resource_version.clone();
+        changes.push(match before {
+            None => Change::Created(label),
+            Some(before) if dry_run && before.data == after.data => Change::Unchanged(label),
+            Some(before) if version(&before) == version(&after) && !dry_run => Change::Unchanged(label),
+            Some(_) => Change::Configured(label),
+        });
+    }
+    Ok(changes)
+}
+
+/// Removes what [`install`] brought, last first, so that the fence's policy goes before its
+/// binding (a binding that is away for a moment can leave a dead informer in the server,
+/// kubernetes#130887). Objects without our label are left alone.
+///
+/// # Errors
+/// At the first object that the server does not let go.
+pub async fn uninstall(client: &Client, manifests: &[Manifest], dry_run: bool) -> Result<Vec<Change>, InstallError> {
+    let mut changes = Vec::new();
+    // The fence lists its policy first and is applied in that order, so it is the one manifest that
+    // is not reversed.
+    for manifest in manifests.iter().rev() {
+        let objects: Vec<&Value> = if manifest.name == "fence" {
+            manifest.objects.iter().collect()
+        } else {
+            manifest.objects.iter().rev().collect()
+        };
+        for object in objects {
+            changes.push(remove(client, object, dry_run).await?);
+        }
+    }
+    Ok(changes)
+}
+
+async fn remove(client: &Client, object: &Value, dry_run: bool) -> Result<Change, InstallError> {
+    let (api, name, label) = api_of(client, object);
+    let failed = |source: kube::Error| InstallError { object: label.clone(), source: Box::new(source) };
+    let live = api.get_opt(&name).await.map_err(failed)?;
+    let ours = |live: &DynamicObject| {
+        live.metadata.labels.as_ref().and_then(|labels| labels.get(PART_OF.0)).is_some_and(|value| value == PART_OF.1)
+    };
+    let Some(live) = live.filter(ours) else { return Ok(Change::Absent(label)) };
+    let params = DeleteParams {
+        dry_run,
+        preconditions: Some(Preconditions { uid: live.metadata.uid, resource_version: None }),
+        ..DeleteParams::default()
+    };
+    match api.delete(&name, &params).await {
+        Ok(_) => Ok(Change::Deleted(label)),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Change::Absent(label)),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// The handle, name and printed form of a manifest's object.
+fn api_of(client: &Client, object: &Value) -> (Api<DynamicObject>, String, String) {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (group, version) = match object["apiVersion"].as_str().unwrap_or_default().split_once('/') {
+        Some((group, version)) => (group.to_owned(), version.to_owned()),
+        None => (String::new(), text(&object["apiVersion"])),
+    };
+    let kind = text(&object["kind"]);
+    let name = text(&object["metadata"]["name"]);
+    let label = format!("{}/{name}", kind.to_lowercase());
+    let resource = ApiResource::from_gvk(&GroupVersionKind { group, version, kind });
+    let api = match object["metadata"]["namespace"].as_str() {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    };
+    (api, name, label)
+}

@@ -1,0 +1,138 @@
+//! Roles, generated from what the controllers declare; nothing else is granted.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::{Needs, Target};
+use quarterdeck_election::NAMESPACE_DELETION_KEY;
+use quarterdeck_election::epoch::epoch_key;
+use quarterdeck_election::fence::probe::PROBE_ACCOUNT;
+use quarterdeck_runtime::controller::{Descriptor, Predecessor, READER_ACCOUNT};
+
+const GROUP: &str = "rbac.authorization.k8s.io";
+const NAMESPACE: &str = "kube-system";
+
+/// All roles and bindings for a Lease and a set of controllers.
+pub(super) fn objects(target: &Target, controllers: &[Needs]) -> Vec<Value> {
+    let mut objects = manager(target, controllers);
+    objects.extend(reader(controllers));
+    objects.extend(fence_probe());
+    for needs in controllers.iter().filter(|needs| !needs.grants.is_empty()) {
+        let name = format!("quarterdeck:{}", needs.descriptor.name);
+        let rules = needs
+            .grants
+            .iter()
+            .map(|grant| json!({ "apiGroups": [grant.group], "resources": [grant.resource], "verbs": grant.verbs }))
+            .collect();
+        objects.extend(cluster_role(&name, rules, &account(needs.descriptor.account)));
+    }
+    objects
+}
+
+/// An account that writes whatever it is handed, as cluster-admin: who writes a master's disk is
+/// trusted already.
+pub(super) fn cluster_admin(descriptor: &Descriptor) -> Vec<Value> {
+    vec![json!({
+        "apiVersion": format!("{GROUP}/v1"),
+        "kind": "ClusterRoleBinding",
+        "metadata": { "name": format!("quarterdeck:{}", descriptor.account) },
+        "roleRef": { "apiGroup": GROUP, "kind": "ClusterRole", "name": "cluster-admin" },
+        "subjects": [account(descriptor.account)],
+    })]
+}
+
+/// What the kubeconfig's own user may do: its Lease, looking at the predecessors' Leases, reviews,
+/// and impersonation of the accounts that do the work.
+fn manager(target: &Target, controllers: &[Needs]) -> Vec<Value> {
+    let user = json!({ "apiGroup": GROUP, "kind": "User", "name": target.user });
+    let mut accounts: BTreeSet<&str> = controllers.iter().map(|needs| needs.descriptor.account).collect();
+    accounts.extend([READER_ACCOUNT, probe_account()]);
+    let extras: Vec<String> = [epoch_key(&target.lease_name), NAMESPACE_DELETION_KEY.to_owned()]
+        .into_iter()
+        .map(|key| format!("userextras/{key}"))
+        .collect();
+    let predecessors: BTreeSet<&str> =
+        controllers.iter().filter_map(|needs| needs.descriptor.predecessor.map(Predecessor::lease_name)).collect();
+
+    let mut objects = cluster_role(
+        "quarterdeck:manager",
+        vec![
+            json!({ "apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"] }),
+            json!({ "apiGroups": ["authorization.k8s.io"], "resources": ["subjectaccessreviews"], "verbs": ["create"] }),
+            json!({ "apiGroups": ["authentication.k8s.io"], "resources": extras, "verbs": ["impersonate"] }),
+        ],
+        &user,
+    );
+    let mut rules = vec![
+        json!({ "apiGroups": [""], "resources": ["serviceaccounts"], "resourceNames": accounts, "verbs": ["impersonate"] }),
+        json!({ "apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["extension-apiserver-authentication"], "verbs": ["get", "list", "watch"] }),
+        json!({ "apiGroups": ["", "events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch", "update"] }),
+    ];
+    if !predecessors.is_empty() {
+        rules.push(json!({
+            "apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
+            "resourceNames": predecessors, "verbs": ["get", "list", "watch"],
+        }));
+    }
+    objects.extend(role("quarterdeck:manager", NAMESPACE, rules, &user));
+    let lease = vec![
+        json!({
+            "apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
+            "resourceNames": [target.lease_name], "verbs": ["get", "list", "watch", "update"],
+        }),
+        json!({ "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"] }),
+    ];
+    objects.extend(role(&format!("quarterdeck:lease-{}", target.lease_name), &target.lease_namespace, lease, &user));
+    objects
+}
+
+/// The account under which all informers read.
+fn reader(controllers: &[Needs]) -> Vec<Value> {
+    let kinds: BTreeSet<(&str, &str)> = controllers
+        .iter()
+        .flat_map(|needs| &needs.reads)
+        .map(|kind| (kind.group.as_ref(), kind.plural.as_ref()))
+        .collect();
+    let rules = kinds
+        .into_iter()
+        .map(|(group, resource)| json!({ "apiGroups": [group], "resources": [resource], "verbs": ["get", "list", "watch"] }))
+        .collect();
+    cluster_role("quarterdeck:reader", rules, &account(READER_ACCOUNT))
+}
+
+/// The account of the dry-run writes that prove the fence: it may create Events and nothing else.
+fn fence_probe() -> Vec<Value> {
+    let rules = vec![json!({ "apiGroups": [""], "resources": ["events"], "verbs": ["create"] })];
+    role("quarterdeck:fence-probe", NAMESPACE, rules, &account(probe_account()))
+}
+
+fn account(name: &str) -> Value {
+    json!({ "kind": "ServiceAccount", "namespace": NAMESPACE, "name": name })
+}
+
+fn cluster_role(name: &str, rules: Vec<Value>, subject: &Value) -> Vec<Value> {
+    vec![
+        json!({ "apiVersion": format!("{GROUP}/v1"), "kind": "ClusterRole", "metadata": { "name": name }, "rules": rules }),
+        json!({
+            "apiVersion": format!("{GROUP}/v1"), "kind": "ClusterRoleBinding", "metadata": { "name": name },
+            "roleRef": { "apiGroup": GROUP, "kind": "ClusterRole", "name": name }, "subjects": [subject],
+        }),
+    ]
+}
+
+fn role(name: &str, namespace: &str, rules: Vec<Value>, subject: &Value) -> Vec<Value> {
+    let metadata = json!({ "name": name, "namespace": namespace });
+    vec![
+        json!({ "apiVersion": format!("{GROUP}/v1"), "kind": "Role", "metadata": metadata, "rules": rules }),
+        json!({
+            "apiVersion": format!("{GROUP}/v1"), "kind": "RoleBinding", "metadata": metadata,
+            "roleRef": { "apiGroup": GROUP, "kind": "Role", "name": name }, "subjects": [subject],
+        }),
+    ]
+}
+
+/// The probe's account by its name alone.
+fn probe_account() -> &'static str {
+    PROBE_ACCOUNT.rsplit(':').next().unwrap_or(PROBE_ACCOUNT)
+}

@@ -1,0 +1,12 @@
+//! Media types that are asked for and sent.
+
+/// Whole objects.
+pub const JSON: &str = "application/json";
+/// One object's metadata; the whole object from servers that know no such thing.
+pub const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
+/// A list of metadata; whole objects from servers that know no such thing.
+pub const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
+/// A merge patch (RFC 7386).
+pub(crate) const MERGE_PATCH: &str = "application/merge-patch+json";
+/// A server-side apply; JSON is YAML.
+pub(crate) const APPLY_PATCH: &str = "application/apply-patch+yaml";

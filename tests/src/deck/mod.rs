@@ -1,0 +1,206 @@
+//! Replicas of quarterdeck on a control plane, as masters run them.
+
+mod replica;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use tokio::process::Command;
+
+pub use replica::{Replica, Status};
+
+use crate::wait::eventually;
+use crate::{ControlPlane, Credentials, Launch, ReservedPort};
+
+/// User of the replicas' kubeconfigs; `install` grants it its rights.
+pub const USER: &str = "quarterdeck";
+
+/// The program under test: `QUARTERDECK_BIN`, else the one beside this test's own binary.
+///
+/// # Errors
+/// When it has not been built.
+pub fn program() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("QUARTERDECK_BIN") {
+        return Ok(path.into());
+    }
+    let own = std::env::current_exe().context("finding this program")?;
+    own.ancestors()
+        .skip(1)
+        .take(2)
+        .map(|folder| folder.join("quarterdeck"))
+        .find(|path| path.is_file())
+        .ok_or_else(|| anyhow!("no quarterdeck beside {}: cargo build -p quarterdeck first", own.display()))
+}
+
+/// How to start a deck.
+#[derive(Clone)]
+pub struct DeckBuilder<'a> {
+    control_plane: &'a ControlPlane,
+    replicas: usize,
+    args: Vec<String>,
+    urls: Vec<String>,
+    install: Vec<String>,
+    detached: bool,
+}
+
+/// Replicas of quarterdeck.
+pub struct Deck {
+    replicas: Vec<Replica>,
+}
+
+impl Deck {
+    /// A deck on this control plane; three replicas unless told otherwise.
+    #[must_use]
+    pub fn builder(control_plane: &ControlPlane) -> DeckBuilder<'_> {
+        DeckBuilder {
+            control_plane,
+            replicas: 3,
+            args: Vec::new(),
+            urls: Vec::new(),
+            install: Vec::new(),
+            detached: false,
+        }
+    }
+
+    /// One replica; panics if there is no such one.
+    #[must_use]
+    pub fn replica(&self, index: usize) -> &Replica {
+        &self.replicas[index]
+    }
+
+    /// All replicas.
+    #[must_use]
+    pub fn replicas(&self) -> &[Replica] {
+        &self.replicas
+    }
+
+    /// The index of the one replica that leads, by their own words.
+    ///
+    /// # Errors
+    /// When none, or more than one, does within `timeout`.
+    pub async fn leader(&self, timeout: Duration) -> Result<usize> {
+        eventually("one replica leads", timeout, || async {
+            let mut leaders = Vec::new();
+            for (index, replica) in self.replicas.iter().enumerate() {
+                if replica.process().is_running() && replica.status().await.is_ok_and(|status| status.leads()) {
+                    leaders.push(index);
+                }
+            }
+            match leaders[..] {
+                [one] => Ok(one),
+                _ => bail!("leaders: {leaders:?}"),
+            }
+        })
+        .await
+    }
+
+    /// Waits until every controller that is not blocked has warm caches on every running replica.
+    ///
+    /// # Errors
+    /// When that takes longer than `timeout`.
+    pub async fn ready(&self, timeout: Duration) -> Result<()> {
+        for replica in &self.replicas {
+            replica.ready(timeout).await?;
+        }
+        Ok(())
+    }
+}
+
+impl DeckBuilder<'_> {
+    /// How many replicas.
+    #[must_use]
+    pub fn replicas(mut self, count: usize) -> Self {
+        self.replicas = count;
+        self
+    }
+
+    /// Flags of every replica.
+    #[must_use]
+    pub fn args<I, S>(mut self, args: I) -> Self
+    where
+        I: IntoIterator<Item = S>,
+        S: Into<String>,
+    {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// Server of each replica in turn (another kube-apiserver, a proxy); the first kube-apiserver by
+    /// default.
+    #[must_use]
+    pub fn servers<I, S>(mut self, urls: I) -> Self
+    where
+        I: IntoIterator<Item = S>,
+        S: Into<String>,
+    {
+        self.urls = urls.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Flags of `quarterdeck install`.
+    #[must_use]
+    pub fn install_args<I, S>(mut self, args: I) -> Self
+    where
+        I: IntoIterator<Item = S>,
+        S: Into<String>,
+    {
+        self.install = args.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Lets the replicas outlive this process.
+    #[must_use]
+    pub fn detached(mut self, detached: bool) -> Self {
+        self.detached = detached;
+        self
+    }
+
+    /// Installs what the server needs and starts the replicas; does not wait for them.
+    ///
+    /// # Errors
+    /// When the installation fails or a replica cannot be started.
+    pub async fn start(self) -> Result<Deck> {
+        let program = program()?;
+        install(&program, &self.control_plane.admin_kubeconfig()?, &self.install).await?;
+        let mut replicas = Vec::new();
+        for index in 0..self.replicas {
+            let url = match self.urls.len() {
+                0 => self.control_plane.apiserver(0).url(),
+                count => &self.urls[index % count],
+            };
+            let kubeconfig = self.control_plane.kubeconfig_at(url, &Credentials::user(USER, &[]))?;
+            let port = ReservedPort::take()?;
+            let name = format!("quarterdeck-{index}");
+            let launch = Launch::new(&name, &program)
+                .args([
+                    format!("--kubeconfig={}", kubeconfig.display()),
+                    "--bind-address=127.0.0.1".to_owned(),
+                    format!("--secure-port={}", port.port()),
+                ])
+                .args(self.args.iter().cloned())
+                .log(self.control_plane.folder().join(format!("{name}.log")))
+                .detached(self.detached);
+            replicas.push(Replica::start(launch, port, self.control_plane).await?);
+        }
+        Ok(Deck { replicas })
+    }
+}
+
+/// Runs `quarterdeck install` with the given kubeconfig.
+///
+/// # Errors
+/// With what it printed, when it fails.
+pub async fn install(program: &Path, kubeconfig: &Path, args: &[String]) -> Result<String> {
+    let output = Command::new(program)
+        .arg("install")
+        .arg(format!("--kubeconfig={}", kubeconfig.display()))
+        .args(args)
+        .output()
+        .await
+        .context("running quarterdeck install")?;
+    if !output.status.success() {
+        bail!("quarterdeck install: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
