@@ -416,6 +416,31 @@ async fn clients_are_kept_within_limits() {
 }
 
 #[tokio::test]
+async fn the_server_name_chooses_the_certificate() {
+    let server = plain();
+    for (name, authority, expected) in [
+        ("api.example", &server.named_authority, true),
+        ("localhost", &server.serving_authority, true),
+        ("api.example", &server.serving_authority, false),
+        ("localhost", &server.named_authority, false),
+    ] {
+        let connected = testing::connect(server.address, (name, authority), true, None).await;
+        assert_eq!(connected.is_ok(), expected, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_panic_costs_one_request() {
+    let server = plain();
+    for http2 in [false, true] {
+        let mut client = server.connect(http2, None).await;
+        let got = client.send(Method::GET, "/metrics", &[("authorization", "Bearer panic")], "").await;
+        assert_eq!(got.status, 500);
+        assert_eq!(client.send(Method::GET, "/metrics", &GOOD, "").await.status, 200);
+    }
+}
+
+#[tokio::test]
 async fn stops_when_told() {
     let server = plain();
     let mut kept = server.connect(true, None).await;
@@ -455,13 +480,13 @@ async fn a_taken_address_is_named() {
         config: Arc::new(|| serde_json::json!({})),
         verbosity: None,
     };
-    let error = Server::bind(settings.clone(), security(), endpoints()).unwrap_err().to_string();
+    let error = Server::bind(&settings, security(), endpoints()).unwrap_err().to_string();
     assert!(error.starts_with(&format!("cannot listen on {}: ", server.address)), "{error}");
 
     // An unspecified address is both families.
     settings.address = [0, 0, 0, 0].into();
     settings.port = 0;
-    let both = Server::bind(settings, security(), endpoints()).unwrap();
+    let both = Server::bind(&settings, security(), endpoints()).unwrap();
     let port = both.local_addr().unwrap().port();
     let task = tokio::spawn(both.run(server.stop.clone()));
     tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
