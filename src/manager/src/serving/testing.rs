@@ -217,7 +217,7 @@ pub(crate) fn start(authentication: &[String], reviews: FakeReviews, limits: Lim
         config: Arc::new(|| serde_json::json!({"quarterdeck.dev": {}})),
         verbosity: Some(Arc::new(Level::default())),
     };
-    let server = Server::bind(&settings, security, endpoints).unwrap();
+    let server = Server::bind(settings, security, endpoints).unwrap();
     let (address, stop) = (server.local_addr().unwrap(), CancellationToken::new());
     let task = tokio::spawn(server.run(stop.clone()));
     Running { address, checks, reviews, registry, trust, stop, task, serving_authority, named_authority, dir }

@@ -480,13 +480,13 @@ async fn a_taken_address_is_named() {
         config: Arc::new(|| serde_json::json!({})),
         verbosity: None,
     };
-    let error = Server::bind(&settings, security(), endpoints()).unwrap_err().to_string();
+    let error = Server::bind(settings.clone(), security(), endpoints()).unwrap_err().to_string();
     assert!(error.starts_with(&format!("cannot listen on {}: ", server.address)), "{error}");
 
     // An unspecified address is both families.
     settings.address = [0, 0, 0, 0].into();
     settings.port = 0;
-    let both = Server::bind(&settings, security(), endpoints()).unwrap();
+    let both = Server::bind(settings, security(), endpoints()).unwrap();
     let port = both.local_addr().unwrap().port();
     let task = tokio::spawn(both.run(server.stop.clone()));
     tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
