@@ -4,9 +4,11 @@
 mod announce;
 mod builder;
 mod control;
+mod entry;
 pub mod flags;
 pub mod install;
-mod entry;
+mod log;
+mod metrics;
 mod run;
 mod serve;
 pub mod serving;

@@ -30,9 +30,9 @@ mod path;
 mod pool;
 mod reader;
 mod streams;
-mod transport;
 #[cfg(test)]
 mod tests;
+mod transport;
 mod write;
 mod writer;
 

@@ -48,7 +48,7 @@ pub(super) struct Report {
 /// The memory of one component.
 #[derive(Debug)]
 pub(super) struct Correlator {
-    component: &'static str,
+    component: String,
     similar: Recent<String, Similar>,
     written: Recent<String, Option<Known>>,
     budgets: Recent<String, Budget>,
@@ -92,9 +92,9 @@ impl Budget {
 
 impl Correlator {
     /// An empty memory.
-    pub(super) fn new(component: &'static str) -> Self {
+    pub(super) fn new(component: &str) -> Self {
         Self {
-            component,
+            component: component.to_owned(),
             similar: Recent::new(CAPACITY),
             written: Recent::new(CAPACITY),
             budgets: Recent::new(CAPACITY),
@@ -139,8 +139,8 @@ impl Correlator {
             count: Some(known.count),
             first_timestamp: Some(Time(known.first)),
             last_timestamp: Some(Time(at)),
-            source: Some(EventSource { component: Some(self.component.to_owned()), host: None }),
-            reporting_component: Some(self.component.to_owned()),
+            source: Some(EventSource { component: Some(self.component.clone()), host: None }),
+            reporting_component: Some(self.component.clone()),
             reporting_instance: Some(String::new()),
             ..Event::default()
         };
@@ -177,7 +177,7 @@ impl Correlator {
         let suffix = format!(".{:x}", self.last_nanos);
         let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
         let fits = object.bytes().all(plain) && !object.is_empty() && object.len() + suffix.len() <= LONGEST_NAME;
-        let object = if fits { object.trim_end_matches(['.', '-']) } else { self.component };
+        let object = if fits { object.trim_end_matches(['.', '-']) } else { self.component.as_str() };
         format!("{object}{suffix}")
     }
 }

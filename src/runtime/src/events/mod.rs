@@ -55,7 +55,7 @@ impl Recorder {
     /// A recorder that drops everything, for tests of controllers.
     #[must_use]
     pub fn discard() -> Self {
-        Self { queue: None, tally: Arc::new(Tally::unregistered("")) }
+        Self { queue: None, tally: Arc::new(Tally::unregistered()) }
     }
 
     /// Queues an event about an object. Dropped, and counted, when the object's budget is spent.

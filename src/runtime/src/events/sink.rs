@@ -13,7 +13,6 @@ use tokio::time::Instant;
 use super::Recorder;
 use super::correlate::{Correlator, Occurrence, Report};
 use crate::client::{Api, ApiError, Class, Clients, Identity};
-use crate::controller::Descriptor;
 use crate::object::Cached;
 
 /// Events of one component that wait at most; further ones are dropped
@@ -33,22 +32,22 @@ pub(super) enum Message {
 
 /// Counts what became of one component's events.
 pub(super) struct Tally {
-    component: &'static str,
+    component: Arc<str>,
     events: IntCounterVec,
 }
 
 impl Tally {
     /// Counts that nobody sees.
-    pub(super) fn unregistered(component: &'static str) -> Self {
-        Self { component, events: counters().expect("the name is valid") }
+    pub(super) fn unregistered() -> Self {
+        Self { component: "".into(), events: counters().expect("the name is valid") }
     }
 
-    pub(super) fn component(&self) -> &'static str {
-        self.component
+    pub(super) fn component(&self) -> &Arc<str> {
+        &self.component
     }
 
     pub(super) fn count(&self, outcome: &'static str) {
-        self.events.with_label_values(&[self.component, outcome]).inc();
+        self.events.with_label_values(&[&*self.component, outcome]).inc();
     }
 }
 
@@ -63,7 +62,7 @@ fn counters() -> Result<IntCounterVec, prometheus::Error> {
 pub struct EventSink {
     clients: Clients,
     events: IntCounterVec,
-    recorders: Arc<Mutex<HashMap<&'static str, Recorder>>>,
+    recorders: Arc<Mutex<HashMap<Arc<str>, Recorder>>>,
     hurry: Arc<watch::Sender<bool>>,
 }
 
@@ -72,31 +71,31 @@ impl EventSink {
     ///
     /// # Errors
     /// When a metric of its name is registered already.
-    pub fn new(clients: Clients, registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub fn start(clients: &Clients, registry: &Registry) -> Result<Self, prometheus::Error> {
         let events = counters()?;
         registry.register(Box::new(events.clone()))?;
-        Ok(Self { clients, events, recorders: Arc::default(), hurry: Arc::new(watch::Sender::new(false)) })
+        Ok(Self {
+            clients: clients.clone(),
+            events,
+            recorders: Arc::default(),
+            hurry: Arc::new(watch::Sender::new(false)),
+        })
     }
 
-    /// The recorder of a controller: the same one each time, so that what it wrote in an earlier
-    /// tenure is still counted up.
+    /// The recorder of a component, which writes as `identity`: the same one each time, so that what
+    /// was written in an earlier tenure is still counted up. The first call starts its task, which
+    /// ends when the sink and all recorders of the component are gone.
     #[must_use]
-    pub fn recorder(&self, descriptor: &Descriptor) -> Recorder {
-        self.recorder_as(descriptor.name, &Identity::system(descriptor.account))
-    }
-
-    /// The recorder of a component, which writes as `identity`. The first call starts its task,
-    /// which ends when the sink and all recorders of the component are gone.
-    #[must_use]
-    pub fn recorder_as(&self, component: &'static str, identity: &Identity) -> Recorder {
+    pub fn recorder(&self, component: &str, identity: &Identity) -> Recorder {
+        let component: Arc<str> = component.into();
         let start = || {
             let (queue, messages) = mpsc::channel(QUEUED);
-            let tally = Arc::new(Tally { component, events: self.events.clone() });
+            let tally = Arc::new(Tally { component: Arc::clone(&component), events: self.events.clone() });
             let (api, hurry) = (self.clients.api(identity), self.hurry.subscribe());
             tokio::spawn(Writer { api, tally: Arc::clone(&tally), hurry }.run(messages));
             Recorder { queue: Some(queue), tally }
         };
-        self.recorders.lock().entry(component).or_insert_with(start).clone()
+        self.recorders.lock().entry(Arc::clone(&component)).or_insert_with(start).clone()
     }
 
     /// Waits until all events recorded so far are dealt with, or `within` has passed. Until then a
@@ -124,7 +123,7 @@ struct Writer {
 
 impl Writer {
     async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
-        let mut correlator = Correlator::new(self.tally.component());
+        let mut correlator = Correlator::new(self.tally.component().as_ref());
         while let Some(message) = messages.recv().await {
             match message {
                 Message::Flush(done) => drop(done.send(())),
@@ -153,7 +152,7 @@ impl Writer {
             let wait = if may_pass(&error) { waits.next() } else { None };
             let Some(wait) = wait.filter(|_| !*self.hurry.borrow()) else {
                 tracing::warn!(
-                    component = self.tally.component(),
+                    component = &**self.tally.component(),
                     event = %report.event.key(),
                     reason = report.event.reason,
                     message = report.event.message,

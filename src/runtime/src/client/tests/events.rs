@@ -23,11 +23,11 @@ fn about(name: &str) -> ObjectReference {
 
 async fn sink(server: &Server, gate: quarterdeck_election::Gate) -> (EventSink, prometheus::Registry) {
     let registry = prometheus::Registry::new();
-    (EventSink::new(clients(server, gate).await, &registry).unwrap(), registry)
+    (EventSink::start(&clients(server, gate).await, &registry).unwrap(), registry)
 }
 
 fn recorder(sink: &EventSink, component: &'static str) -> Recorder {
-    sink.recorder_as(component, &Identity::system(component))
+    sink.recorder(component, &Identity::system(component))
 }
 
 fn outcome(registry: &prometheus::Registry, component: &str, outcome: &str) -> u64 {
