@@ -72,11 +72,14 @@ async fn stores_follow_the_server_through_restarts_lost_history_and_servers_with
     // The server goes and comes back; history from before is lost on the way.
     api.delete("early-1", &DeleteParams::default()).await.unwrap();
     control_plane.compact_etcd().await.unwrap();
-    control_plane.apiserver(0).restart().await.unwrap();
+    control_plane.apiserver(0).kill().await.unwrap();
+    control_plane.apiserver(0).start().await.unwrap();
     eventually("a write after the restart", LONG, async || make("restarted").await).await.unwrap();
     equal(&lister, &api).await;
 
-    // A server that refuses lists as a stream is listed in pages.
+    // A server that refuses lists as a stream is listed in pages. (Killed, as an orderly stop
+    // waits for open watches.)
+    control_plane.apiserver(0).kill().await.unwrap();
     control_plane.apiserver(0).restart_with(["--feature-gates=WatchList=false"]).await.unwrap();
     let paged = informers.dynamic::<ConfigMap>(Kind::of::<ConfigMap>(), Selection::default());
     eventually("a list in pages", LONG, async || {
