@@ -7,6 +7,7 @@ use http::HeaderValue;
 use quarterdeck_election::Gate;
 
 use super::Api;
+use crate::controller::ClientShare;
 use super::connect::{ConnectError, Source, Wires};
 use super::identity::Identity;
 use super::limit::Limiter;
@@ -82,7 +83,14 @@ impl Clients {
     /// Calls as `identity`, with a rate limit of their own. Give each controller its own handle.
     #[must_use]
     pub fn api(&self, identity: &Identity) -> Api {
-        let limiter = Arc::new(Limiter::new(self.options.qps, self.options.burst));
+        self.api_with(identity, ClientShare::ONE)
+    }
+
+    /// Calls as `identity`, with a rate limit of their own that is a multiple of the flags'.
+    #[must_use]
+    pub fn api_with(&self, identity: &Identity, share: ClientShare) -> Api {
+        let (qps, burst) = (self.options.qps * share.qps, self.options.burst.saturating_mul(share.burst));
+        let limiter = Arc::new(Limiter::new(qps, burst));
         Api::new(self.reader.clone(), self.writer.clone(), identity, limiter)
     }
 
