@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use http::{Request, Version};
 use http_body_util::BodyExt as _;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -184,7 +185,7 @@ async fn the_fence_refuses_the_token_of_a_past_tenure() {
     keeper.open(Epoch::new("quarterdeck", token.previous()), deadline, true);
     let refused = eventually("the fence", LONG, async || {
         let name = format!("past-{}", BootClock.now().as_nanos());
-        Ok(api.create(&config_map("client", &name)).await.err())
+        api.create(&config_map("client", &name)).await.err().context("admitted")
     });
     let refused = refused.await.unwrap();
     assert!(matches!(refused, ApiError::Fenced { still_ours: true, .. }), "{refused}");
