@@ -11,5 +11,9 @@ use quarterdeck_runtime::controller::Registrar;
 /// The table: every controller of this build.
 #[must_use]
 pub fn all<R: Registrar>(manager: R) -> R {
-    manager.controller::<endpointslice::EndpointSliceController>()
+    manager
+        .controller::<endpoints::EndpointsController>()
+        .controller::<endpointslice::EndpointSliceController>()
+        .controller::<endpointslice_mirroring::EndpointSliceMirroringController>()
+        .controller::<namespace::NamespaceController>()
 }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use quarterdeck_runtime::client::{Api, ApiError, DeletePrecondition, Propagation, Written};
-use quarterdeck_runtime::object::{Cached as _, Kind, ObjectKey, parse_version};
+use quarterdeck_runtime::object::{Cached as _, Kind, parse_version};
 
 use super::metrics::Metrics;
-use super::own_writes::OwnWrites;
+use super::own_writes::{Ongoing, OwnWrites};
 use super::plan::Op;
 
 /// Sends writes and notes them.
@@ -29,14 +29,16 @@ impl Writer<'_> {
         for op in ops {
             let sent = match op {
                 Op::Create(slice) => {
-                    self.own.begin(&slice.key());
+                    let key = slice.key();
+                    let write = self.own.begin(&key);
                     let answer = self.api.create(&slice).await;
-                    self.written(&slice.key(), answer, &self.metrics.creates)
+                    self.written(write, answer, &self.metrics.creates)
                 }
                 Op::Update(slice) => {
-                    self.own.begin(&slice.key());
+                    let key = slice.key();
+                    let write = self.own.begin(&key);
                     let answer = self.api.replace(&slice).await;
-                    self.written(&slice.key(), answer, &self.metrics.updates)
+                    self.written(write, answer, &self.metrics.updates)
                 }
                 Op::Delete(slice) => self.delete(&slice).await,
             };
@@ -50,35 +52,32 @@ impl Writer<'_> {
 
     fn written(
         &mut self,
-        key: &ObjectKey,
+        write: Ongoing<'_>,
         answer: Result<Written, ApiError>,
         counter: &prometheus::IntCounter,
     ) -> Result<(), ApiError> {
-        let version = answer.as_ref().ok().and_then(|written| parse_version(&written.resource_version));
-        self.overwritten |= self.own.end(key, version);
-        answer?;
+        self.overwritten |= write.wrote(parse_version(&answer?.resource_version));
         counter.inc();
         Ok(())
     }
 
     /// Deletes a slice if it still is what was decided on; one that is gone already is fine.
-    pub(super) async fn delete(&self, slice: &Arc<EndpointSlice>) -> Result<(), ApiError> {
+    async fn delete(&self, slice: &Arc<EndpointSlice>) -> Result<(), ApiError> {
         let precondition = DeletePrecondition {
             uid: slice.uid().to_owned(),
             resource_version: Some(slice.resource_version().to_owned()),
         };
         let key = slice.key();
-        self.own.begin_delete(&key);
+        let write = self.own.begin_delete(&key);
         let kind = Kind::of::<EndpointSlice>();
         match self.api.delete(&kind, &key, &precondition, Propagation::Background).await {
-            Err(error) if !error.is_not_found() => {
-                self.own.end(&key, None);
-                Err(error)
-            }
-            _ => {
+            Ok(()) => {
+                write.deleted();
                 self.metrics.deletes.inc();
                 Ok(())
             }
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) => Err(error),
         }
     }
 }

@@ -25,6 +25,8 @@ mod trigger;
 mod watch;
 
 #[cfg(test)]
+mod cache_tests;
+#[cfg(test)]
 mod plan_tests;
 #[cfg(test)]
 mod proptests;
@@ -44,7 +46,7 @@ use quarterdeck_runtime::controller::{Action, Controller, Cx, Descriptor, Error,
 use quarterdeck_runtime::informer::{Lister, Selection};
 use quarterdeck_runtime::object::{Cached as _, ObjectKey};
 use quarterdeck_runtime::queue::{Enqueue, Retry};
-use quarterdeck_runtime::select::{by_label, by_selector};
+use quarterdeck_runtime::select::{by_label, by_selector, selecting};
 use quarterdeck_runtime::view::{NodeView, PodView};
 
 pub use config::Config;
@@ -126,12 +128,12 @@ impl Controller for EndpointSliceController {
         let batch = config.batch_period;
 
         setup.watch(&services, |change, queue| watch::on_service(&change, queue));
-        let selecting = services.clone();
+        let known = services.clone();
         setup.watch(&pods, move |change, queue| {
-            watch::on_pod(&change, &selecting, |service| match batch {
-                Duration::ZERO => queue.add(Key::Service(service)),
-                batch => queue.add_after(Key::Service(service), batch),
-            });
+            for service in watch::concerned(&change).flat_map(|pod| selecting(&known, pod)) {
+                let key = Key::Service(service.key());
+                if batch.is_zero() { queue.add(key) } else { queue.add_after(key, batch) }
+            }
         });
         let written = Arc::clone(&own);
         setup.watch(&slices, move |change, queue| {

@@ -19,30 +19,49 @@ enum State {
     Deleting,
 }
 
+/// A write that is under way. Dropped without an answer, when a reconcile is cancelled, it leaves
+/// nothing behind: whatever the watch shows then is news.
+pub(super) struct Ongoing<'a> {
+    own: &'a OwnWrites,
+    key: &'a ObjectKey,
+    answered: bool,
+}
+
+impl Ongoing<'_> {
+    /// The write was carried out and made this version. Returns whether the watch has already
+    /// shown a later one, which is someone else's.
+    pub(super) fn wrote(mut self, version: Option<ResourceVersion>) -> bool {
+        let Some(version) = version else { return false };
+        self.answered = true;
+        let before = self.own.0.lock().insert(self.key.clone(), State::Wrote(version));
+        matches!(before, Some(State::Writing(seen)) if seen > version)
+    }
+
+    /// The delete was carried out.
+    pub(super) fn deleted(mut self) {
+        self.answered = true;
+    }
+}
+
+impl Drop for Ongoing<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.own.0.lock().remove(self.key);
+        }
+    }
+}
+
 impl OwnWrites {
     /// A create or update is about to be sent.
-    pub(super) fn begin(&self, key: &ObjectKey) {
+    pub(super) fn begin<'a>(&'a self, key: &'a ObjectKey) -> Ongoing<'a> {
         self.0.lock().insert(key.clone(), State::Writing(0));
+        Ongoing { own: self, key, answered: false }
     }
 
     /// A delete is about to be sent.
-    pub(super) fn begin_delete(&self, key: &ObjectKey) {
+    pub(super) fn begin_delete<'a>(&'a self, key: &'a ObjectKey) -> Ongoing<'a> {
         self.0.lock().insert(key.clone(), State::Deleting);
-    }
-
-    /// The write was answered with this version, or failed. Returns whether the watch has already
-    /// shown a version of someone else's.
-    pub(super) fn end(&self, key: &ObjectKey, written: Option<ResourceVersion>) -> bool {
-        let mut states = self.0.lock();
-        let seen = match states.get(key) {
-            Some(State::Writing(seen)) => *seen,
-            _ => 0,
-        };
-        match written {
-            Some(version) => states.insert(key.clone(), State::Wrote(version)),
-            None => states.remove(key),
-        };
-        written.is_some_and(|version| seen > version)
+        Ongoing { own: self, key, answered: false }
     }
 
     /// Whether a version that the watch shows is, or may turn out to be, ours.
@@ -74,30 +93,30 @@ mod tests {
         let key = ObjectKey::new("ns", "slice");
         assert!(!own.shows(&key, Some(5)), "never written by us");
 
-        own.begin(&key);
+        let write = own.begin(&key);
         assert!(own.shows(&key, Some(7)), "may be ours: the answer is not there yet");
-        assert!(!own.end(&key, Some(7)));
+        assert!(!write.wrote(Some(7)));
         assert!(own.shows(&key, Some(7)));
         assert!(!own.shows(&key, Some(8)), "a later version is not ours");
 
-        own.begin(&key);
+        let write = own.begin(&key);
         assert!(own.shows(&key, Some(10)));
-        assert!(own.end(&key, Some(9)), "someone wrote after us, before we knew our version");
+        assert!(write.wrote(Some(9)), "someone wrote after us, before we knew our version");
 
-        own.begin(&key);
-        assert!(!own.end(&key, None));
-        assert!(!own.shows(&key, Some(11)), "a failed write is nobody's");
+        drop(own.begin(&key));
+        assert!(!own.shows(&key, Some(11)), "a write that failed or was cancelled is nobody's");
     }
 
     #[test]
     fn only_the_deletes_of_others_are_news() {
         let own = OwnWrites::default();
         let key = ObjectKey::new("ns", "slice");
-        own.begin_delete(&key);
+        own.begin_delete(&key).deleted();
         assert!(own.shows_deleted(&key));
         assert!(!own.shows_deleted(&key));
-        own.begin(&key);
-        own.end(&key, Some(3));
+        drop(own.begin_delete(&key));
+        assert!(!own.shows_deleted(&key), "a delete that failed or was cancelled is nobody's");
+        own.begin(&key).wrote(Some(3));
         assert!(!own.shows_deleted(&key));
     }
 }

@@ -31,6 +31,8 @@ pub(super) struct Topology {
 #[derive(Default)]
 struct TopologyState {
     shares: Option<Arc<Shares>>,
+    /// The shares on which services were last looked at because of nodes.
+    looked_at: Option<Arc<Shares>>,
     /// Endpoints by zone; none where there could be no hints.
     services: HashMap<(ObjectKey, Family), Option<ZoneCounts>>,
 }
@@ -50,7 +52,7 @@ impl Topology {
 
     /// Takes the outcome for a service in; returns whether hints were there before. `None` means
     /// that the service is not in mode Auto.
-    fn set(&self, service: &ObjectKey, family: Family, outcome: Option<Option<ZoneCounts>>) -> bool {
+    pub(super) fn set(&self, service: &ObjectKey, family: Family, outcome: Option<Option<ZoneCounts>>) -> bool {
         let mut state = self.state.lock();
         if state.services.is_empty() && outcome.is_none() {
             return false;
@@ -64,10 +66,10 @@ impl Topology {
     }
 }
 
-/// What a reconcile found, planned, and must report.
-struct Planned {
-    service: Arc<Service>,
-    plan: Plan,
+/// A service, and what to do about it.
+pub(super) struct Planned {
+    pub(super) service: Arc<Service>,
+    pub(super) plan: Plan,
 }
 
 impl EndpointSliceController {
@@ -116,7 +118,7 @@ impl EndpointSliceController {
     }
 
     /// Reads the caches and plans. `None` if the service is gone or none of our business.
-    fn plan(&self, key: &ObjectKey) -> Option<Planned> {
+    pub(super) fn plan(&self, key: &ObjectKey) -> Option<Planned> {
         let Some(service) = self.services.get(key) else {
             self.forget(key);
             return None;
@@ -174,12 +176,12 @@ impl EndpointSliceController {
     /// After a change of nodes: services that have too few endpoints for a zone are looked at
     /// again, and so are those that could have no hints.
     pub(super) fn look_at_nodes(&self) {
-        let before = self.topology.state.lock().shares.clone();
         let shares = self.shares();
-        if before == shares {
+        let mut state = self.topology.state.lock();
+        if state.looked_at == shares {
             return;
         }
-        let state = self.topology.state.lock();
+        state.looked_at.clone_from(&shares);
         for ((service, _), counts) in &state.services {
             let concerned = match (counts, &shares) {
                 (Some(counts), Some(shares)) => shares.overload(counts),

@@ -7,10 +7,9 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use parking_lot::Mutex;
-use quarterdeck_runtime::informer::{Change, Index, Lister};
+use quarterdeck_runtime::informer::{Change, Index};
 use quarterdeck_runtime::object::{Cached as _, ObjectKey, parse_version};
 use quarterdeck_runtime::queue::Enqueue;
-use quarterdeck_runtime::select::selecting;
 use quarterdeck_runtime::view::{NodeView, PodView};
 
 use super::Key;
@@ -51,21 +50,15 @@ pub(super) fn on_service(change: &Change<'_, Service>, queue: &Enqueue<Key>) {
     }
 }
 
-/// Enqueues the services whose endpoints a pod's change may alter.
-pub(super) fn on_pod(change: &Change<'_, PodView>, services: &Lister<Service>, mut enqueue: impl FnMut(ObjectKey)) {
-    let mut all = |pod: &PodView| selecting(services, pod).iter().for_each(|service| enqueue(service.key()));
-    match change {
-        Change::Added(pod) | Change::Deleted { last: pod, .. } => all(pod),
-        Change::Updated { old, new } => {
-            let moved = old.labels != new.labels;
-            if moved || alters_endpoint(old, new) {
-                all(new);
-            }
-            if moved {
-                all(old);
-            }
-        }
-    }
+/// The states of a pod whose services a change concerns: the services that select the pod now, and
+/// those that selected it before its labels changed.
+pub(super) fn concerned<'a>(change: &Change<'a, PodView>) -> impl Iterator<Item = &'a PodView> + use<'a> {
+    let (now, before) = match *change {
+        Change::Added(pod) | Change::Deleted { last: pod, .. } => (Some(pod), None),
+        Change::Updated { old, new } if old.labels != new.labels => (Some(new), Some(old)),
+        Change::Updated { old, new } => (Some(new).filter(|new| alters_endpoint(old, new)), None),
+    };
+    now.into_iter().chain(before).map(AsRef::as_ref)
 }
 
 /// Whether an update of a pod alters its endpoints. Most updates do not.

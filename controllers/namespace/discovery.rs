@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use quarterdeck_runtime::client::{Api, ApiError};
+use quarterdeck_runtime::client::Api;
 use quarterdeck_runtime::object::Kind;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 /// How many group versions are asked for at once.
@@ -18,6 +19,9 @@ const GROUPS_AT_ONCE: usize = 16;
 const FRESH: Duration = Duration::from_secs(5);
 /// How long an incomplete one does.
 const FRESH_INCOMPLETE: Duration = Duration::from_secs(1);
+
+/// How long one group version may take to answer; one that hangs must not hold up the others.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// A namespaced kind whose objects can be deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +81,7 @@ pub(super) fn usable(asked: Instant, catalog: &Catalog, not_before: Instant, now
 }
 
 async fn ask(api: &Api) -> Catalog {
-    let (core, named) = futures::join!(api.read::<Index>("/api"), api.read::<Index>("/apis"));
+    let (core, named) = futures::join!(read::<Index>(api, "/api"), read::<Index>(api, "/apis"));
     let mut groups = Vec::new();
     let mut failures = Vec::new();
     let mut unparsable = Vec::new();
@@ -93,9 +97,7 @@ async fn ask(api: &Api) -> Catalog {
                 let listed = ListedGroup::core(versions);
                 groups.extend(ask_each(api, vec![listed]).await.0);
             }
-            Err(error) => {
-                failures.push(Failure { group_version: root.to_owned(), reason: error.to_string() });
-            }
+            Err(reason) => failures.push(Failure { group_version: root.to_owned(), reason }),
         }
     }
     let mut catalog = choose(groups);
@@ -117,7 +119,7 @@ async fn ask_each(api: &Api, groups: Vec<ListedGroup>) -> (Vec<Group>, Vec<Strin
         }
     }
     let answers: Vec<_> = futures::stream::iter(wanted)
-        .map(|(at, version, path)| async move { (at, version, api.read::<ListedResources>(&path).await) })
+        .map(|(at, version, path)| async move { (at, version, read::<ListedResources>(api, &path).await) })
         .buffered(GROUPS_AT_ONCE)
         .collect()
         .await;
@@ -130,10 +132,16 @@ async fn ask_each(api: &Api, groups: Vec<ListedGroup>) -> (Vec<Group>, Vec<Strin
         })
         .collect();
     for (at, version, answer) in answers {
-        let resources = answer.map(|list| list.resources).map_err(|error: ApiError| error.to_string());
-        asked[at].versions.push((version, resources));
+        asked[at].versions.push((version, answer.map(|list| list.resources)));
     }
     (asked, unparsable)
+}
+
+async fn read<T: DeserializeOwned>(api: &Api, path: &str) -> Result<T, String> {
+    match tokio::time::timeout(ANSWER_LIMIT, api.read(path)).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("no answer to {path} within {ANSWER_LIMIT:?}")),
+    }
 }
 
 /// `/api/v1` or `/apis/group/version`; none if that is no group version.

@@ -7,7 +7,6 @@
 mod conditions;
 mod content;
 mod discovery;
-mod fence;
 mod metrics;
 mod object;
 mod outcome;
@@ -17,11 +16,13 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, ObjectReference};
 use parking_lot::Mutex;
+use quarterdeck_runtime::client::Api;
 use quarterdeck_runtime::controller::{
     Action, Controller, Cx, Descriptor, Error, Grant, Predecessor, Setup, SetupError,
 };
@@ -69,6 +70,8 @@ struct Progress {
     uid: String,
     since: Instant,
     blocked: Option<String>,
+    /// Kinds of which the last pass left something; looks in between see to these alone.
+    left: Vec<Kind>,
 }
 
 /// Removes the content of namespaces that are being deleted.
@@ -129,69 +132,81 @@ impl Controller for NamespaceController {
     }
 
     async fn reconcile(&self, cx: &Cx, key: ObjectKey) -> Result<Action, Error> {
-        let Some(namespace) = cx.api.get::<Namespace>(&Kind::of::<Namespace>(), &key).await? else {
-            return Ok(self.done(&key));
+        let report = |about: &ObjectReference, message: String| {
+            cx.recorder.event(about, EventType::Warning, "DeletionBlocked", message);
+        };
+        self.visit(&cx.api, &key, &report).await
+    }
+}
+
+/// Tells people what blocks a namespace.
+type Report<'a> = &'a (dyn Fn(&ObjectReference, String) + Sync);
+
+impl NamespaceController {
+    /// One look at a namespace: delete what can be deleted, and let it go if nothing is left.
+    async fn visit(&self, api: &Api, key: &ObjectKey, report: Report<'_>) -> Result<Action, Error> {
+        let Some(namespace) = api.get::<Namespace>(&Kind::of::<Namespace>(), key).await? else {
+            return Ok(self.done(key));
         };
         if !object::deleting(&namespace) {
-            return Ok(self.done(&key));
+            return Ok(self.done(key));
         }
-        let Some(namespace) = self.write(cx, &key, namespace, "status", object::terminating).await? else {
-            return Ok(self.done(&key));
+        let Some(namespace) = write(api, key, namespace, "status", object::terminating).await? else {
+            return Ok(self.done(key));
         };
         if !object::is_ours(&namespace) {
-            return Ok(self.done(&key));
+            return Ok(self.done(key));
         }
         let began = Instant::now();
-        let since = self.since(&key, object::uid(&namespace), began);
-        let times = Times { waited: began.duration_since(since), settle: self.settle, at_most: self.period };
-        let outcome = match self.pass(cx, &key, &namespace, since, began).await {
+        let (since, left) = self.recall(key, object::uid(&namespace), began);
+        let waited = began.duration_since(since);
+        let outcome = match self.pass(api, key, &namespace, since, began, &left).await {
             Ok(outcome) => outcome,
             Err(Abort::Changed) => return Ok(Action::RequeueAfter(AT_ONCE)),
             Err(Abort::Api(error)) => return Err(error.into()),
         };
-        match outcome::verdict(&outcome, times) {
-            Verdict::Finish => self.finish(cx, &key, namespace, &outcome, since).await,
-            Verdict::Again(after) => {
-                self.tell(cx, &key, namespace, &outcome, times.waited).await?;
-                Ok(Action::RequeueAfter(after))
-            }
-            Verdict::Failed(reason) => {
-                self.tell(cx, &key, namespace, &outcome, times.waited).await?;
-                Err(Error::Transient(reason))
-            }
+        let times = Times { waited, took: began.elapsed(), settle: self.settle, at_most: self.period };
+        let verdict = outcome::verdict(&outcome, times);
+        if verdict == Verdict::Finish {
+            return self.finish(api, key, namespace, &outcome, since).await;
+        }
+        self.tell(api, key, namespace, &outcome, waited, report).await?;
+        match verdict {
+            Verdict::Failed(reason) => Err(Error::Transient(reason)),
+            Verdict::Again(after) => Ok(Action::RequeueAfter(after)),
+            Verdict::Finish => Ok(Action::Done),
         }
     }
-}
 
-impl NamespaceController {
     async fn pass(
         &self,
-        cx: &Cx,
+        api: &Api,
         key: &ObjectKey,
         namespace: &Namespace,
         since: Instant,
         began: Instant,
+        left: &[Kind],
     ) -> Result<Outcome, Abort> {
         // What lets a namespace go must know every kind that existed when it had settled.
         let settled = since + self.settle;
-        let catalog = self.discovery.catalog(&cx.api, if settled <= began { settled } else { since }).await;
+        let catalog = self.discovery.catalog(api, if settled <= began { settled } else { since }).await;
         let sweep = Sweep {
-            api: &cx.api,
+            api,
             key,
             uid: object::uid(namespace),
-            collect: fence::verified(&cx.api),
+            unfenced: AtomicBool::new(false),
             deadline: began + PASS,
             unsupported: &self.unsupported,
             deletes: &self.deletes,
         };
-        Box::pin(sweep.run(&catalog)).await
+        Box::pin(sweep.run(&catalog, left)).await
     }
 
     /// Removes our finalizer. The conditions are written before only where somebody will be there to
     /// read them.
     async fn finish(
         &self,
-        cx: &Cx,
+        api: &Api,
         key: &ObjectKey,
         namespace: Namespace,
         outcome: &Outcome,
@@ -200,10 +215,10 @@ impl NamespaceController {
         let namespace = if object::goes_with_ours(&namespace) {
             Some(namespace)
         } else {
-            self.write_conditions(cx, key, namespace, outcome).await?
+            self.write_conditions(api, key, namespace, outcome).await?
         };
         if let Some(namespace) = namespace {
-            self.write(cx, key, namespace, "finalize", object::finalized).await?;
+            write(api, key, namespace, "finalize", object::finalized).await?;
             self.metrics.finished(since.elapsed());
             tracing::debug!(namespace = %key, "namespace emptied");
         }
@@ -213,30 +228,31 @@ impl NamespaceController {
     /// Writes the conditions and, when what blocks the deletion changes, an event.
     async fn tell(
         &self,
-        cx: &Cx,
+        api: &Api,
         key: &ObjectKey,
         namespace: Namespace,
         outcome: &Outcome,
         waited: Duration,
+        report: Report<'_>,
     ) -> Result<(), Error> {
         let reference = object::reference(&namespace);
         if !outcome.is_clear() || conditions::present(object::conditions(&namespace)) {
-            self.write_conditions(cx, key, namespace, outcome).await?;
+            self.write_conditions(api, key, namespace, outcome).await?;
         }
         let blocked = outcome::blocked(outcome, waited);
-        if !self.note(key, blocked.clone()) {
+        if !self.note(key, outcome, blocked.clone()) {
             return Ok(());
         }
         if let Some(message) = blocked {
             tracing::warn!(namespace = %key, reason = %message, "the deletion of a namespace is blocked");
-            cx.recorder.event(&reference, EventType::Warning, "DeletionBlocked", message);
+            report(&reference, message);
         }
         Ok(())
     }
 
     async fn write_conditions(
         &self,
-        cx: &Cx,
+        api: &Api,
         key: &ObjectKey,
         namespace: Namespace,
         outcome: &Outcome,
@@ -245,58 +261,27 @@ impl NamespaceController {
             let next = conditions::update(object::conditions(namespace), outcome, Timestamp::now())?;
             Some(object::with_conditions(namespace, next))
         };
-        self.write(cx, key, namespace, "status", change).await
+        write(api, key, namespace, "status", change).await
     }
 
-    /// Writes a change to a subresource of the namespace, again on the fresh object after somebody
-    /// else's write. Answers the namespace as it is then; none if it is gone, is another one, or is
-    /// not being deleted.
-    async fn write(
-        &self,
-        cx: &Cx,
-        key: &ObjectKey,
-        mut namespace: Namespace,
-        subresource: &'static str,
-        change: impl Fn(&Namespace) -> Option<Namespace>,
-    ) -> Result<Option<Namespace>, Error> {
-        for _ in 0..CONFLICTS {
-            let Some(mut next) = change(&namespace) else { return Ok(Some(namespace)) };
-            match cx.api.replace_subresource(subresource, &next).await {
-                Ok(written) => {
-                    next.metadata.resource_version = Some(written.resource_version);
-                    return Ok(Some(next));
-                }
-                Err(error) if error.is_not_found() => return Ok(None),
-                Err(error) if error.is_conflict() => {
-                    let fresh = cx.api.get::<Namespace>(&Kind::of::<Namespace>(), key).await?;
-                    match fresh {
-                        Some(fresh) if same_deletion(&namespace, &fresh) => namespace = fresh,
-                        _ => return Ok(None),
-                    }
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(Error::Stale(format!("namespace {key} changed {CONFLICTS} times while its {subresource} was written")))
-    }
-
-    /// When this namespace was first seen deleting.
-    fn since(&self, key: &ObjectKey, uid: &str, now: Instant) -> Instant {
+    /// When this namespace was first seen deleting, and the kinds that were left of it.
+    fn recall(&self, key: &ObjectKey, uid: &str, now: Instant) -> (Instant, Vec<Kind>) {
         let mut progress = self.progress.lock();
         match progress.get(key) {
-            Some(known) if known.uid == uid => known.since,
+            Some(known) if known.uid == uid => (known.since, known.left.clone()),
             _ => {
-                let fresh = Progress { uid: uid.to_owned(), since: now, blocked: None };
+                let fresh = Progress { uid: uid.to_owned(), since: now, blocked: None, left: Vec::new() };
                 progress.insert(key.clone(), fresh);
-                now
+                (now, Vec::new())
             }
         }
     }
 
-    /// Notes what blocks a namespace. Answers whether that is news.
-    fn note(&self, key: &ObjectKey, blocked: Option<String>) -> bool {
+    /// Notes what is left of a namespace and what blocks it. Answers whether the latter is news.
+    fn note(&self, key: &ObjectKey, outcome: &Outcome, blocked: Option<String>) -> bool {
         let mut progress = self.progress.lock();
         let Some(known) = progress.get_mut(key) else { return false };
+        known.left = outcome.left();
         if known.blocked == blocked {
             return false;
         }
@@ -312,6 +297,37 @@ impl NamespaceController {
         }
         Action::Done
     }
+}
+
+/// Writes a change to a subresource of the namespace, again on the fresh object after somebody
+/// else's write. Answers the namespace as it is then; none if it is gone, is another one, or is
+/// not being deleted.
+async fn write(
+    api: &Api,
+    key: &ObjectKey,
+    mut namespace: Namespace,
+    subresource: &'static str,
+    change: impl Fn(&Namespace) -> Option<Namespace>,
+) -> Result<Option<Namespace>, Error> {
+    for _ in 0..CONFLICTS {
+        let Some(mut next) = change(&namespace) else { return Ok(Some(namespace)) };
+        match api.replace_subresource(subresource, &next).await {
+            Ok(written) => {
+                next.metadata.resource_version = Some(written.resource_version);
+                return Ok(Some(next));
+            }
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) if error.is_conflict() => {
+                let fresh = api.get::<Namespace>(&Kind::of::<Namespace>(), key).await?;
+                match fresh {
+                    Some(fresh) if same_deletion(&namespace, &fresh) => namespace = fresh,
+                    _ => return Ok(None),
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Error::Stale(format!("namespace {key} changed {CONFLICTS} times while its {subresource} was written")))
 }
 
 /// Whether a change of a namespace starts or alters its deletion. Our own writes of the conditions

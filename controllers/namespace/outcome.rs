@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use quarterdeck_runtime::object::Kind;
+
 use super::content::Report;
 use super::discovery::Failure;
 
@@ -28,7 +30,8 @@ pub(super) struct Outcome {
     pub unparsable: Vec<String>,
     /// Every kind that was looked at.
     pub reports: Vec<Report>,
-    /// Whether the pass itself deleted nothing: every kind was empty when it was first looked at.
+    /// Whether the pass itself deleted nothing: every kind there is was empty when it was first
+    /// looked at.
     pub untouched: bool,
 }
 
@@ -46,6 +49,11 @@ impl Outcome {
         discovery.chain(names).chain(content).collect()
     }
 
+    /// The kinds that the next look must see again.
+    pub(super) fn left(&self) -> Vec<Kind> {
+        self.reports.iter().filter(|report| !report.is_clear()).map(|report| report.kind.clone()).collect()
+    }
+
     fn remaining(&self) -> usize {
         self.reports.iter().map(|report| report.survey.remaining).sum()
     }
@@ -56,6 +64,8 @@ impl Outcome {
 pub(super) struct Times {
     /// How long ago the namespace was first seen deleting, when the pass began.
     pub waited: Duration,
+    /// How long the pass took.
+    pub took: Duration,
     /// How long to go on looking for late creations.
     pub settle: Duration,
     /// Longest time between two looks that the flags allow.
@@ -73,7 +83,7 @@ pub(super) enum Verdict {
     Failed(String),
 }
 
-/// What follows from a pass that began when `times` was taken.
+/// What follows from a pass.
 ///
 /// A namespace is finished only by a pass that found it empty from the start and began after
 /// `settle`: an API server that has not heard of the deletion yet may have let an object in.
@@ -82,7 +92,8 @@ pub(super) fn verdict(outcome: &Outcome, times: Times) -> Verdict {
         return if outcome.untouched && times.waited >= times.settle {
             Verdict::Finish
         } else {
-            Verdict::Again(times.settle.saturating_sub(times.waited).max(Duration::from_millis(1)))
+            let since = times.waited + times.took;
+            Verdict::Again(times.settle.saturating_sub(since).max(Duration::from_millis(1)))
         };
     }
     if outcome.remaining() == 0 || outcome.reports.iter().all(|r| r.survey.is_clear() || !r.errors.is_empty()) {

@@ -1,6 +1,7 @@
 //! One pass over the content of a namespace: look at every kind, delete the pods, then the rest.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
@@ -21,6 +22,8 @@ const KINDS_AT_ONCE: usize = 16;
 const OBJECTS_AT_ONCE: usize = 8;
 /// Objects a page when listing.
 const PAGE: u32 = 500;
+/// How long the lists of one kind may take together.
+const LIST_LIMIT: Duration = Duration::from_secs(10);
 /// How long a request that the server does not know is not tried again. Not for ever: the kind may
 /// be defined anew.
 const UNSUPPORTED_FOR: Duration = Duration::from_secs(60);
@@ -75,8 +78,9 @@ pub(super) struct Sweep<'a> {
     pub key: &'a ObjectKey,
     /// uid of the namespace whose content goes.
     pub uid: &'a str,
-    /// Whether a deletecollection that arrives late is refused by the server.
-    pub collect: bool,
+    /// Whether the client has refused a deletecollection in this pass, because no fence is known to
+    /// work that would refuse a late one; then objects go one by one, by uid.
+    pub unfenced: AtomicBool,
     /// When to stop deleting and report.
     pub deadline: Instant,
     /// What the server is known not to do.
@@ -86,13 +90,19 @@ pub(super) struct Sweep<'a> {
 }
 
 impl Sweep<'_> {
-    /// Looks at all kinds, then deletes the pods, and the rest once no pod is left.
-    pub(super) async fn run(&self, catalog: &Catalog) -> Result<Outcome, Abort> {
-        let resources: Vec<&Resource> =
-            catalog.resources.iter().filter(|r| r.list && !self.unsupported.recently(&r.kind, Request::List)).collect();
+    /// Looks at all kinds, then deletes the pods, and the rest once no pod is left. With `only`, looks
+    /// at these alone: the others were empty before, and nothing is created any more; what that missed
+    /// is found by the pass over all kinds without which no namespace goes.
+    pub(super) async fn run(&self, catalog: &Catalog, only: &[Kind]) -> Result<Outcome, Abort> {
+        let resources: Vec<&Resource> = catalog
+            .resources
+            .iter()
+            .filter(|r| only.is_empty() || only.contains(&r.kind))
+            .filter(|r| r.list && !self.unsupported.recently(&r.kind, Request::List))
+            .collect();
         let looks: Vec<_> = resources.iter().map(|resource| self.look(&resource.kind)).collect();
         let mut reports: Vec<Report> = futures::stream::iter(looks).buffered(KINDS_AT_ONCE).collect().await;
-        let untouched = reports.iter().all(Report::is_clear);
+        let untouched = only.is_empty() && reports.iter().all(Report::is_clear);
 
         let pods = Kind::of::<Pod>();
         let at = resources.iter().position(|r| r.kind.group.is_empty() && r.kind.plural == pods.plural);
@@ -116,11 +126,19 @@ impl Sweep<'_> {
     async fn look(&self, kind: &Kind) -> Report {
         match self.survey(kind).await {
             Ok(survey) => Report { kind: kind.clone(), survey, errors: Vec::new() },
-            Err(error) => Report { kind: kind.clone(), survey: Survey::default(), errors: vec![error.to_string()] },
+            Err(error) => Report { kind: kind.clone(), survey: Survey::default(), errors: vec![error] },
         }
     }
 
-    async fn survey(&self, kind: &Kind) -> Result<Survey, ApiError> {
+    /// What lists show of one kind. A kind that hangs holds up nothing but itself.
+    async fn survey(&self, kind: &Kind) -> Result<Survey, String> {
+        match tokio::time::timeout(LIST_LIMIT, self.pages(kind)).await {
+            Ok(answer) => answer.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("no list of {kind} within {LIST_LIMIT:?}")),
+        }
+    }
+
+    async fn pages(&self, kind: &Kind) -> Result<Survey, ApiError> {
         let mut query = ListQuery { limit: Some(PAGE), metadata_only: true, ..ListQuery::default() };
         let mut survey = Survey::default();
         loop {
@@ -148,43 +166,47 @@ impl Sweep<'_> {
     /// more, or the time is up.
     async fn sweep(&self, resource: &Resource, mut survey: Survey) -> Result<Report, Abort> {
         let kind = &resource.kind;
-        let mut collect =
-            self.collect && resource.delete_collection && !self.unsupported.recently(kind, Request::DeleteCollection);
+        let mut collect = self.may_collect(resource);
         let mut errors = Vec::new();
         loop {
-            match step(&survey, collect) {
-                Step::Clear | Step::Wait => errors.clear(),
+            let taken = step(&survey, collect);
+            match taken {
+                Step::Clear | Step::Wait => {
+                    errors.clear();
+                    break;
+                }
                 Step::Collect => collect = self.delete_collection(kind).await?,
                 Step::Each => errors = self.delete_each(kind, &survey.pending).await?,
             }
-            if matches!(step(&survey, collect), Step::Clear | Step::Wait) {
-                break;
-            }
-            let tried_each = matches!(step(&survey, collect), Step::Each);
-            let before = std::mem::take(&mut survey);
+            let before = survey.pending;
             match self.survey(kind).await {
                 Ok(after) => survey = after,
                 Err(error) => {
-                    errors.push(error.to_string());
-                    survey = before;
+                    errors.push(error);
+                    survey = Survey::default();
                     break;
                 }
             }
-            if survey.pending == before.pending && !survey.pending.is_empty() {
-                if !tried_each {
-                    collect = false;
-                    continue;
-                }
+            // A deletecollection that moves nothing is no reason to give up; deletes are.
+            let stuck = !survey.pending.is_empty() && survey.pending == before;
+            if stuck && taken == Step::Each {
                 if errors.is_empty() {
                     errors.push("objects stay although their deletion was accepted".to_owned());
                 }
                 break;
             }
+            collect &= !stuck;
             if Instant::now() >= self.deadline {
                 break;
             }
         }
         Ok(Report { kind: kind.clone(), survey, errors })
+    }
+
+    fn may_collect(&self, resource: &Resource) -> bool {
+        resource.delete_collection
+            && !self.unfenced.load(Ordering::Relaxed)
+            && !self.unsupported.recently(&resource.kind, Request::DeleteCollection)
     }
 
     /// One deletecollection, right after a live look at the namespace. Answers whether to go on in
@@ -196,6 +218,10 @@ impl Sweep<'_> {
             Ok(()) => Ok(true),
             Err(error) if error.is_timeout() => Ok(true),
             Err(error) if error.class() == Class::NotLeader => Err(Abort::Api(error)),
+            Err(error) if error.is_unfenced() => {
+                self.unfenced.store(true, Ordering::Relaxed);
+                Ok(false)
+            }
             Err(error) => {
                 if matches!(error.code(), Some(404 | 405)) {
                     self.unsupported.refused(kind, Request::DeleteCollection);
@@ -252,12 +278,12 @@ impl Sweep<'_> {
     /// Kinds that can be deleted and not listed: one deletecollection, and nobody can tell what it
     /// left (as upstream).
     async fn collect_unlistable(&self, catalog: &Catalog, reports: &mut Vec<Report>) -> Result<(), Abort> {
-        for resource in catalog.resources.iter().filter(|r| !r.list && r.delete_collection && self.collect) {
-            if self.unsupported.recently(&resource.kind, Request::DeleteCollection) {
+        for resource in catalog.resources.iter().filter(|r| !r.list) {
+            if !self.may_collect(resource) || self.delete_collection(&resource.kind).await? {
                 continue;
             }
-            let went_well = self.delete_collection(&resource.kind).await?;
-            if !went_well && !self.unsupported.recently(&resource.kind, Request::DeleteCollection) {
+            // Refused for another reason than that it is not to be had.
+            if self.may_collect(resource) {
                 reports.push(Report {
                     kind: resource.kind.clone(),
                     survey: Survey::none(),

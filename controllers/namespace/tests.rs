@@ -56,7 +56,7 @@ fn silent_group() -> Failure {
 }
 
 fn times(waited: Duration) -> Times {
-    Times { waited, settle: SETTLE, at_most: seconds(300) }
+    Times { waited, took: Duration::ZERO, settle: SETTLE, at_most: seconds(300) }
 }
 
 // --- one kind ---
@@ -170,6 +170,20 @@ fn a_namespace_goes_only_when_found_empty_after_it_settled() {
     for (case, outcome, waited, expected) in cases {
         assert_eq!(verdict(&outcome, times(waited)), expected, "{case}");
     }
+}
+
+#[test]
+fn the_time_a_pass_took_counts_for_the_settling() {
+    let swept = Outcome { untouched: false, ..outcome(vec![report("pods", survey(&[]))]) };
+    let after = |took| {
+        let took = Duration::from_millis(took);
+        verdict(&swept, Times { took, ..times(Duration::ZERO) })
+    };
+    assert_eq!(after(300), Verdict::Again(Duration::from_millis(200)));
+    assert_eq!(after(4000), Verdict::Again(Duration::from_millis(1)));
+    let untouched = Outcome { untouched: true, ..swept.clone() };
+    let slow = Times { took: seconds(4), ..times(Duration::ZERO) };
+    assert_eq!(verdict(&untouched, slow), Verdict::Again(Duration::from_millis(1)), "it looked too early");
 }
 
 #[test]

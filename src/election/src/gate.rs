@@ -169,11 +169,13 @@ impl Gate {
             counters.not_leading.fetch_add(1, SeqCst);
             return Err(Refused::NotLeading);
         };
-        // Counted before the check: either a shutting keeper sees this write in flight, or this write sees the gate shut.
-        opening.in_flight.fetch_add(1, SeqCst);
         let now = self.inner.clock.now();
-        let deadline = BootInstant::from_nanos(opening.deadline.load(SeqCst));
         let end = now + timeout * 2;
+        // Counted before the check, and its end noted before that: whoever shuts the gate either sees this write in flight and
+        // knows how long, or this write sees the gate shut.
+        opening.ends_by.fetch_max(end.as_nanos(), SeqCst);
+        opening.in_flight.fetch_add(1, SeqCst);
+        let deadline = BootInstant::from_nanos(opening.deadline.load(SeqCst));
         if opening.shut.load(SeqCst) {
             opening.end_one();
             counters.not_leading.fetch_add(1, SeqCst);
@@ -184,7 +186,6 @@ impl Gate {
             counters.deadline_too_near.fetch_add(1, SeqCst);
             return Err(Refused::DeadlineTooNear { timeout, remaining: deadline.since(now) });
         }
-        opening.ends_by.fetch_max(end.as_nanos(), SeqCst);
         counters.admitted.fetch_add(1, SeqCst);
         let fenced = opening.fenced.load(SeqCst);
         Ok(Permit { opening, timeout, end, fenced, finished: false })
@@ -277,15 +278,10 @@ impl Gate {
             let in_flight = opening.in_flight.load(SeqCst) > 0;
             let until = if in_flight { &opening.ends_by } else { &opening.abandoned_until };
             let left = BootInstant::from_nanos(until.load(SeqCst)).since(self.inner.clock.now());
-            if left.is_zero() && !in_flight {
+            // Permits that outlived their time do not count: whatever holds them, their writes are over.
+            if left.is_zero() {
                 return;
             }
-            if left.is_zero() && opening.shut.load(SeqCst) {
-                // Permits that outlived their time: whatever holds them, their writes are over.
-                return;
-            }
-            // A write that is just being let out is counted before its end is known.
-            let left = left.max(Duration::from_millis(1));
             let _ = tokio::time::timeout(left, ended).await;
         }
     }

@@ -44,6 +44,8 @@ pub struct Observer {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Sight {
     lease: Option<LeaseView>,
+    /// Who held it, also if it was deleted since.
+    holder: Arc<str>,
     /// Until when the last holder seen, if any, has to be taken for alive.
     held_until: BootInstant,
 }
@@ -51,7 +53,10 @@ struct Sight {
 impl Observer {
     /// An observer that has seen nothing. `default_duration` stands in for records without a duration.
     pub fn new(default_duration: Duration) -> Self {
-        Self { default_duration, seen: None }
+        Self {
+            default_duration,
+            seen: None,
+        }
     }
 
     /// The Lease was seen, at `now`, as the answer to a read or a write or as an event.
@@ -74,18 +79,36 @@ impl Observer {
             true => now,
             false => now + lease.record.duration().unwrap_or(self.default_duration),
         };
-        self.seen = Some(Sight { lease: Some(lease.clone()), held_until });
+        self.seen = Some(Sight {
+            lease: Some(lease.clone()),
+            holder: lease.record.holder.clone(),
+            held_until,
+        });
     }
 
     /// The Lease was found not to exist, at `now`. `version` is that of its deletion, if known.
     ///
-    /// A deletion does not prove that the holder stopped: what is left of its time is waited for.
+    /// A deletion does not prove that the holder stopped, and there may have been another holder meanwhile whom we never saw: a
+    /// whole duration is waited for. Only if no Lease was ever seen is it vacant at once.
     pub fn saw_none(&mut self, now: BootInstant, version: Option<u64>) {
         if self.lease().is_some_and(|last| is_older(version, last)) {
             return;
         }
-        let held_until = self.seen.as_ref().map_or(now, |seen| seen.held_until);
-        self.seen = Some(Sight { lease: None, held_until });
+        match &mut self.seen {
+            Some(seen) => {
+                if let Some(gone) = seen.lease.take() {
+                    let duration = gone.record.duration().unwrap_or_default();
+                    seen.held_until = now + duration.max(self.default_duration);
+                }
+            }
+            None => {
+                self.seen = Some(Sight {
+                    lease: None,
+                    holder: "".into(),
+                    held_until: now,
+                });
+            }
+        }
     }
 
     /// The Lease as last seen.
@@ -99,13 +122,18 @@ impl Observer {
             return Verdict::Unknown;
         };
         let Some(lease) = &seen.lease else {
-            return Verdict::Absent { vacant_at: seen.held_until };
+            return Verdict::Absent {
+                vacant_at: seen.held_until,
+            };
         };
         let holder = lease.record.holder.clone();
         if holder.is_empty() {
             Verdict::Free
         } else if now < seen.held_until {
-            Verdict::Held { holder, until: seen.held_until }
+            Verdict::Held {
+                holder,
+                until: seen.held_until,
+            }
         } else {
             Verdict::Expired { holder }
         }
@@ -119,9 +147,11 @@ impl Observer {
         }
     }
 
-    /// The holder is known to have stopped (it is this process): nothing is left to wait for.
-    pub(crate) fn vacate(&mut self, now: BootInstant) {
-        if let Some(seen) = &mut self.seen {
+    /// If the last holder seen is `me`, it is known to have stopped: nothing is left to wait for.
+    pub(crate) fn vacate(&mut self, now: BootInstant, me: &str) {
+        if let Some(seen) = &mut self.seen
+            && *seen.holder == *me
+        {
             seen.held_until = now;
         }
     }
@@ -140,8 +170,18 @@ pub(crate) mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     pub(crate) fn lease(uid: &str, version: u64, holder: &str, transitions: i32) -> LeaseView {
-        let record = Record { holder: holder.into(), duration_seconds: 15, transitions, ..Record::default() };
-        LeaseView { uid: uid.into(), version: version.to_string().into(), record, metadata: Arc::default() }
+        let record = Record {
+            holder: holder.into(),
+            duration_seconds: 15,
+            transitions,
+            ..Record::default()
+        };
+        LeaseView {
+            uid: uid.into(),
+            version: version.to_string().into(),
+            record,
+            metadata: Arc::default(),
+        }
     }
 
     fn at(seconds: u64) -> BootInstant {
@@ -159,10 +199,19 @@ pub(crate) mod tests {
         let mut observer = Observer::new(SECOND * 20);
         assert_eq!(observer.verdict(at(0)), Verdict::Unknown);
         observer.saw(at(0), &renewed(1, 1));
-        assert_eq!(observer.verdict(at(14)), Verdict::Held { holder: "a".into(), until: at(15) });
+        assert_eq!(
+            observer.verdict(at(14)),
+            Verdict::Held {
+                holder: "a".into(),
+                until: at(15)
+            }
+        );
         observer.saw(at(14), &renewed(2, 2));
         assert_eq!(observer.live_holder(at(28)).as_deref(), Some("a"));
-        assert_eq!(observer.verdict(at(29)), Verdict::Expired { holder: "a".into() });
+        assert_eq!(
+            observer.verdict(at(29)),
+            Verdict::Expired { holder: "a".into() }
+        );
         assert_eq!(observer.live_holder(at(29)), None);
     }
 
@@ -173,8 +222,15 @@ pub(crate) mod tests {
         observer.saw(at(10), &renewed(1, 1));
         // Somebody else put a label on it.
         observer.saw(at(11), &renewed(5, 1));
-        assert_eq!(observer.verdict(at(15)), Verdict::Expired { holder: "a".into() });
-        assert_eq!(observer.lease().unwrap().version_number(), Some(5), "the next write needs the newest version");
+        assert_eq!(
+            observer.verdict(at(15)),
+            Verdict::Expired { holder: "a".into() }
+        );
+        assert_eq!(
+            observer.lease().unwrap().version_number(),
+            Some(5),
+            "the next write needs the newest version"
+        );
     }
 
     #[test]
@@ -205,12 +261,21 @@ pub(crate) mod tests {
     fn a_deletion_does_not_end_the_time_of_a_live_holder() {
         let mut observer = Observer::new(SECOND * 20);
         observer.saw_none(at(0), None);
-        assert_eq!(observer.verdict(at(0)), Verdict::Absent { vacant_at: at(0) });
+        assert_eq!(
+            observer.verdict(at(0)),
+            Verdict::Absent { vacant_at: at(0) }
+        );
         observer.saw(at(1), &renewed(1, 1));
         observer.saw_none(at(5), Some(2));
-        assert_eq!(observer.verdict(at(5)), Verdict::Absent { vacant_at: at(16) });
+        assert_eq!(
+            observer.verdict(at(5)),
+            Verdict::Absent { vacant_at: at(25) }
+        );
         observer.saw_none(at(9), None);
-        assert_eq!(observer.verdict(at(9)), Verdict::Absent { vacant_at: at(16) });
+        assert_eq!(
+            observer.verdict(at(9)),
+            Verdict::Absent { vacant_at: at(25) }
+        );
         observer.saw(at(10), &lease("new", 3, "b", 0));
         assert_eq!(observer.live_holder(at(24)).as_deref(), Some("b"));
     }

@@ -19,6 +19,7 @@ use crate::flags::{FlagSet, Parsed, Program};
 /// }
 /// ```
 pub struct Manager {
+    pub(crate) name: &'static str,
     pub(crate) program: Program,
     pub(crate) entries: Vec<Entry>,
 }
@@ -34,7 +35,7 @@ pub(crate) struct Entry {
 impl Manager {
     /// A manager without controllers; `name` is also the default name of its Lease.
     #[must_use]
-    pub fn builder(name: &str) -> Self {
+    pub fn builder(name: &'static str) -> Self {
         let program = Program {
             name: name.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -42,7 +43,7 @@ impl Manager {
             controllers: Vec::new(),
             upstream: false,
         };
-        Self { program, entries: Vec::new() }
+        Self { name, program, entries: Vec::new() }
     }
 
     /// What the program is, for `--help`; one paragraph.

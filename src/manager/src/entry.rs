@@ -3,11 +3,10 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use tracing_subscriber::EnvFilter;
-
 use crate::builder::Manager;
-use crate::flags::{FlagSet, LogFlags, LogFormat, Outcome, Parsed, terminal_width};
+use crate::flags::{FlagSet, Outcome, Parsed, terminal_width};
 use crate::install::command::{INSTALL, InstallFlags, UNINSTALL};
+use crate::log::LogLevel;
 
 /// Worker threads at most: controllers wait more than they compute, and each thread costs memory.
 const THREADS: usize = 4;
@@ -38,9 +37,9 @@ pub(crate) fn run(manager: &Manager, args: impl IntoIterator<Item = OsString>) -
         }
         Outcome::Command(name, parsed) => block_on(crate::install::command::run(manager, &parsed, name == UNINSTALL)),
         Outcome::Run(parsed) => {
-            start_log(&parsed.options.logs);
+            let log = LogLevel::start(&parsed.options.logs);
             announce(manager, &parsed);
-            block_on(crate::run::run(manager, &parsed))
+            block_on(crate::run::run(manager, &parsed, log))
         }
     };
     match ended {
@@ -72,26 +71,4 @@ fn announce(manager: &Manager, parsed: &Parsed) {
         "starting {}",
         manager.program.name
     );
-}
-
-/// Sends the log to standard error in the form and detail that the flags name.
-fn start_log(flags: &LogFlags) {
-    let level = match flags.verbosity {
-        ..=1 => "info",
-        2..=4 => "debug",
-        _ => "trace",
-    };
-    let filter = EnvFilter::new(format!("warn,quarterdeck={level},{}", own_crates(level)));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match flags.logging_format {
-        LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
-        LogFormat::Json => log.json().init(),
-    }
-}
-
-/// Our own crates at a level; libraries stay at warnings, whose debug output is not for operators.
-fn own_crates(level: &str) -> String {
-    ["election", "runtime", "manager", "controllers", "cloud", "api"]
-        .map(|name| format!("quarterdeck_{name}={level}"))
-        .join(",")
 }

@@ -6,6 +6,8 @@ mod builder;
 mod control;
 pub mod flags;
 pub mod install;
+mod log;
+mod metrics;
 mod entry;
 mod run;
 mod serve;

@@ -20,8 +20,9 @@ use crate::announce::Announcer;
 use crate::builder::Manager;
 use crate::control::{Barrier, Predecessors, State, States, Supervisor};
 use crate::flags::{ElectionFlags, FenceMode, Parsed};
+use crate::log::LogLevel;
 use crate::serve::{self, Served};
-use crate::watchdog;
+use crate::{metrics, watchdog};
 
 /// How long a stop may wait for its own event to be written.
 const LAST_WORDS: Duration = Duration::from_millis(100);
@@ -29,7 +30,7 @@ const LAST_WORDS: Duration = Duration::from_millis(100);
 const RELEASE_TIME: Duration = Duration::from_secs(2);
 
 /// Runs until SIGTERM or SIGINT.
-pub(crate) async fn run(manager: &Manager, parsed: &Parsed) -> anyhow::Result<()> {
+pub(crate) async fn run(manager: &Manager, parsed: &Parsed, log: LogLevel) -> anyhow::Result<()> {
     let options = &parsed.options;
     refuse_partial_takeover(parsed)?;
     let registry = prometheus::Registry::new();
@@ -68,21 +69,24 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed) -> anyhow::Result<()
         }
     };
 
+    let lease_name = &options.election.leader_elect_resource_name;
+    let status = election.as_ref().map(Election::status);
+    metrics::election(&registry, lease_name, leadership.clone(), status.clone(), clients.gate().clone())?;
+    metrics::units(&registry, units.clone())?;
+    registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
     let served = Served {
-        program: format!("{} {}", manager.program.name, manager.program.version),
-        lease: format!(
-            "{}/{}",
-            options.election.leader_elect_resource_namespace, options.election.leader_elect_resource_name
-        ),
+        name: manager.name,
+        version: manager.program.version.clone(),
+        lease: format!("{}/{lease_name}", options.election.leader_elect_resource_namespace),
         units: units.clone(),
         states: states.clone(),
         informers: informers.clone(),
         clients: clients.clone(),
-        election: election.as_ref().map(Election::status),
+        election: status,
         leadership: leadership.clone(),
         watchdog: watchdog::start(&registry)?,
         registry: registry.clone(),
-        flags: parsed.values().clone(),
+        log,
     };
     serve::start(parsed, served, &stop).await?;
 
@@ -119,7 +123,7 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed) -> anyhow::Result<()
         };
         tasks.spawn(supervisor.run(stop.clone()));
     }
-    let voice = events.recorder(&manager.program.name, &Identity::Manager);
+    let voice = events.recorder(manager.name, &Identity::Manager);
     let announcer = Announcer::new(&options.election, &identity, voice);
     tasks.spawn(announcer.clone().follow(leadership, stop.clone()));
 

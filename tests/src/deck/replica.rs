@@ -73,7 +73,8 @@ impl Replica {
     /// # Errors
     /// When it does not answer.
     pub async fn status(&self) -> Result<Status> {
-        Ok(Status(serde_json::from_str(&self.get("/statusz?format=json").await?)?))
+        let page: Value = serde_json::from_str(&self.get("/statusz").await?)?;
+        Ok(Status(page["status"].clone()))
     }
 
     /// Waits until it is ready.

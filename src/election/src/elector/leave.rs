@@ -33,9 +33,9 @@ impl Elector {
             return;
         };
         let (release, lease) = (draining.release, draining.lease.take());
-        if self.observer.lease().is_none() {
-            // The Lease was deleted, and it was ours: no holder is left to wait for.
-            self.observer.vacate(now);
+        // If the Lease was deleted under us, and so soon that nobody can have had it since, nobody is left to wait for.
+        if now < draining.ours_until {
+            self.observer.vacate(now, &self.identity);
         }
         if !release {
             self.left(now, actions);

@@ -187,6 +187,8 @@ pub(super) struct Draining {
     pub(super) release: bool,
     /// The Lease as it is, if no write of ours was under way when the tenure ended.
     pub(super) lease: Option<LeaseView>,
+    /// Until when nobody else can have held the Lease after us.
+    pub(super) ours_until: BootInstant,
     /// On a stop: when to release even though a worker would not join. All its writes have ended by then.
     pub(super) give_up: Option<BootInstant>,
 }

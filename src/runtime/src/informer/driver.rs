@@ -36,6 +36,8 @@ const WATCH_SECONDS: std::ops::Range<u64> = 300..600;
 const GRACE: Duration = Duration::from_secs(30);
 /// A list that comes as a stream and goes silent: the server does not know of such lists.
 const SILENT_LIST: Duration = Duration::from_secs(30);
+/// A list as a stream must be complete after this time, however busily changes come in between.
+const LONGEST_LIST: Duration = Duration::from_secs(300);
 /// A server that sends bookmarks sends one a minute. So long a silence means a dead connection.
 const SILENT_WATCH: Duration = Duration::from_secs(240);
 /// A watch that ends sooner and without an event is a failure, not an end.
@@ -56,6 +58,8 @@ enum Failure {
     Broken(serde_json::Error),
     #[error("a line of the stream is too long")]
     TooLong,
+    #[error("the server takes no notice of the wish for a list as a stream")]
+    Ignored,
     #[error("the list ended before it was complete")]
     HalfList,
     #[error("the watch ended at once")]
@@ -90,7 +94,7 @@ impl Failure {
 
     /// The server does not list as a stream; any server lists in pages.
     fn refuses_stream(&self) -> bool {
-        matches!(self.code(), Some(400 | 405 | 406 | 415 | 422 | 501))
+        matches!(self, Self::Ignored) || matches!(self.code(), Some(400 | 405 | 406 | 415 | 422 | 501))
     }
 
     fn state(&self) -> State {
@@ -148,6 +152,19 @@ struct Stream {
     has_bookmarks: bool,
     /// Events read.
     events: u64,
+}
+
+impl Stream {
+    /// Until when it may be silent, begun and last heard at these times; the server was asked to
+    /// end it after `limit`.
+    fn quiet_until(&self, begun: Instant, heard: Instant, limit: Duration) -> Instant {
+        let end = begun + limit + GRACE;
+        match (self.is_listing, self.has_bookmarks) {
+            (true, _) => (heard + SILENT_LIST).min(begun + LONGEST_LIST),
+            (false, true) => (heard + SILENT_WATCH).min(end),
+            (false, false) => end,
+        }
+    }
 }
 
 impl<K: Cached> Driver<K> {
@@ -287,9 +304,9 @@ impl<K: Cached> Driver<K> {
     async fn follow(&mut self, mut body: WatchBody, limit: Duration, is_listing: bool) -> Result<(), Failure> {
         let mut stream =
             Stream { lines: Lines::default(), is_listing, all_named: true, has_bookmarks: false, events: 0 };
-        let end = Instant::now() + limit + GRACE;
-        let mut heard = Instant::now();
-        let mut alarm = pin!(sleep_until(quiet_until(&stream, heard, end)));
+        let begun = Instant::now();
+        let mut heard = begun;
+        let mut alarm = pin!(sleep_until(stream.quiet_until(begun, heard, limit)));
         loop {
             let frame = tokio::select! {
                 biased;
@@ -300,12 +317,15 @@ impl<K: Cached> Driver<K> {
                     continue;
                 }
                 () = &mut alarm => {
-                    let until = quiet_until(&stream, heard, end);
+                    let until = stream.quiet_until(begun, heard, limit);
                     if Instant::now() < until {
                         alarm.as_mut().reset(until);
                         continue;
                     }
-                    self.pages_only |= stream.is_listing;
+                    if stream.is_listing {
+                        self.pages_only = true;
+                        return Err(Failure::Ignored);
+                    }
                     return Err(Failure::Silent(heard.elapsed()));
                 }
             };
@@ -314,11 +334,11 @@ impl<K: Cached> Driver<K> {
             };
             let Ok(piece) = frame.map_err(Failure::Transport)?.into_data() else { continue };
             heard = Instant::now();
-            let listed_before = !stream.is_listing;
             self.read(&piece, &mut stream)?;
-            if !listed_before && !stream.is_listing {
-                // Silence means something else from now on; the alarm may be too late for it.
-                alarm.as_mut().reset(quiet_until(&stream, heard, end));
+            // Moved only when it would ring too late: when it rings early it is set again.
+            let until = stream.quiet_until(begun, heard, limit);
+            if until < alarm.deadline() {
+                alarm.as_mut().reset(until);
             }
         }
     }
@@ -357,8 +377,13 @@ impl<K: Cached> Driver<K> {
                 self.end_list(version, stream.all_named);
                 self.shared.core.progress.set_state(State::Watching);
             }
+            Event::Bookmark { .. } if stream.is_listing => {
+                // Within a list there is only the bookmark that ends it.
+                self.pages_only = true;
+                return Err(Failure::Ignored);
+            }
             Event::Bookmark { version, .. } => {
-                stream.has_bookmarks |= !stream.is_listing;
+                stream.has_bookmarks = true;
                 self.move_to(&version, stream);
             }
             Event::Failed(status) => return Err(Failure::Refused { status, wait: Duration::ZERO }),
@@ -436,14 +461,6 @@ async fn pause(core: &Core, wait: Duration) {
 /// How long the server is to hold a watch open.
 fn watch_limit() -> Duration {
     Duration::from_secs(random(WATCH_SECONDS))
-}
-
-/// Until when a stream may be silent.
-fn quiet_until(stream: &Stream, heard: Instant, end: Instant) -> Instant {
-    if stream.is_listing {
-        return heard + SILENT_LIST;
-    }
-    if stream.has_bookmarks { end.min(heard + SILENT_WATCH) } else { end }
 }
 
 #[cfg(test)]
