@@ -1,13 +1,17 @@
 //! Replicas of quarterdeck on a control plane, as masters run them.
 
+mod demo;
+mod ledger;
 mod replica;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use kube::config::Kubeconfig;
 use tokio::process::Command;
 
+pub use demo::Demo;
 pub use replica::{Replica, Status};
 
 use crate::wait::eventually;
@@ -61,6 +65,28 @@ impl Deck {
             install: Vec::new(),
             detached: false,
         }
+    }
+
+    /// Replicas on a cluster of somebody else, which outlive this program; nothing is installed.
+    ///
+    /// # Errors
+    /// When a replica cannot be started.
+    pub fn join(kubeconfig: &Path, logs: &Path, replicas: usize, args: &[String]) -> Result<Self> {
+        let (program, config) = (program()?, Kubeconfig::read_from(kubeconfig)?);
+        let start = |index| {
+            let (port, name) = (ReservedPort::take()?, format!("quarterdeck-{index}"));
+            let launch = Launch::new(&name, &program)
+                .args([
+                    format!("--kubeconfig={}", kubeconfig.display()),
+                    "--bind-address=127.0.0.1".to_owned(),
+                    format!("--secure-port={}", port.port()),
+                ])
+                .args(args.iter().cloned())
+                .log(logs.join(format!("{name}.log")))
+                .detached(true);
+            Replica::start_asked_by(&launch, port, config.clone())
+        };
+        Ok(Self { replicas: (0..replicas).map(start).collect::<Result<_>>()? })
     }
 
     /// One replica; panics if there is no such one.
@@ -181,7 +207,7 @@ impl DeckBuilder<'_> {
                 .args(self.args.iter().cloned())
                 .log(self.control_plane.folder().join(format!("{name}.log")))
                 .detached(self.detached);
-            replicas.push(Replica::start(launch, port, self.control_plane).await?);
+            replicas.push(Replica::start(&launch, port, self.control_plane)?);
         }
         Ok(Deck { replicas })
     }

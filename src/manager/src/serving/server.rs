@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use http::header::{CACHE_CONTROL, HeaderValue};
 use http::request::Parts;
-use http::{Request, StatusCode};
+use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -89,7 +89,7 @@ impl Server {
     ///
     /// # Errors
     /// When the address is taken or the certificate cannot be used.
-    pub fn bind(settings: Settings, security: Security, endpoints: Endpoints) -> Result<Self, ServeError> {
+    pub fn bind(settings: &Settings, security: Security, endpoints: Endpoints) -> Result<Self, ServeError> {
         let provider = Arc::clone(&settings.profile.provider);
         let certificates = Arc::new(Certificates::load(
             &settings.certificate,
@@ -105,7 +105,7 @@ impl Server {
         if settings.http2 {
             tls.alpn_protocols.insert(0, b"h2".to_vec());
         }
-        let listener = listen(&settings)?;
+        let listener = listen(settings)?;
         let asking = Arc::new(Semaphore::new(settings.limits.reviews));
         let Security { trust, reviews, open_paths, keep_token, keep_allowed, keep_refused } = security;
         let metrics = ServingMetrics::register(&endpoints.metrics)?;
@@ -280,22 +280,23 @@ async fn handle(shared: &Arc<Shared>, chain: &[CertificateDer<'static>], request
         Ok(Ok(answer)) => answer,
         Ok(Err(_)) => {
             tracing::error!(%method, path, "request panicked");
-            respond::text(StatusCode::INTERNAL_SERVER_ERROR, "This request caused a panic. Look in the log for details.\n")
+            respond::text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "This request caused a panic. Look in the log for details.\n",
+            )
         }
         Err(_) => respond::text(StatusCode::GATEWAY_TIMEOUT, "the request took too long\n"),
     };
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    if method == Method::HEAD {
+        respond::strip_body(&mut answer);
+    }
     shared.metrics.request(label(&path), answer.status().as_u16());
     tracing::debug!(%method, path, code = answer.status().as_u16(), dur_ms = started.elapsed().as_millis(), "served");
     answer
 }
 
-async fn filtered(
-    shared: &Arc<Shared>,
-    chain: &[CertificateDer<'static>],
-    mut parts: Parts,
-    body: Incoming,
-) -> Answer {
+async fn filtered(shared: &Arc<Shared>, chain: &[CertificateDer<'static>], mut parts: Parts, body: Incoming) -> Answer {
     let user = match shared.authenticator.user(&mut parts.headers, chain).await {
         Ok(user) => user,
         Err(reason) => {

@@ -17,6 +17,7 @@ use super::pool::Pool;
 use super::reader::Reader;
 use super::streams::{Pings, Streams};
 use super::writer::Writer;
+use crate::controller::ClientShare;
 
 /// Reads and watches: a dead connection is noticed after at most 45 s, as in client-go.
 const READ_PINGS: Pings = Pings { every: Duration::from_secs(30), timeout: Duration::from_secs(15) };
@@ -84,7 +85,14 @@ impl Clients {
     /// Calls as `identity`, with a rate limit of their own. Give each controller its own handle.
     #[must_use]
     pub fn api(&self, identity: &Identity) -> Api {
-        let limiter = Arc::new(Limiter::new(self.options.qps, self.options.burst));
+        self.api_with(identity, ClientShare::ONE)
+    }
+
+    /// Calls as `identity`, with a rate limit of their own that is a multiple of the flags'.
+    #[must_use]
+    pub fn api_with(&self, identity: &Identity, share: ClientShare) -> Api {
+        let (qps, burst) = (self.options.qps * share.qps, self.options.burst.saturating_mul(share.burst));
+        let limiter = Arc::new(Limiter::new(qps, burst));
         Api::new(self.reader.clone(), self.writer.clone(), identity, limiter)
     }
 

@@ -1,0 +1,283 @@
+//! The engine: what all sources share. It holds what was read of the sources, what is known of the
+//! cluster, and what was decided; [`run`] brings one addon to where it should be, [`pass`] decides
+//! about removals.
+
+mod pass;
+mod removal;
+mod run;
+mod settle;
+mod watches;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use parking_lot::Mutex;
+use quarterdeck_runtime::informer::{Informers, Lister};
+use quarterdeck_runtime::object::{Kind, ObjectKey, parse_version};
+use quarterdeck_runtime::queue::Enqueue;
+use quarterdeck_runtime::view::{Metadata, PodView};
+use tokio::time::Instant;
+
+use super::drift::Known;
+use super::fields::Overrides;
+use super::ident::{GroupKind, Ident};
+use super::kinds::{self, Kinds};
+use super::manifest::Mode;
+use super::metrics::Metrics;
+use super::parent::{self, Parent, State};
+use super::predecessor;
+use super::removal::{Named, Verdict};
+use super::source::{Addon, AddonId, Snapshot};
+
+/// What a reconcile is about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// Removals of a whole source.
+    Pass(&'static str),
+    /// One addon.
+    Addon(AddonId),
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pass(source) => f.write_str(source),
+            Self::Addon(id) => id.fmt(f),
+        }
+    }
+}
+
+/// The fixed parts of an engine.
+pub struct Parts {
+    /// Informers that read as the account that writes.
+    pub informers: Informers,
+    /// The controller's queue.
+    pub queue: Enqueue<Key>,
+    /// Pods of the predecessor's namespace.
+    pub pods: Lister<PodView>,
+    /// Parents of all sources.
+    pub parents: Lister<ConfigMap>,
+    /// Whose changes are taken back.
+    pub overrides: Overrides,
+    /// Kinds that a person has to let go.
+    pub protected: BTreeSet<GroupKind>,
+    /// Metrics.
+    pub metrics: Metrics,
+}
+
+/// What all sources share.
+pub struct Engine {
+    parts: Parts,
+    kinds: Kinds,
+    shared: Mutex<Shared>,
+}
+
+/// What changes.
+#[derive(Default)]
+struct Shared {
+    sources: BTreeMap<&'static str, Arc<Snapshot>>,
+    named: Arc<Named>,
+    /// Which addon an object belongs to, where several name it.
+    claims: HashMap<Ident, AddonId>,
+    /// CRDs that addons bring, by the kind they declare.
+    declared: HashMap<GroupKind, Arc<str>>,
+    /// Kinds of such CRDs that the server serves.
+    established: HashSet<GroupKind>,
+    /// Parents as we wrote them last: the cache may lag behind.
+    written: HashMap<AddonId, Parent>,
+    /// uids of parents that we deleted: the cache may still hold them.
+    deleted_parents: HashSet<String>,
+    memory: HashMap<AddonId, Memory>,
+    /// Which addon a watched object belongs to.
+    owners: HashMap<(GroupKind, ObjectKey), AddonId>,
+    /// Objects whose deletion was seen and not yet looked into.
+    deleted: HashSet<(GroupKind, ObjectKey)>,
+    watches: HashMap<(Kind, Mode), Lister<Metadata>>,
+    /// What the last pass decided, and about which state of the source.
+    verdicts: BTreeMap<&'static str, Decided>,
+    recent: BTreeMap<AddonId, Recent>,
+    states: BTreeMap<AddonId, (State, usize)>,
+    observing: Option<bool>,
+}
+
+/// What a pass decided.
+#[derive(Clone, Default)]
+struct Decided {
+    digest: [u8; 32],
+    verdicts: BTreeMap<AddonId, Verdict>,
+}
+
+/// A removal that was let go.
+struct Recent {
+    at: Instant,
+    gone: bool,
+    objects: usize,
+}
+
+/// What is remembered of an addon's objects.
+#[derive(Default)]
+struct Memory {
+    known: HashMap<Ident, Known>,
+    repairs: HashMap<Ident, VecDeque<Instant>>,
+}
+
+impl Engine {
+    /// An engine without sources.
+    #[must_use]
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let engine = Arc::new(Self { parts, kinds: Kinds::default(), shared: Mutex::default() });
+        engine.watch_parents();
+        engine.watch_predecessor();
+        engine
+    }
+
+    /// Takes a new reading of a source, and wakes what it concerns.
+    pub fn publish(self: &Arc<Self>, source: &'static str, snapshot: Snapshot) {
+        self.parts.metrics.read(source, &snapshot);
+        let snapshot = Arc::new(snapshot);
+        let mut shared = self.shared.lock();
+        let before = shared.sources.insert(source, Arc::clone(&snapshot));
+        if before.as_ref().is_some_and(|before| **before == *snapshot) {
+            return;
+        }
+        let problem = |snapshot: &Snapshot| snapshot.problem.clone();
+        if let Some(problem) = problem(&snapshot).filter(|new| before.as_deref().and_then(problem).as_ref() != Some(new)) {
+            tracing::warn!(source, problem, "the source cannot be read whole; nothing is removed");
+        }
+        shared.retake();
+        let changed = snapshot.addons.values().filter(|addon| before.as_ref().and_then(|before| before.addons.get(&addon.id.name)) != Some(addon));
+        let changed: Vec<Arc<Addon>> = changed.cloned().collect();
+        // An addon that took over an object, or lost it, may be another one than the one that changed.
+        let moved = before.iter().flat_map(|before| before.addons.keys()).any(|name| !snapshot.addons.contains_key(name));
+        let everyone: Vec<AddonId> = if moved || changed.iter().any(|addon| !addon.problems.is_empty()) {
+            shared.sources.values().flat_map(|snapshot| snapshot.addons.values()).map(|addon| addon.id.clone()).collect()
+        } else {
+            changed.iter().map(|addon| addon.id.clone()).collect()
+        };
+        drop(shared);
+        for addon in &changed {
+            for problem in &addon.problems {
+                tracing::warn!(addon = %addon.id, %problem, "in a manifest");
+            }
+            self.warm(addon);
+        }
+        everyone.into_iter().for_each(|id| self.parts.queue.add(Key::Addon(id)));
+        self.parts.queue.add(Key::Pass(source));
+    }
+
+    /// Watches the kinds of an addon that need no question, so that a follower is ready to lead.
+    fn warm(self: &Arc<Self>, addon: &Addon) {
+        for object in &addon.objects {
+            if let Some(kind) = kinds::built_in(&object.ident.kind, &object.version) {
+                self.watch(&kind, object.mode);
+            }
+        }
+    }
+
+    fn addon(&self, id: &AddonId) -> Option<Arc<Addon>> {
+        self.shared.lock().sources.get(id.source)?.addons.get(&id.name).cloned()
+    }
+
+    fn snapshot(&self, source: &str) -> Option<Arc<Snapshot>> {
+        self.shared.lock().sources.get(source).cloned()
+    }
+
+    fn named(&self) -> Arc<Named> {
+        Arc::clone(&self.shared.lock().named)
+    }
+
+    /// What was decided about an addon, if it was decided about the source as it is now.
+    fn verdict(&self, id: &AddonId) -> Option<Option<Verdict>> {
+        let shared = self.shared.lock();
+        let snapshot = shared.sources.get(id.source)?;
+        let decided = shared.verdicts.get(id.source).filter(|decided| decided.digest == snapshot.digest)?;
+        Some(decided.verdicts.get(id).cloned())
+    }
+
+    fn observing(&self) -> bool {
+        self.parts.pods.all().iter().any(|pod| predecessor::is_alive(pod))
+    }
+
+    /// The newest known state of a parent.
+    fn parent(&self, id: &AddonId) -> Option<Parent> {
+        let key = ObjectKey::new(parent::NAMESPACE, parent::name(id));
+        let cached = self.parts.parents.get(&key).and_then(|map| parent::read(&map));
+        let shared = self.shared.lock();
+        let cached = cached.filter(|cached| !shared.deleted_parents.contains(&cached.uid));
+        match (cached, shared.written.get(id)) {
+            (Some(cached), Some(written)) => {
+                let version = |parent: &Parent| parse_version(&parent.resource_version);
+                Some(if version(&cached) >= version(written) { cached } else { written.clone() })
+            }
+            (cached, written) => cached.or_else(|| written.cloned()),
+        }
+    }
+
+    /// All parents of a source.
+    fn parents_of(&self, source: &'static str) -> BTreeMap<AddonId, Parent> {
+        let cached = self.parts.parents.all();
+        let mut ids: BTreeSet<AddonId> = cached
+            .iter()
+            .filter_map(|map| parent::read(map))
+            .filter(|parent| parent.source == source)
+            .map(|parent| AddonId { source, name: parent.addon })
+            .collect();
+        ids.extend(self.shared.lock().written.keys().filter(|id| id.source == source).cloned());
+        ids.into_iter().filter_map(|id| Some((id.clone(), self.parent(&id)?))).collect()
+    }
+
+    /// Ids of all our sets.
+    fn sets(&self) -> HashSet<String> {
+        let mut sets: HashSet<String> = self
+            .parts
+            .parents
+            .all()
+            .iter()
+            .filter(|map| parent::read(map).is_some())
+            .filter_map(|map| map.metadata.labels.as_ref()?.get(super::applyset::ID_LABEL).cloned())
+            .collect();
+        let shared = self.shared.lock();
+        sets.extend(shared.written.keys().chain(shared.sources.values().flat_map(|snapshot| snapshot.addons.values()).map(|addon| &addon.id)).map(parent::set_id));
+        sets
+    }
+
+    /// Notes how an addon is; `None` when it is no more.
+    fn set_state(&self, id: &AddonId, state: Option<(State, usize)>) {
+        let mut shared = self.shared.lock();
+        let before = match state {
+            Some(state) => shared.states.insert(id.clone(), state),
+            None => shared.states.remove(id),
+        };
+        if before != state {
+            self.parts.metrics.states(&shared.states);
+        }
+    }
+}
+
+impl Shared {
+    /// Draws up again what follows from the sources.
+    fn retake(&mut self) {
+        let mut named = Named::default();
+        self.claims.clear();
+        self.declared.clear();
+        for snapshot in self.sources.values() {
+            named.add(snapshot);
+            for addon in snapshot.addons.values() {
+                for object in &addon.objects {
+                    let namespaced = kinds::built_in(&object.ident.kind, &object.version).map(|kind| kind.namespaced);
+                    let ident = match namespaced {
+                        Some(namespaced) => super::plan::resolved(&object.ident, namespaced),
+                        None => object.ident.clone(),
+                    };
+                    self.claims.entry(ident).or_insert_with(|| addon.id.clone());
+                    if let Some(declared) = kinds::declared(object) {
+                        self.declared.insert(declared.kind, declared.crd);
+                    }
+                }
+            }
+        }
+        self.named = Arc::new(named);
+    }
+}

@@ -1,0 +1,424 @@
+//! One addon: resolve its kinds, widen its inventory, settle its objects, let go what may go, and
+//! write down how it is.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quarterdeck_runtime::client::{
+    Api, ApiError, ApplyOptions, ApplyTo, Class, DeletePrecondition, Propagation, WriteLog,
+};
+use quarterdeck_runtime::controller::{Action, Cx, Error};
+use quarterdeck_runtime::events::{EventType, Recorder};
+use quarterdeck_runtime::object::{Kind, ObjectKey};
+use serde_json::Value;
+
+use super::{Engine, Memory};
+use crate::addon::ident::Ident;
+use crate::addon::kinds::{crd_kind, is_established};
+use crate::addon::manifest::{Desired, Mode};
+use crate::addon::parent::{self, Content, Held, PARENT_MANAGER, Parent, State};
+use crate::addon::plan::{RANKS, Wanted, rank, resolved};
+use crate::addon::removal::losing;
+use crate::addon::source::{Addon, AddonId};
+
+/// When something that an addon waits for, such as a CRD of its own, is looked at again.
+pub(super) const SOON: Duration = Duration::from_millis(200);
+/// When an addon whose dependency is not ready is looked at again.
+const DEPENDENCY: Duration = Duration::from_secs(1);
+
+/// One reconcile of one addon.
+pub(super) struct Run<'e> {
+    pub(super) engine: &'e Arc<Engine>,
+    pub(super) api: Api,
+    pub(super) recorder: Recorder,
+    pub(super) id: AddonId,
+    pub(super) observing: bool,
+    pub(super) outcome: Outcome,
+}
+
+/// What a reconcile found and did.
+#[derive(Default)]
+pub(super) struct Outcome {
+    /// What failed, as a person is told.
+    pub(super) errors: Vec<String>,
+    /// Whether something failed that a retry may mend.
+    pub(super) retry: bool,
+    /// Whether all that failed was a conflict.
+    pub(super) conflict: bool,
+    /// When to look again, whatever happens.
+    pub(super) later: Option<Duration>,
+    /// Whether something waits for something else of ours.
+    pub(super) waiting: bool,
+    /// Objects put back.
+    pub(super) drift: u64,
+    /// Objects made or changed.
+    pub(super) applied: usize,
+    /// Objects deleted.
+    pub(super) pruned: Vec<String>,
+    /// Writes that were not made because a predecessor is alive.
+    pub(super) planned: usize,
+}
+
+impl Outcome {
+    pub(super) fn look_again(&mut self, after: Duration) {
+        self.later = Some(self.later.map_or(after, |before| before.min(after)));
+    }
+
+    pub(super) fn wait(&mut self) {
+        self.waiting = true;
+        self.look_again(SOON);
+    }
+
+    /// Notes a failed call; only the end of our tenure ends the reconcile.
+    pub(super) fn failed(&mut self, what: &str, error: ApiError) -> Result<(), Error> {
+        match error.class() {
+            Class::NotLeader => return Err(error.into()),
+            Class::Conflict => {
+                self.conflict |= !self.retry;
+            }
+            Class::Transient | Class::Terminal => {
+                self.errors.push(format!("{what}: {error}"));
+                self.conflict = false;
+            }
+        }
+        self.retry = true;
+        Ok(())
+    }
+}
+
+impl Engine {
+    /// Brings one addon to where it should be.
+    pub async fn reconcile(self: &Arc<Self>, cx: &Cx, id: AddonId) -> Result<Action, Error> {
+        if !self.parts.parents.has_synced() {
+            return Ok(Action::RequeueAfter(SOON));
+        }
+        // Which versions are our own is kept here, object by object: caches are chosen by label and
+        // need not ever show what is written.
+        let api = cx.api.logging_to(WriteLog::default());
+        let recorder = cx.recorder.clone();
+        let run = Run { engine: self, api, recorder, observing: self.observing(), id, outcome: Outcome::default() };
+        match self.addon(&run.id) {
+            Some(addon) => run.present(&addon).await,
+            None => run.gone().await,
+        }
+    }
+}
+
+impl Run<'_> {
+    async fn present(mut self, addon: &Addon) -> Result<Action, Error> {
+        if !self.dependencies_are_ready(addon) {
+            self.engine.set_state(&self.id, Some((State::Progressing, 0)));
+            return Ok(Action::RequeueAfter(DEPENDENCY));
+        }
+        let before = self.engine.parent(&self.id);
+        let wanted = self.resolve(addon).await?;
+        let mut content = before.as_ref().map(|parent| parent.content.clone()).unwrap_or_default();
+        let known = content.members.len();
+        for wanted in wanted.iter().filter(|wanted| wanted.mode == Mode::Reconcile) {
+            content.members.entry(wanted.ident.clone()).or_default();
+        }
+        if before.is_none() || content.members.len() > known {
+            // Wider first: a crash in between leaves nothing that nobody knows of.
+            content.state = Some(State::Progressing);
+            content.errors.clear();
+            self.write_parent(&content).await?;
+        }
+        let mut memory = self.engine.take_memory(&self.id);
+        for stage in 0..RANKS {
+            let stage: Vec<&Wanted> = wanted.iter().filter(|wanted| rank(&wanted.ident) == stage).collect();
+            self.settle(&stage, &mut memory).await?;
+        }
+        self.note_uids(&memory, &mut content.members);
+        self.engine.put_memory(&self.id, memory);
+        self.let_go(addon, &mut content);
+        let released = self.prune(&mut content).await?;
+        self.finish(addon, before.as_ref(), content, released, wanted.len()).await
+    }
+
+    /// Writes down how the addon is.
+    async fn finish(
+        mut self,
+        addon: &Addon,
+        before: Option<&Parent>,
+        mut content: Content,
+        held: Option<Held>,
+        objects: usize,
+    ) -> Result<Action, Error> {
+        let mut errors: Vec<String> = addon.problems.iter().map(ToString::to_string).collect();
+        let broken = addon.problems.iter().any(|problem| !problem.warning) || !self.outcome.errors.is_empty();
+        errors.append(&mut self.outcome.errors.clone());
+        content.state = Some(match () {
+            () if self.observing => State::Observing,
+            () if broken => State::Degraded,
+            () if self.outcome.waiting || self.outcome.retry => State::Progressing,
+            () if held.is_some() => State::Held,
+            () => State::Ready,
+        });
+        content.errors = errors;
+        content.objects = objects;
+        content.skipped = addon.skipped.len();
+        content.drift += self.outcome.drift;
+        if self.outcome.errors.is_empty() && !self.outcome.retry && !self.outcome.waiting {
+            content.version = addon.version.to_string();
+        }
+        self.tell(before, &content, held.as_ref());
+        let waits = held.as_ref().map_or(0, |held| held.members.len());
+        self.engine.set_state(&self.id, content.state.map(|state| (state, waits)));
+        content.held = held;
+        if self.engine.parent(&self.id).is_none_or(|parent| !parent.says(&self.id, &content)) {
+            self.write_parent(&content).await?;
+        }
+        self.end()
+    }
+
+    fn end(self) -> Result<Action, Error> {
+        if self.observing && self.outcome.planned > 0 {
+            tracing::info!(addon = %self.id, planned = self.outcome.planned, "observing: this many writes would be made");
+        }
+        if self.outcome.retry {
+            let text = self.outcome.errors.first().map_or_else(|| "changed meanwhile".to_owned(), String::clone);
+            let text = match self.outcome.errors.len() {
+                0 | 1 => text,
+                count => format!("{text} (and {} more)", count - 1),
+            };
+            return Err(if self.outcome.conflict { Error::Stale(text) } else { Error::Transient(text) });
+        }
+        Ok(self.outcome.later.map_or(Action::Done, Action::RequeueAfter))
+    }
+
+    /// An addon whose file is gone.
+    async fn gone(mut self) -> Result<Action, Error> {
+        self.engine.forget(&self.id);
+        let Some(parent) = self.engine.parent(&self.id) else {
+            self.engine.set_state(&self.id, None);
+            return Ok(Action::Done);
+        };
+        let mut content = parent.content.clone();
+        let decided = self.engine.verdict(&self.id).flatten().is_some_and(|verdict| verdict.gone);
+        let held = self.prune(&mut content).await?;
+        if decided && content.members.is_empty() && held.is_none() && !self.outcome.retry {
+            self.delete_parent(&parent).await?;
+            return self.end();
+        }
+        content.errors.clone_from(&self.outcome.errors);
+        content.state = Some(match () {
+            () if self.observing => State::Observing,
+            () if !self.outcome.errors.is_empty() => State::Degraded,
+            () if held.is_some() => State::Held,
+            () => State::Progressing,
+        });
+        self.tell(Some(&parent), &content, held.as_ref());
+        let waits = held.as_ref().map_or(0, |held| held.members.len());
+        self.engine.set_state(&self.id, content.state.map(|state| (state, waits)));
+        content.held = held;
+        if !parent.says(&self.id, &content) {
+            self.write_parent(&content).await?;
+        }
+        self.end()
+    }
+
+    fn dependencies_are_ready(&self, addon: &Addon) -> bool {
+        let shared = self.engine.shared.lock();
+        let ready = |name: &Arc<str>| {
+            let id = AddonId { source: self.id.source, name: Arc::clone(name) };
+            shared.states.get(&id).is_some_and(|(state, _)| matches!(state, State::Ready | State::Held))
+        };
+        addon.dependencies.iter().all(ready)
+    }
+
+    /// The addon's objects with the resources that serve them; what belongs to another addon, or is
+    /// served by nothing, is told.
+    async fn resolve(&mut self, addon: &Addon) -> Result<Vec<Wanted>, Error> {
+        let set = parent::set_id(&self.id);
+        let mut wanted: BTreeMap<Ident, Wanted> = BTreeMap::new();
+        let mut order = Vec::new();
+        for object in &addon.objects {
+            let Some(kind) = self.kind_of(object).await? else { continue };
+            let object_name = format!("{}, {}", object.place, resolved(&object.ident, kind.namespaced));
+            let object = Wanted::new(object, kind, &set);
+            let claim = self.engine.claim(&object.ident);
+            if let Some(other) = claim.filter(|claim| *claim != self.id) {
+                self.outcome.errors.push(format!("{object_name}: {other} has the same object and comes first"));
+            } else if wanted.contains_key(&object.ident) {
+                self.outcome.errors.push(format!("{object_name}: the object stands twice in the file; the first counts"));
+            } else {
+                order.push(object.ident.clone());
+                wanted.insert(object.ident.clone(), object);
+            }
+        }
+        Ok(order.iter().filter_map(|ident| wanted.remove(ident)).collect())
+    }
+
+    async fn kind_of(&mut self, object: &Desired) -> Result<Option<Kind>, Error> {
+        let group_kind = &object.ident.kind;
+        if !self.crd_is_ready(object).await? {
+            return Ok(None);
+        }
+        match self.engine.kinds.find(&self.api, group_kind, &object.version).await {
+            Ok(Some(kind)) => Ok(Some(kind)),
+            Ok(None) if self.engine.declared_crd(group_kind).is_some() => {
+                // Established and not yet served: a matter of moments.
+                self.outcome.wait();
+                Ok(None)
+            }
+            Ok(None) => {
+                let text = format!("{}, {}: the server has no such kind in version {}", object.place, object.ident, object.version);
+                self.outcome.errors.push(text);
+                self.outcome.retry = true;
+                Ok(None)
+            }
+            Err(error) => {
+                self.outcome.failed(&format!("{}, {}", object.place, object.ident), error)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Whether the CRD of an object's kind, where an addon brings it, is established.
+    async fn crd_is_ready(&mut self, object: &Desired) -> Result<bool, Error> {
+        let Some(crd) = self.engine.declared_crd(&object.ident.kind) else { return Ok(true) };
+        if self.engine.shared.lock().established.contains(&object.ident.kind) {
+            return Ok(true);
+        }
+        let kind = self.engine.kinds.known(&crd_kind(), "v1").expect("the table of kinds has CRDs");
+        match self.api.get::<Value>(&kind, &ObjectKey::cluster(crd)).await {
+            Ok(Some(live)) if is_established(&live) => {
+                self.engine.shared.lock().established.insert(object.ident.kind.clone());
+                self.engine.kinds.forget(&object.ident.kind);
+                Ok(true)
+            }
+            Ok(_) => {
+                self.outcome.wait();
+                Ok(false)
+            }
+            Err(error) => {
+                self.outcome.failed(&format!("{}, {}", object.place, object.ident), error)?;
+                Ok(false)
+            }
+        }
+    }
+
+    fn note_uids(&self, memory: &Memory, members: &mut BTreeMap<Ident, String>) {
+        for (ident, uid) in members {
+            if let Some(known) = memory.known.get(ident) {
+                uid.clone_from(&known.uid);
+            }
+        }
+    }
+
+    /// Takes members out of the inventory that another addon names now, or that the file itself
+    /// names without managing them: they stay, and are not this addon's.
+    fn let_go(&self, addon: &Addon, content: &mut Content) {
+        if !addon.complete || self.outcome.waiting || !self.outcome.errors.is_empty() {
+            return;
+        }
+        let named = self.engine.named();
+        content.members.retain(|member, _| {
+            let ours = addon.objects.iter().any(|object| object.mode == Mode::Reconcile && member.may_be(&object.ident));
+            ours || !named.may_mean(member)
+        });
+    }
+
+    /// What may still be removed of what a pass let go, now.
+    pub(super) fn removable(&self, content: &Content) -> (Vec<Ident>, Option<Held>) {
+        let snapshot = self.engine.snapshot(self.id.source);
+        let (Some(snapshot), Some(verdict)) = (snapshot, self.engine.verdict(&self.id)) else {
+            return (Vec::new(), content.held.clone());
+        };
+        let Some(verdict) = verdict else { return (Vec::new(), None) };
+        let (Some(parent), named) = (self.engine.parent(&self.id), self.engine.named()) else {
+            return (Vec::new(), verdict.held);
+        };
+        let still = losing(&parent, &self.id, &snapshot, &named);
+        let mut go: Vec<Ident> = verdict.go.into_iter().filter(|member| still.contains(member)).collect();
+        // The other way round: a namespace goes after what is in it.
+        go.sort_by_key(|member| std::cmp::Reverse(rank(member)));
+        (go, verdict.held)
+    }
+
+    /// Writes the parent; nothing is written while a predecessor is alive.
+    pub(super) async fn write_parent(&mut self, content: &Content) -> Result<(), Error> {
+        if self.observing {
+            return Ok(());
+        }
+        let manifest = parent::manifest(&self.id, content);
+        let kind = self.engine.parts.parents.kind().clone();
+        let key = parent::ident(&self.id).key();
+        let before = self.engine.parent(&self.id);
+        let to = before.as_ref().map_or(ApplyTo::Absent, |parent| ApplyTo::Known { uid: parent.uid.clone() });
+        let options = ApplyOptions { manager: PARENT_MANAGER, force: before.is_some(), dry_run: false };
+        match self.api.apply(&kind, &key, &manifest, &to, &options).await {
+            Ok(stored) => {
+                self.engine.note_parent(&self.id, &stored);
+                Ok(())
+            }
+            Err(error) => {
+                // What was believed of it may be wrong: next time the cache is asked.
+                self.engine.shared.lock().written.remove(&self.id);
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn delete_parent(&mut self, parent: &Parent) -> Result<(), Error> {
+        if self.observing {
+            return Ok(());
+        }
+        let kind = self.engine.parts.parents.kind().clone();
+        let key = parent::ident(&self.id).key();
+        let precondition = DeletePrecondition { uid: parent.uid.clone(), resource_version: None };
+        match self.api.delete(&kind, &key, &precondition, Propagation::Background).await {
+            Ok(()) => {}
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.engine.note_parent_deleted(&self.id, &parent.uid);
+        self.engine.set_state(&self.id, None);
+        tracing::info!(addon = %self.id, pruned = self.outcome.pruned.len(), "the addon is gone");
+        Ok(())
+    }
+
+    /// Events about what changed.
+    fn tell(&self, before: Option<&Parent>, content: &Content, held: Option<&Held>) {
+        if self.observing {
+            return;
+        }
+        let Some(parent) = self.engine.parent(&self.id) else { return };
+        let about = parent::reference(&self.id, &parent.uid);
+        let event = |kind, reason, message: String| self.recorder.event(&about, kind, reason, message);
+        if self.outcome.applied > 0 {
+            let text = format!("{}: made or changed {} objects", self.id, self.outcome.applied);
+            event(EventType::Normal, "AddonApplied", text);
+        }
+        if self.outcome.drift > 0 {
+            event(EventType::Normal, "DriftRepaired", format!("{}: put back {} objects", self.id, self.outcome.drift));
+        }
+        if !self.outcome.pruned.is_empty() {
+            let text = format!("{}: deleted {}", self.id, few(&self.outcome.pruned));
+            event(EventType::Normal, "AddonPruned", text);
+        }
+        let errors_before = before.map(|parent| &parent.content.errors);
+        if !content.errors.is_empty() && errors_before != Some(&content.errors) {
+            event(EventType::Warning, "AddonDegraded", format!("{}: {}", self.id, few(&content.errors)));
+        }
+        let held_before = before.and_then(|parent| parent.content.held.as_ref());
+        if let Some(held) = held.filter(|held| held_before != Some(held)) {
+            let members: Vec<String> = held.members.iter().map(ToString::to_string).collect();
+            let command = parent::release_command(&self.id, &held.plan);
+            let text = format!("{}: not deleted: {} ({}). To delete: {command}", self.id, few(&members), held.reason);
+            tracing::warn!(addon = %self.id, objects = members.len(), reason = held.reason, command, "a removal waits");
+            event(EventType::Warning, "PruneHeld", text);
+        }
+    }
+}
+
+/// The first of many.
+fn few(words: &[String]) -> String {
+    const FEW: usize = 5;
+    let mut text = words.iter().take(FEW).map(String::as_str).collect::<Vec<_>>().join("; ");
+    if words.len() > FEW {
+        text.push_str(&format!("; and {} more", words.len() - FEW));
+    }
+    text
+}

@@ -1,0 +1,260 @@
+//! Objects of one stage: look at what may have changed, plan, carry out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use quarterdeck_runtime::client::{Api, ApiError, ApplyOptions, ApplyTo, PatchPrecondition};
+use quarterdeck_runtime::controller::Error;
+use quarterdeck_runtime::view::Metadata;
+use serde::Deserialize as _;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::run::Run;
+use super::{Engine, Memory};
+use crate::addon::drift::{Cached, Known, Look, look};
+use crate::addon::ident::Ident;
+use crate::addon::source::AddonId;
+use crate::addon::plan::{Live, MANAGER, Op, Right, Seen, View, Wanted, plan, right};
+
+/// Objects of one addon that are read at the same time.
+const READS: usize = 8;
+/// Objects of one addon that are written at the same time.
+const WRITES: usize = 4;
+/// An object that was put back this often within [`FIGHT`] is left alone for a while.
+const MANY: usize = 5;
+/// How long repairs count.
+const FIGHT: Duration = Duration::from_secs(60);
+
+/// What carrying out an [`Op`] came to.
+struct Done {
+    index: usize,
+    result: Result<Option<Value>, ApiError>,
+    /// What the server counted it as.
+    word: &'static str,
+    drift: bool,
+}
+
+impl Run<'_> {
+    /// Settles objects that do not depend on each other.
+    pub(super) async fn settle(&mut self, stage: &[&Wanted], memory: &mut Memory) -> Result<(), Error> {
+        let now = Instant::now();
+        let asked: Vec<bool> = stage.iter().map(|wanted| self.must_look(wanted, memory, now)).collect();
+        let read = self.read(stage, &asked).await?;
+        let rights: Vec<Option<Right>> = stage.iter().map(|wanted| memory.known.get(&wanted.ident).map(|known| known.right)).collect();
+        let sets = self.engine.sets();
+        let seen: Vec<Seen<'_>> = stage
+            .iter()
+            .zip(&read)
+            .zip(&rights)
+            .map(|((wanted, live), right)| Seen {
+                wanted,
+                live: match live {
+                    None => Live::Quiet,
+                    Some(None) => Live::Absent,
+                    Some(Some(live)) => Live::Present(live),
+                },
+                right: *right,
+            })
+            .collect();
+        let ops = plan(&View { objects: &seen, overrides: &self.engine.parts.overrides, sets: &sets });
+        let ops: Vec<Op> = ops.into_iter().filter(|op| self.may_carry_out(op, &seen, memory, now)).collect();
+        let (api, observing) = (self.api.clone(), self.observing);
+        let done: Vec<Done> = futures::stream::iter(ops)
+            .map(|op| carry_out(&api, &seen, op, observing))
+            .buffer_unordered(WRITES)
+            .collect()
+            .await;
+        for done in done {
+            self.note(stage[done.index], &seen[done.index], done, memory)?;
+        }
+        Ok(())
+    }
+
+    /// Whether an object has to be read.
+    fn must_look(&mut self, wanted: &Wanted, memory: &mut Memory, now: Instant) -> bool {
+        let deleted = self.engine.own(&self.id, &wanted.ident);
+        let engine = self.engine;
+        let known = memory.known.get_mut(&wanted.ident).filter(|known| known.right.wanted == wanted.hash);
+        let Some(known) = known else {
+            // Watched before it is read: what happens in between is an event.
+            engine.cached(wanted, |_| ());
+            return true;
+        };
+        let (held, result) = engine.cached(wanted, |cached| {
+            let held = matches!(cached, Cached::Held(held) if *held.uid == *known.uid);
+            (held, look(Some(known), cached, deleted, now))
+        });
+        known.seen |= held;
+        match result {
+            Look::No => false,
+            Look::Yes => true,
+            Look::After(time) => {
+                self.outcome.look_again(time);
+                false
+            }
+        }
+    }
+
+    /// What the server has of the objects asked for: `None` if not asked or not known, `Some(None)`
+    /// for its own 404.
+    async fn read(&mut self, stage: &[&Wanted], asked: &[bool]) -> Result<Vec<Option<Option<Value>>>, Error> {
+        let mut read: Vec<Option<Option<Value>>> = vec![None; stage.len()];
+        let api = self.api.clone();
+        let asked = stage.iter().enumerate().filter(|(index, _)| asked[*index]);
+        let asked: Vec<_> = asked.map(|(index, wanted)| (index, wanted.kind.clone(), wanted.ident.key())).collect();
+        let answers: Vec<_> = futures::stream::iter(asked)
+            .map(|(index, kind, key)| {
+                let api = api.clone();
+                async move { (index, api.get::<Value>(&kind, &key).await) }
+            })
+            .buffer_unordered(READS)
+            .collect()
+            .await;
+        for (index, answer) in answers {
+            self.engine.parts.metrics.reads.inc();
+            match answer {
+                Ok(live) => read[index] = Some(live),
+                Err(error) => self.outcome.failed(&describe(stage[index]), error)?,
+            }
+        }
+        Ok(read)
+    }
+
+    /// Leaves alone, for a while, what somebody else changes again and again.
+    fn may_carry_out(&mut self, op: &Op, seen: &[Seen<'_>], memory: &mut Memory, now: Instant) -> bool {
+        let (Op::Apply { index, drift: true, fields, .. }, false) = (op, self.observing) else { return true };
+        let ident = &seen[*index].wanted.ident;
+        let repairs = memory.repairs.entry(ident.clone()).or_default();
+        while repairs.front().is_some_and(|first| now.duration_since(*first) >= FIGHT) {
+            repairs.pop_front();
+        }
+        match repairs.front() {
+            Some(first) if repairs.len() >= MANY => {
+                let wait = FIGHT.saturating_sub(now.duration_since(*first));
+                self.outcome.look_again(wait);
+                let fields = if fields.is_empty() { String::new() } else { format!(" ({})", fields.join(", ")) };
+                let text = format!("somebody changes it again and again{fields}: put back {MANY} times within a minute");
+                self.outcome.errors.push(format!("{}: {text}", describe(seen[*index].wanted)));
+                false
+            }
+            _ => {
+                repairs.push_back(now);
+                true
+            }
+        }
+    }
+
+    fn note(&mut self, wanted: &Wanted, seen: &Seen<'_>, done: Done, memory: &mut Memory) -> Result<(), Error> {
+        let looks = memory.known.get(&wanted.ident).filter(|known| !known.seen).map_or(0, |known| known.looks + 1);
+        let live = match done.result {
+            Ok(live) => live,
+            Err(error) => {
+                memory.known.remove(&wanted.ident);
+                self.engine.parts.metrics.applied.with_label_values(&["failed"]).inc();
+                if error.is_not_found() {
+                    self.engine.kind_is_in_doubt(&wanted.ident);
+                }
+                return self.outcome.failed(&describe(wanted), error);
+            }
+        };
+        match done.word {
+            "" => {}
+            "planned" => self.outcome.planned += 1,
+            "refused" => {
+                let Some(Value::String(reason)) = &live else { return Ok(()) };
+                self.outcome.errors.push(format!("{}: {reason}", describe(wanted)));
+                memory.known.remove(&wanted.ident);
+                return Ok(());
+            }
+            word => {
+                self.engine.parts.metrics.applied.with_label_values(&[word]).inc();
+                if word != "unchanged" && done.drift {
+                    self.outcome.drift += 1;
+                    self.engine.parts.metrics.repaired.inc();
+                } else if word != "unchanged" {
+                    self.outcome.applied += 1;
+                }
+            }
+        }
+        let live = match (&live, seen.live) {
+            (Some(live), _) => live,
+            (None, Live::Present(live)) => live,
+            (None, _) => return Ok(()),
+        };
+        // While observing, what was seen is not right, and is not remembered as right.
+        if done.word == "planned" {
+            memory.known.remove(&wanted.ident);
+            return Ok(());
+        }
+        match Metadata::deserialize(live) {
+            Ok(metadata) => {
+                let seen = self.engine.cached(wanted, |cached| matches!(cached, Cached::Held(held) if held.uid == metadata.uid));
+                let known = Known { looks, seen, ..Known::new(&metadata, right(wanted, live), Instant::now()) };
+                memory.known.insert(wanted.ident.clone(), known);
+                if !seen {
+                    self.outcome.look_again(FIRST_SIGHT);
+                }
+            }
+            Err(error) => self.outcome.errors.push(format!("{}: cannot read its metadata: {error}", describe(wanted))),
+        }
+        Ok(())
+    }
+}
+
+/// When the cache is asked whether it shows what was just read or written.
+const FIRST_SIGHT: Duration = Duration::from_secs(5);
+
+async fn carry_out(api: &Api, seen: &[Seen<'_>], op: Op, observing: bool) -> Done {
+    let done = |index, word, drift, result| Done { index, result, word, drift };
+    let options = |force| ApplyOptions { manager: MANAGER, force, dry_run: false };
+    match op {
+        Op::Accept { index } | Op::Wait { index } => done(index, "", false, Ok(None)),
+        Op::Refuse { index, reason } => done(index, "refused", false, Ok(Some(Value::String(reason)))),
+        Op::Create { index } | Op::Apply { index, .. } if observing => done(index, "planned", false, Ok(None)),
+        Op::Create { index } => {
+            let Seen { wanted, right, .. } = &seen[index];
+            let key = wanted.ident.key();
+            let made = api.apply(&wanted.kind, &key, &wanted.body, &ApplyTo::Absent, &options(false)).await;
+            done(index, "created", right.is_some(), made.map(Some))
+        }
+        Op::Apply { index, uid, resource_version, take_back, body, drift, .. } => {
+            let wanted = seen[index].wanted;
+            let key = wanted.ident.key();
+            let mut before = resource_version.clone();
+            if let Some(managed_fields) = take_back {
+                let patch = json!({"metadata": {"managedFields": managed_fields}});
+                let precondition = PatchPrecondition::ResourceVersion { uid: uid.clone(), resource_version };
+                match api.merge_patch(&wanted.kind, &key, None, &patch, &precondition).await {
+                    Ok(written) => before = written.resource_version,
+                    Err(error) => return done(index, "failed", drift, Err(error)),
+                }
+            }
+            let stored = api.apply(&wanted.kind, &key, &body, &ApplyTo::Known { uid }, &options(true)).await;
+            let same = stored.as_ref().is_ok_and(|stored| stored.pointer("/metadata/resourceVersion").and_then(Value::as_str) == Some(&before));
+            done(index, if same { "unchanged" } else { "changed" }, drift, stored.map(Some))
+        }
+    }
+}
+
+fn describe(wanted: &Wanted) -> String {
+    format!("{}, {}", wanted.place, wanted.ident)
+}
+
+impl Engine {
+    /// Has changes of an object wake its addon; tells whether its deletion was seen.
+    fn own(self: &Arc<Self>, id: &AddonId, ident: &Ident) -> bool {
+        let key = (ident.kind.clone(), ident.key());
+        let mut shared = self.shared.lock();
+        let deleted = shared.deleted.remove(&key);
+        shared.owners.insert(key, id.clone());
+        deleted
+    }
+
+    /// A kind that answers 404 may be gone, or served elsewhere.
+    fn kind_is_in_doubt(&self, ident: &Ident) {
+        self.kinds.forget(&ident.kind);
+        self.shared.lock().established.remove(&ident.kind);
+    }
+}

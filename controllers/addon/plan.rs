@@ -1,0 +1,233 @@
+//! What is to be done about an addon's objects, as a pure function of what was seen.
+
+use std::collections::HashSet;
+
+use quarterdeck_runtime::object::Kind;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use super::applyset::PART_OF_LABEL;
+use super::fields::{self, FieldSet, Overrides};
+use super::ident::Ident;
+use super::kinds::crd_kind;
+use super::manifest::{Desired, Mode, Place};
+
+/// Our field manager for objects of addons.
+pub const MANAGER: &str = "quarterdeck-addons";
+/// Namespace of objects whose manifest names none, as with kubectl.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// An object that an addon wants, with everything known that is needed to apply it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wanted {
+    /// Which object.
+    pub ident: Ident,
+    /// The resource that serves it.
+    pub kind: Kind,
+    /// How it is kept.
+    pub mode: Mode,
+    /// What is applied.
+    pub body: Value,
+    /// A hash of `body`.
+    pub hash: [u8; 32],
+    /// Where it stands in its source.
+    pub place: Place,
+}
+
+impl Wanted {
+    /// An object of the set `set`, served by `kind`.
+    #[must_use]
+    pub fn new(desired: &Desired, kind: Kind, set: &str) -> Self {
+        let ident = resolved(&desired.ident, kind.namespaced);
+        let mut body = desired.body.clone();
+        if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
+            if ident.namespace.is_empty() {
+                metadata.remove("namespace");
+            } else {
+                metadata.insert("namespace".into(), (*ident.namespace).into());
+            }
+            if desired.mode == Mode::Reconcile {
+                let labels = metadata.entry("labels").or_insert_with(|| Value::Object(serde_json::Map::new()));
+                labels[PART_OF_LABEL] = set.into();
+            }
+        }
+        let hash = Sha256::digest(body.to_string().as_bytes()).into();
+        Self { ident, kind, mode: desired.mode, body, hash, place: desired.place }
+    }
+}
+
+/// An object's name once it is known whether its kind lives in namespaces.
+#[must_use]
+pub fn resolved(ident: &Ident, namespaced: bool) -> Ident {
+    let namespace = match (namespaced, ident.namespace.is_empty()) {
+        (false, _) => "".into(),
+        (true, true) => DEFAULT_NAMESPACE.into(),
+        (true, false) => ident.namespace.clone(),
+    };
+    Ident { namespace, ..ident.clone() }
+}
+
+/// When an object is applied: namespaces first, then CRDs, then the rest. Removal goes the other way.
+#[must_use]
+pub fn rank(ident: &Ident) -> usize {
+    if ident.kind.is("", "Namespace") {
+        0
+    } else if ident.kind == crd_kind() {
+        1
+    } else {
+        2
+    }
+}
+
+/// Number of ranks.
+pub const RANKS: usize = 3;
+
+/// What was seen of an object.
+#[derive(Clone, Copy, Debug)]
+pub enum Live<'a> {
+    /// Nothing says that it changed since it was right.
+    Quiet,
+    /// The server does not have it.
+    Absent,
+    /// The server has it like this.
+    Present(&'a Value),
+}
+
+/// What is remembered of an object that was right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Right {
+    /// [`Wanted::hash`] of what was applied.
+    pub wanted: [u8; 32],
+    /// What the server made of our fields.
+    pub fingerprint: [u8; 32],
+}
+
+/// An object and what is known of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// What is wanted.
+    pub wanted: &'a Wanted,
+    /// What was seen.
+    pub live: Live<'a>,
+    /// How it was when it was right last.
+    pub right: Option<Right>,
+}
+
+/// What a plan is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// The objects.
+    pub objects: &'a [Seen<'a>],
+    /// Whose changes are taken back.
+    pub overrides: &'a Overrides,
+    /// Ids of all our sets: an object may move from one to another.
+    pub sets: &'a HashSet<String>,
+}
+
+/// One thing to do; `index` is the object's place in [`View::objects`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    /// Make the object.
+    Create {
+        /// Which.
+        index: usize,
+    },
+    /// Bring the object to what is wanted.
+    Apply {
+        /// Which.
+        index: usize,
+        /// The live object's uid.
+        uid: String,
+        /// Its version.
+        resource_version: String,
+        /// `metadata.managedFields` to write first, where people's fields are taken back.
+        take_back: Option<Value>,
+        /// What is applied: what is wanted, less what a controller keeps.
+        body: Value,
+        /// Whether it had been right: somebody changed it.
+        drift: bool,
+        /// Fields that show it, at most a few.
+        fields: Vec<String>,
+    },
+    /// It is right.
+    Accept {
+        /// Which.
+        index: usize,
+    },
+    /// It is being deleted: wait until it is gone, then make it anew.
+    Wait {
+        /// Which.
+        index: usize,
+    },
+    /// It must not be touched.
+    Refuse {
+        /// Which.
+        index: usize,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What to do, namespaces and CRDs first; nothing for objects that are quiet.
+#[must_use]
+pub fn plan(view: &View<'_>) -> Vec<Op> {
+    let mut order: Vec<usize> = (0..view.objects.len()).collect();
+    order.sort_by_key(|index| rank(&view.objects[*index].wanted.ident));
+    order.into_iter().filter_map(|index| plan_one(view, index)).collect()
+}
+
+fn plan_one(view: &View<'_>, index: usize) -> Option<Op> {
+    let Seen { wanted, live, right } = &view.objects[index];
+    let live = match live {
+        Live::Quiet => return None,
+        Live::Absent => return Some(Op::Create { index }),
+        Live::Present(live) => *live,
+    };
+    if wanted.mode == Mode::EnsureExists {
+        return Some(Op::Accept { index });
+    }
+    if live.pointer("/metadata/deletionTimestamp").is_some() {
+        return Some(Op::Wait { index });
+    }
+    let set = live.pointer("/metadata/labels").and_then(|labels| labels.get(PART_OF_LABEL)).and_then(Value::as_str);
+    if let Some(set) = set.filter(|set| !view.sets.contains(*set)) {
+        let reason = format!("it belongs to the set {set} of another tool; take the label {PART_OF_LABEL} off to hand it over");
+        return Some(Op::Refuse { index, reason });
+    }
+    let owners = fields::owners(live);
+    let take_back = fields::take_back(&owners, view.overrides, MANAGER, &wanted.kind.api_version());
+    let body = fields::without(wanted.body.clone(), &fields::yielded(&owners, view.overrides));
+    let ours = fields::applied_by(&owners, MANAGER);
+    let same_file = right.filter(|right| right.wanted == wanted.hash);
+    let differs = match (ours, same_file) {
+        // What the server made of the same manifest is the reference.
+        (Some(ours), Some(right)) => fields::fingerprint(live, ours) != right.fingerprint,
+        (Some(ours), None) => !fields::differences(&body, live, ours).is_empty(),
+        (None, _) => true,
+    };
+    if take_back.is_none() && !differs {
+        return Some(Op::Accept { index });
+    }
+    let text = |pointer: &str| live.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    Some(Op::Apply {
+        index,
+        uid: text("/metadata/uid"),
+        resource_version: text("/metadata/resourceVersion"),
+        fields: fields::differences(&body, live, ours.unwrap_or(&FieldSet::default())),
+        take_back,
+        body,
+        drift: same_file.is_some(),
+    })
+}
+
+/// What to remember of an object that is right as the server has it.
+#[must_use]
+pub fn right(wanted: &Wanted, live: &Value) -> Right {
+    let owners = fields::owners(live);
+    let ours = fields::applied_by(&owners, MANAGER).cloned().unwrap_or_default();
+    Right { wanted: wanted.hash, fingerprint: fields::fingerprint(live, &ours) }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

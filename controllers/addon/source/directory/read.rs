@@ -1,0 +1,251 @@
+//! Reading files below a directory, and only there.
+//!
+//! Paths are opened below the directory's own descriptor (`openat2` with `RESOLVE_BENEATH`), so that
+//! no symlink, `..` or rename leads out of it; symlinks that stay inside work, such as the `..data` of
+//! a mounted ConfigMap. A file is opened once and read from that descriptor, so what is hashed is what
+//! is applied.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::dir::{Dir, Type};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::stat::Mode;
+
+/// Deepest folder that is entered.
+const DEEPEST: usize = 16;
+
+/// How often an open that raced with a rename is tried.
+const RACES: usize = 16;
+
+/// A file's content.
+#[derive(Debug, PartialEq, Eq)]
+pub struct FileText {
+    /// What stands in it.
+    pub bytes: Vec<u8>,
+}
+
+/// Why something below the directory could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadFault {
+    /// A symlink leads out of the directory, or is absolute.
+    #[error("a symlink leads out of the directory, or is absolute")]
+    LeadsOut,
+    /// It is a FIFO, a device or a socket.
+    #[error("not a regular file")]
+    NotAFile,
+    /// It is larger than may be read.
+    #[error("{size} bytes; at most {limit} are read")]
+    TooLarge {
+        /// Its size, bytes.
+        size: u64,
+        /// The limit, bytes.
+        limit: u64,
+    },
+    /// Folders lie deeper than may be entered.
+    #[error("folders nested deeper than {DEEPEST}")]
+    TooDeep,
+    /// There are more files than may be read.
+    #[error("more than {0} files")]
+    TooMany(usize),
+    /// The name is not UTF-8.
+    #[error("the name is not UTF-8")]
+    Name,
+    /// The kernel is older than Linux 5.6.
+    #[error("this kernel has no openat2 (Linux 5.6), without which paths cannot be kept inside the directory")]
+    Kernel,
+    /// The system said no.
+    #[error("{0}")]
+    System(#[from] io::Error),
+}
+
+impl From<Errno> for ReadFault {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::EXDEV => Self::LeadsOut,
+            Errno::ENOSYS => Self::Kernel,
+            other => Self::System(other.into()),
+        }
+    }
+}
+
+/// What was found below a directory.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Paths of manifests, below the directory, sorted.
+    pub(super) files: Vec<Arc<str>>,
+    /// What could not be looked into: then the absence of a file is no evidence.
+    pub(super) faults: Vec<(PathBuf, ReadFault)>,
+}
+
+/// An open directory.
+#[derive(Debug)]
+pub struct Root {
+    dir: File,
+}
+
+impl Root {
+    /// Opens a directory; a symlink to one is followed.
+    ///
+    /// # Errors
+    /// When it is not there, or is not a directory.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let dir = File::open(path)?;
+        if dir.metadata()?.is_dir() { Ok(Self { dir }) } else { Err(io::ErrorKind::NotADirectory.into()) }
+    }
+
+    /// Device and inode of the directory, to notice that it was replaced.
+    ///
+    /// # Errors
+    /// When the system cannot tell.
+    pub fn identity(&self) -> io::Result<(u64, u64)> {
+        self.dir.metadata().map(|metadata| (metadata.dev(), metadata.ino()))
+    }
+
+    /// The manifests below the directory, symlinked folders included, each folder once. Names that
+    /// begin with a dot are left out: editors and copying tools keep their unfinished files there,
+    /// and mounted volumes their real ones.
+    pub(super) fn find(&self, limit: usize) -> Found {
+        let mut walk = Walk { root: self, found: Found::default(), seen: HashSet::new(), limit, links: Vec::new() };
+        walk.folder(Path::new(""), 0);
+        // Real folders first: a file is named by its real path where it has one.
+        while let Some((path, depth)) = walk.links.pop() {
+            walk.folder(&path, depth);
+        }
+        walk.found.files.sort();
+        walk.found
+    }
+
+    /// A file's content, read from one descriptor.
+    ///
+    /// # Errors
+    /// When it is not a regular file inside the directory, is larger than `limit`, or cannot be read.
+    pub fn read(&self, path: &str, limit: u64) -> Result<FileText, ReadFault> {
+        // A FIFO or device is not opened: the first could block, the second could act.
+        let probe = self.open_below(Path::new(path), OFlag::O_PATH)?;
+        if !probe.metadata()?.is_file() {
+            return Err(ReadFault::NotAFile);
+        }
+        let file = self.open_below(Path::new(path), OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(ReadFault::NotAFile);
+        }
+        if metadata.len() > limit {
+            return Err(ReadFault::TooLarge { size: metadata.len(), limit });
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or_default());
+        let size = file.take(limit + 1).read_to_end(&mut bytes)?;
+        if size as u64 > limit {
+            return Err(ReadFault::TooLarge { size: size as u64, limit });
+        }
+        Ok(FileText { bytes })
+    }
+
+    fn open_below(&self, path: &Path, flags: OFlag) -> Result<File, ReadFault> {
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+        let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).mode(Mode::empty()).resolve(resolve);
+        let mut last = Errno::EAGAIN;
+        for _ in 0..RACES {
+            match openat2(&self.dir, path, how) {
+                Ok(fd) => return Ok(fd.into()),
+                // A rename somewhere made the kernel unsure whether the path stays inside.
+                Err(Errno::EAGAIN | Errno::EINTR) => last = Errno::EAGAIN,
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Err(last.into())
+    }
+}
+
+struct Walk<'a> {
+    root: &'a Root,
+    found: Found,
+    seen: HashSet<(u64, u64)>,
+    limit: usize,
+    links: Vec<(PathBuf, usize)>,
+}
+
+impl Walk<'_> {
+    fn folder(&mut self, path: &Path, depth: usize) {
+        if let Err(fault) = self.entries(path, depth) {
+            self.found.faults.push((path.to_owned(), fault));
+        }
+    }
+
+    fn entries(&mut self, path: &Path, depth: usize) -> Result<(), ReadFault> {
+        if depth > DEEPEST {
+            return Err(ReadFault::TooDeep);
+        }
+        let folder = self.root.open_below(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
+        let metadata = folder.metadata()?;
+        if !self.seen.insert((metadata.dev(), metadata.ino())) {
+            return Ok(());
+        }
+        let mut dir = Dir::from_fd(folder.into())?;
+        let mut entries = Vec::new();
+        for entry in dir.iter() {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes().to_owned();
+            if !name.starts_with(b".") {
+                entries.push((name, entry.file_type()));
+            }
+        }
+        entries.sort_by(|a, b| a.0.cmp(&b.0));
+        for (name, kind) in entries {
+            let below = path.join(OsStr::from_bytes(&name));
+            if let Err(fault) = self.entry(&below, kind, depth) {
+                self.found.faults.push((below, fault));
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, path: &Path, kind: Option<Type>, depth: usize) -> Result<(), ReadFault> {
+        let is_folder = match kind {
+            Some(Type::Directory) => true,
+            Some(Type::File) => false,
+            Some(Type::Symlink) if !is_manifest(path) => {
+                // A link that is neither a folder nor called a manifest is none of ours.
+                if self.root.open_below(path, OFlag::O_PATH).and_then(|file| Ok(file.metadata()?)).is_ok_and(|m| m.is_dir()) {
+                    self.links.push((path.to_owned(), depth + 1));
+                }
+                return Ok(());
+            }
+            Some(Type::Symlink) => false,
+            // Some file systems do not tell.
+            None => self.root.open_below(path, OFlag::O_PATH)?.metadata()?.is_dir(),
+            // Told when it is read, if it is called a manifest.
+            Some(_) => false,
+        };
+        if is_folder {
+            self.folder(path, depth + 1);
+        } else if is_manifest(path) {
+            if self.found.files.len() >= self.limit {
+                // Told once; the walk goes on, for there is nothing else to bound.
+                if !self.found.faults.iter().any(|(_, fault)| matches!(fault, ReadFault::TooMany(_))) {
+                    return Err(ReadFault::TooMany(self.limit));
+                }
+                return Ok(());
+            }
+            self.found.files.push(path.to_str().ok_or(ReadFault::Name)?.into());
+        }
+        Ok(())
+    }
+}
+
+fn is_manifest(path: &Path) -> bool {
+    path.extension().and_then(OsStr::to_str).is_some_and(|ending| matches!(ending, "yaml" | "yml" | "json"))
+}
+
+#[cfg(test)]
+#[path = "read_tests.rs"]
+mod tests;

@@ -1,0 +1,190 @@
+//! The loop that reads the directory when it changes, and once a minute.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::event::{AccessKind, AccessMode};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use parking_lot::Mutex;
+use quarterdeck_runtime::controller::Worker;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::read::Root;
+use super::scan::{SETTLE, Scanner};
+use crate::addon::source::Snapshot;
+
+/// How often the directory is read without an event.
+const RESCAN: Duration = Duration::from_secs(60);
+/// Quiet after an event before the directory is read: a copy writes many files.
+const QUIET: Duration = Duration::from_millis(100);
+/// Longest wait for quiet.
+const QUIET_MAX: Duration = Duration::from_secs(1);
+
+/// Reads the directory and hands each reading on.
+pub struct DirectoryWatch {
+    scanner: Arc<Mutex<Scanner>>,
+    publish: Box<dyn Fn(Snapshot) + Send + Sync>,
+}
+
+impl DirectoryWatch {
+    /// A watch whose readings go to `publish`.
+    #[must_use]
+    pub fn new(scanner: Scanner, publish: impl Fn(Snapshot) + Send + Sync + 'static) -> Self {
+        Self { scanner: Arc::new(Mutex::new(scanner)), publish: Box::new(publish) }
+    }
+
+    async fn read(&self) -> bool {
+        let scanner = Arc::clone(&self.scanner);
+        let read = tokio::task::spawn_blocking(move || scanner.lock().scan(Instant::now())).await;
+        let Ok(snapshot) = read else { return false };
+        let unsettled = snapshot.complete && !snapshot.settled;
+        (self.publish)(snapshot);
+        unsettled
+    }
+}
+
+impl Worker for DirectoryWatch {
+    async fn run(&self, stop: CancellationToken) {
+        let path = self.scanner.lock().path().to_owned();
+        let changed = Arc::new(Notify::new());
+        let mut eyes = Eyes::default();
+        while !stop.is_cancelled() {
+            // Watched first, read second: what changes in between is an event.
+            eyes.look_at(&path, &changed);
+            let unsettled = self.read().await;
+            let next = if unsettled { SETTLE } else { RESCAN };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(next) => {}
+                () = quiet_after(&changed) => {}
+            }
+        }
+    }
+}
+
+/// Waits for an event and then for quiet.
+async fn quiet_after(changed: &Notify) {
+    changed.notified().await;
+    let latest = Instant::now() + QUIET_MAX;
+    while Instant::now() < latest {
+        if tokio::time::timeout_at(latest.min(Instant::now() + QUIET), changed.notified()).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The inotify watch, made anew when the directory was replaced.
+#[derive(Default)]
+struct Eyes {
+    watcher: Option<RecommendedWatcher>,
+    identity: Option<(u64, u64)>,
+}
+
+impl Eyes {
+    fn look_at(&mut self, path: &Path, changed: &Arc<Notify>) {
+        let identity = Root::open(path).and_then(|root| root.identity()).ok();
+        if self.watcher.is_some() && self.identity == identity {
+            return;
+        }
+        self.identity = identity;
+        self.watcher = watch(path, changed)
+            .inspect_err(|error| {
+                tracing::warn!(path = %path.display(), %error, "cannot watch the addon directory; it is read once a minute");
+            })
+            .ok();
+    }
+}
+
+fn watch(path: &Path, changed: &Arc<Notify>) -> notify::Result<RecommendedWatcher> {
+    let (changed, own) = (Arc::clone(changed), path.to_owned());
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+        // Events without a path say that some were lost.
+        let concerns = |event: &Event| event.paths.is_empty() || event.paths.iter().any(|path| path.starts_with(&own));
+        if event.is_ok_and(|event| concerns(&event) && !is_only_reading(event.kind)) {
+            changed.notify_one();
+        }
+    })?;
+    if path.is_dir() {
+        watcher.watch(path, RecursiveMode::Recursive)?;
+    }
+    // The directory may be a link that is swapped, or may come later.
+    if let Some(parent) = path.parent().filter(|parent| parent.is_dir()) {
+        watcher.watch(parent, RecursiveMode::NonRecursive)?;
+    }
+    Ok(watcher)
+}
+
+/// Our own readings are events too.
+fn is_only_reading(kind: EventKind) -> bool {
+    match kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => false,
+        EventKind::Access(_) => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::addon::manifest::Limits;
+
+    const MAP: &str = "{apiVersion: v1, kind: ConfigMap, metadata: {name: x, labels: {addonmanager.kubernetes.io/mode: Reconcile}}}";
+
+    /// The next reading for which `wanted` holds; a test that waits for ever hangs and is ended.
+    async fn until(readings: &mut mpsc::UnboundedReceiver<Snapshot>, wanted: impl Fn(&Snapshot) -> bool) {
+        while !wanted(&readings.recv().await.expect("the watch runs")) {}
+    }
+
+    fn start(path: &Path) -> (mpsc::UnboundedReceiver<Snapshot>, CancellationToken, tokio::task::JoinHandle<()>) {
+        let (send, readings) = mpsc::unbounded_channel();
+        let watch = DirectoryWatch::new(Scanner::new(path.to_owned(), Limits::default()), move |snapshot| {
+            let _ = send.send(snapshot);
+        });
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        (readings, stop, tokio::spawn(async move { watch.run(stopped).await }))
+    }
+
+    #[tokio::test]
+    async fn changes_are_seen_without_the_rescan() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (mut readings, stop, task) = start(dir.path());
+        until(&mut readings, |snapshot| snapshot.settled && snapshot.addons.is_empty()).await;
+        fs::create_dir(dir.path().join("sub")).expect("a folder");
+        fs::write(dir.path().join("sub/a.yaml"), MAP).expect("a file");
+        until(&mut readings, |snapshot| snapshot.settled && snapshot.addons.len() == 1).await;
+        fs::rename(dir.path().join("sub/a.yaml"), dir.path().join("b.yaml")).expect("a move");
+        until(&mut readings, |snapshot| snapshot.addons.contains_key("b.yaml") && snapshot.addons.len() == 1).await;
+        fs::remove_file(dir.path().join("b.yaml")).expect("removed");
+        until(&mut readings, |snapshot| snapshot.settled && snapshot.addons.is_empty()).await;
+        stop.cancel();
+        task.await.expect("it ends");
+    }
+
+    #[tokio::test]
+    async fn a_swapped_directory_is_seen() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for name in ["one", "two"] {
+            fs::create_dir(dir.path().join(name)).expect("a folder");
+            fs::write(dir.path().join(name).join(format!("{name}.yaml")), MAP).expect("a file");
+        }
+        symlink("one", dir.path().join("current")).expect("a link");
+        let (mut readings, stop, task) = start(&dir.path().join("current"));
+        until(&mut readings, |snapshot| snapshot.addons.contains_key("one.yaml")).await;
+        symlink("two", dir.path().join("next")).expect("a link");
+        fs::rename(dir.path().join("next"), dir.path().join("current")).expect("a swap");
+        until(&mut readings, |snapshot| snapshot.addons.contains_key("two.yaml")).await;
+        fs::write(dir.path().join("two/three.yaml"), MAP).expect("a file");
+        until(&mut readings, |snapshot| snapshot.addons.len() == 2).await;
+        stop.cancel();
+        task.await.expect("it ends");
+    }
+}
