@@ -2,5 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails where its helper does")]
 
+mod client;
 mod cluster;
 mod informer;
