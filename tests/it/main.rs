@@ -3,3 +3,4 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where its helper does")]
 
 mod cluster;
+mod split_brain;
