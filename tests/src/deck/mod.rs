@@ -20,6 +20,15 @@ use crate::{ControlPlane, Credentials, Launch, ReservedPort};
 /// User of the replicas' kubeconfigs; `install` grants it its rights.
 pub const USER: &str = "quarterdeck";
 
+/// The group by which audit logs tell a replica from the others: their user is the same.
+#[must_use]
+pub fn group(replica: usize) -> String {
+    format!("{GROUP}{replica}")
+}
+
+/// What the group of a replica begins with.
+pub const GROUP: &str = "replica-";
+
 /// The program under test: `QUARTERDECK_BIN`, else the one beside this test's own binary.
 ///
 /// # Errors
@@ -44,7 +53,9 @@ pub struct DeckBuilder<'a> {
     replicas: usize,
     args: Vec<String>,
     urls: Vec<String>,
-    install: Vec<String>,
+    install: Option<Vec<String>>,
+    program: Option<PathBuf>,
+    env: Vec<(String, String)>,
     detached: bool,
 }
 
@@ -62,7 +73,9 @@ impl Deck {
             replicas: 3,
             args: Vec::new(),
             urls: Vec::new(),
-            install: Vec::new(),
+            install: Some(Vec::new()),
+            program: None,
+            env: Vec::new(),
             detached: false,
         }
     }
@@ -171,7 +184,28 @@ impl DeckBuilder<'_> {
         I: IntoIterator<Item = S>,
         S: Into<String>,
     {
-        self.install = args.into_iter().map(Into::into).collect();
+        self.install = Some(args.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Installs nothing: what the server needs is there, or is missing on purpose.
+    #[must_use]
+    pub fn without_install(mut self) -> Self {
+        self.install = None;
+        self
+    }
+
+    /// Another program than [`program`].
+    #[must_use]
+    pub fn program(mut self, path: impl Into<PathBuf>) -> Self {
+        self.program = Some(path.into());
+        self
+    }
+
+    /// An environment variable of every replica.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -187,18 +221,22 @@ impl DeckBuilder<'_> {
     /// # Errors
     /// When the installation fails or a replica cannot be started.
     pub async fn start(self) -> Result<Deck> {
-        let program = program()?;
-        install(&program, &self.control_plane.admin_kubeconfig()?, &self.install).await?;
+        let program = self.program.map_or_else(program, Ok)?;
+        if let Some(args) = &self.install {
+            install(&program, &self.control_plane.admin_kubeconfig()?, args).await?;
+        }
         let mut replicas = Vec::new();
         for index in 0..self.replicas {
             let url = match self.urls.len() {
                 0 => self.control_plane.apiserver(0).url(),
                 count => &self.urls[index % count],
             };
-            let kubeconfig = self.control_plane.kubeconfig_at(url, &Credentials::user(USER, &[]))?;
+            let kubeconfig = self.control_plane.kubeconfig_at(url, &Credentials::user(USER, &[&group(index)]))?;
             let port = ReservedPort::take()?;
             let name = format!("quarterdeck-{index}");
-            let launch = Launch::new(&name, &program)
+            let launch = Launch::new(&name, &program);
+            let launch = self.env.iter().fold(launch, |launch, (name, value)| launch.env(name, value));
+            let launch = launch
                 .args([
                     format!("--kubeconfig={}", kubeconfig.display()),
                     "--bind-address=127.0.0.1".to_owned(),
@@ -218,15 +256,27 @@ impl DeckBuilder<'_> {
 /// # Errors
 /// With what it printed, when it fails.
 pub async fn install(program: &Path, kubeconfig: &Path, args: &[String]) -> Result<String> {
+    command(program, "install", kubeconfig, args).await
+}
+
+/// Runs `quarterdeck uninstall` with the given kubeconfig.
+///
+/// # Errors
+/// With what it printed, when it fails.
+pub async fn uninstall(program: &Path, kubeconfig: &Path, args: &[String]) -> Result<String> {
+    command(program, "uninstall", kubeconfig, args).await
+}
+
+async fn command(program: &Path, name: &str, kubeconfig: &Path, args: &[String]) -> Result<String> {
     let output = Command::new(program)
-        .arg("install")
+        .arg(name)
         .arg(format!("--kubeconfig={}", kubeconfig.display()))
         .args(args)
         .output()
         .await
-        .context("running quarterdeck install")?;
+        .with_context(|| format!("running quarterdeck {name}"))?;
     if !output.status.success() {
-        bail!("quarterdeck install: {}", String::from_utf8_lossy(&output.stderr));
+        bail!("quarterdeck {name}: {}", String::from_utf8_lossy(&output.stderr));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

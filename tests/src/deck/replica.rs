@@ -123,6 +123,12 @@ impl Status {
         self.0["election"]["leading"] == true
     }
 
+    /// Its name in the Lease.
+    #[must_use]
+    pub fn identity(&self) -> Option<&str> {
+        self.0["election"]["identity"].as_str()
+    }
+
     /// The state of a controller, such as `running`.
     #[must_use]
     pub fn controller(&self, name: &str) -> Option<&str> {

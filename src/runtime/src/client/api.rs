@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Response};
 use k8s_openapi::api::core::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use quarterdeck_election::seed::{self, Bug};
 use quarterdeck_election::{NAMESPACE_DELETION_KEY, epoch};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -245,7 +246,13 @@ impl Api {
             return Err(invalid(&write, "metadata.resourceVersion is not set: a replace must say what it replaces"));
         }
         write.resource_version = Some(version);
-        let body = encode_body(&write, object)?;
+        let body = if seed::carries(Bug::PreconditionsOff) {
+            let mut object = json!(object);
+            object["metadata"]["resourceVersion"] = Value::Null;
+            encode_body(&write, &object)?
+        } else {
+            encode_body(&write, object)?
+        };
         self.store(&write, body).await
     }
 
@@ -267,6 +274,7 @@ impl Api {
         write.resource_version = precondition.resource_version.as_deref();
         let mut body = delete_options(propagation);
         body["preconditions"] = match write.resource_version {
+            _ if seed::carries(Bug::PreconditionsOff) => Value::Null,
             Some(version) => json!({"uid": precondition.uid, "resourceVersion": version}),
             None => json!({"uid": precondition.uid}),
         };
