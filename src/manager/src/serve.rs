@@ -87,7 +87,7 @@ pub(crate) async fn start(parsed: &Parsed, served: Served, stop: &CancellationTo
         verbosity: options.debug.profiling.then(|| Arc::new(served.log.clone()) as _),
         status: StatusSource::new(move || crate::status::of(&served)),
     };
-    let server = Server::bind(&settings, security, endpoints)?;
+    let server = Server::bind(settings, security, endpoints)?;
     tracing::info!(address = %server.local_addr()?, "serving");
     tokio::spawn(server.run(stop.clone()));
     Ok(())
