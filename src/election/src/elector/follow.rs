@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Action, Answer, Elector, Holding, Pending, Phase, Purpose, Request};
-use crate::{clock::BootInstant, lease_api::LeaseError, observer::Verdict, record::Change};
+use crate::{clock::BootInstant, lease_api::LeaseError, observer::Verdict, record::{Change, LeaseView}};
 
 /// How often a follower reads the Lease while the watch is silent.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -78,9 +78,11 @@ impl Elector {
         }
         match self.observer.verdict(BootInstant::default()) {
             Verdict::Unknown => None,
-            Verdict::Absent { vacant_at } => Some(vacant_at),
-            Verdict::Free | Verdict::Expired { .. } => Some(BootInstant::default()),
-            Verdict::Held { holder, .. } if holder == self.identity => Some(BootInstant::default()),
+            Verdict::Absent { vacant_at } | Verdict::Free { vacant_at } => Some(vacant_at),
+            Verdict::Held { holder, .. } | Verdict::Expired { holder } if holder == self.identity => {
+                Some(self.observer.vacant_at())
+            }
+            Verdict::Expired { .. } => Some(BootInstant::default()),
             Verdict::Held { until, .. } => Some(until),
         }
     }
@@ -126,6 +128,10 @@ impl Elector {
                     self.not_before = self.not_before.max(pending.sent + LOOK_EVERY);
                 }
             }
+            Answer::Wrote(Ok(lease)) if !self.is_surely_ours(now, &lease) => {
+                self.perhaps_taken = true;
+                self.not_before = now;
+            }
             Answer::Wrote(Ok(lease)) => {
                 self.perhaps_taken = false;
                 let token = lease.token();
@@ -156,6 +162,14 @@ impl Elector {
                 };
             }
         }
+    }
+
+    /// Whether a write of ours that went through began a tenure: not if the Lease is known to have gone on since, nor if it
+    /// was deleted on the way, so that a holder whom we had not waited for may go on.
+    fn is_surely_ours(&self, now: BootInstant, written: &LeaseView) -> bool {
+        let latest = self.observer.lease();
+        latest.is_some_and(|latest| latest.uid == written.uid && latest.record == written.record)
+            && self.observer.vacant_at() <= now
     }
 
     #[cfg(not(test))]
