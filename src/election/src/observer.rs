@@ -88,11 +88,21 @@ impl Observer {
             None => now,
             Some(seen) if seen.uid == lease.uid => now,
             // Deleted and created anew, as we saw, or as we see only now.
-            Some(Sight { lease: None, vacant_at, .. }) => *vacant_at,
-            Some(Sight { lease: Some(gone), .. }) => self.vacant_after(now, gone),
+            Some(Sight {
+                lease: None,
+                vacant_at,
+                ..
+            }) => *vacant_at,
+            Some(Sight {
+                lease: Some(gone), ..
+            }) => self.vacant_after(now, gone),
         };
         let duration = lease.record.duration().unwrap_or(self.default_duration);
-        let live_until = if lease.record.is_free() { now } else { now + duration };
+        let live_until = if lease.record.is_free() {
+            now
+        } else {
+            now + duration
+        };
         self.seen = Some(Sight {
             lease: Some(lease.clone()),
             uid: lease.uid.clone(),
@@ -105,7 +115,11 @@ impl Observer {
 
     /// When a Lease found to be gone at `now` can have no holder any more.
     fn vacant_after(&self, now: BootInstant, gone: &LeaseView) -> BootInstant {
-        now + gone.record.duration().unwrap_or_default().max(self.default_duration)
+        now + gone
+            .record
+            .duration()
+            .unwrap_or_default()
+            .max(self.default_duration)
     }
 
     /// The Lease was found not to exist, at `now`. `version` is that of its deletion, if known.
@@ -185,7 +199,9 @@ impl Observer {
 
     /// From when on a Lease that names nobody, or ourselves, is nobody else's.
     pub(crate) fn vacant_at(&self) -> BootInstant {
-        self.seen.as_ref().map_or(BootInstant::default(), |seen| seen.vacant_at)
+        self.seen
+            .as_ref()
+            .map_or(BootInstant::default(), |seen| seen.vacant_at)
     }
 
     /// If the last holder seen is `me`, it is known to have stopped: nothing is left to wait for.

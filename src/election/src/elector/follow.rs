@@ -3,7 +3,12 @@
 use std::time::Duration;
 
 use super::{Action, Answer, Elector, Holding, Pending, Phase, Purpose, Request};
-use crate::{clock::BootInstant, lease_api::LeaseError, observer::Verdict, record::{Change, LeaseView}};
+use crate::{
+    clock::BootInstant,
+    lease_api::LeaseError,
+    observer::Verdict,
+    record::{Change, LeaseView},
+};
 
 /// How often a follower reads the Lease while the watch is silent.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -79,7 +84,9 @@ impl Elector {
         match self.observer.verdict(BootInstant::default()) {
             Verdict::Unknown => None,
             Verdict::Absent { vacant_at } | Verdict::Free { vacant_at } => Some(vacant_at),
-            Verdict::Held { holder, .. } | Verdict::Expired { holder } if holder == self.identity => {
+            Verdict::Held { holder, .. } | Verdict::Expired { holder }
+                if holder == self.identity =>
+            {
                 Some(self.observer.vacant_at())
             }
             Verdict::Expired { .. } => Some(BootInstant::default()),

@@ -127,14 +127,34 @@ impl State {
         for action in self.nodes[i].elector.step(now, event) {
             let node = &mut self.nodes[i];
             match action {
-                Action::Ask { id, request, within } => {
+                Action::Ask {
+                    id,
+                    request,
+                    within,
+                } => {
                     self.abandon(i);
-                    let until = self.now + u64::try_from(within.as_nanos().div_ceil(UNIT.as_nanos())).expect("small");
-                    let sent = Sent { id, request, until, slow: false, answer: None };
+                    let until = self.now
+                        + u64::try_from(within.as_nanos().div_ceil(UNIT.as_nanos()))
+                            .expect("small");
+                    let sent = Sent {
+                        id,
+                        request,
+                        until,
+                        slow: false,
+                        answer: None,
+                    };
                     self.nodes[i].request = Some(sent);
                 }
-                Action::ProveFence { token } => self.step(i, Event::FenceJudged { token, may_lead: true }),
-                Action::Lead { token, deadline, .. } => {
+                Action::ProveFence { token } => self.step(
+                    i,
+                    Event::FenceJudged {
+                        token,
+                        may_lead: true,
+                    },
+                ),
+                Action::Lead {
+                    token, deadline, ..
+                } => {
                     let place = self.server.epochs.iter().position(|epoch| *epoch == token);
                     self.server.led = self.server.led.max(place.expect("was written"));
                     node.gate = Some((token, deadline));
@@ -157,8 +177,13 @@ impl State {
 
     /// The node no longer waits for its request, which may still reach the server.
     fn abandon(&mut self, i: usize) {
-        let Some(sent) = self.nodes[i].request.take() else { return };
-        if sent.answer.is_none() && !self.nodes[i].partitioned && !matches!(sent.request, Request::Get) {
+        let Some(sent) = self.nodes[i].request.take() else {
+            return;
+        };
+        if sent.answer.is_none()
+            && !self.nodes[i].partitioned
+            && !matches!(sent.request, Request::Get)
+        {
             self.server.orphans.push((i, sent.request));
         }
     }
@@ -174,7 +199,9 @@ impl State {
                 Ok((server.uids.to_string().into(), record))
             }
             (Request::Replace { base, .. }, Some(record)) => match &server.lease {
-                Some(lease) if lease.uid == base.uid && lease.version == base.version => Ok((base.uid.clone(), record)),
+                Some(lease) if lease.uid == base.uid && lease.version == base.version => {
+                    Ok((base.uid.clone(), record))
+                }
                 Some(_) => Err(LeaseError::Conflict),
                 None => Err(LeaseError::NotFound),
             },
@@ -183,10 +210,18 @@ impl State {
         Answer::Wrote(answer.map(|(uid, record)| {
             server.version += 1;
             let version = server.version.to_string().into();
-            let lease = LeaseView { uid, version, record, metadata: Arc::default() };
+            let lease = LeaseView {
+                uid,
+                version,
+                record,
+                metadata: Arc::default(),
+            };
             let token = lease.token();
             if !lease.record.is_free() && server.epochs.last() != Some(&token) {
-                assert!(!server.epochs.contains(&token), "an epoch came back: {token}");
+                assert!(
+                    !server.epochs.contains(&token),
+                    "an epoch came back: {token}"
+                );
                 server.epochs.push(token);
             }
             server.lease = Some(lease.clone());
@@ -218,7 +253,9 @@ impl State {
 
     /// The write may still land.
     fn write_in_flight(&self, i: usize) -> bool {
-        self.write.as_ref().is_some_and(|write| write.node == i && self.now < write.end)
+        self.write
+            .as_ref()
+            .is_some_and(|write| write.node == i && self.now < write.end)
     }
 }
 
@@ -251,7 +288,11 @@ impl Deck {
                 actions.push(Act::GiveUp(i));
                 return true;
             }
-            if matches!(sent.request, Request::Get) && !sent.slow && !node.partitioned && !node.paused {
+            if matches!(sent.request, Request::Get)
+                && !sent.slow
+                && !node.partitioned
+                && !node.paused
+            {
                 actions.push(Act::Exchange(i));
                 return true;
             }
@@ -276,7 +317,11 @@ impl Deck {
 
     fn tick_due(state: &State, i: usize) -> bool {
         let node = &state.nodes[i];
-        !node.paused && node.elector.next_wake().is_some_and(|wake| wake <= state.now())
+        !node.paused
+            && node
+                .elector
+                .next_wake()
+                .is_some_and(|wake| wake <= state.now())
     }
 }
 
@@ -378,7 +423,11 @@ impl Model for Deck {
             Act::Advance => {
                 state.now += 1;
                 // An unpaused write has ended in one way or another.
-                if state.write.as_ref().is_some_and(|write| !write.paused && state.now >= write.end) {
+                if state
+                    .write
+                    .as_ref()
+                    .is_some_and(|write| !write.paused && state.now >= write.end)
+                {
                     state.write = None;
                 }
             }
@@ -386,8 +435,15 @@ impl Model for Deck {
             Act::Exchange(i) => {
                 let slow = self.next_state(last, Act::Commit(i))?;
                 // What the watch said may have made the node ask something else already.
-                let answered = slow.nodes[i].request.as_ref().is_some_and(|sent| sent.answer.is_some());
-                return if answered { self.next_state(&slow, Act::Answer(i)) } else { Some(slow) };
+                let answered = slow.nodes[i]
+                    .request
+                    .as_ref()
+                    .is_some_and(|sent| sent.answer.is_some());
+                return if answered {
+                    self.next_state(&slow, Act::Answer(i))
+                } else {
+                    Some(slow)
+                };
             }
             Act::Commit(i) => {
                 let request = state.nodes[i].request.as_ref()?.request.clone();
@@ -406,7 +462,11 @@ impl Model for Deck {
                 let read = matches!(state.nodes[i].request.as_ref()?.request, Request::Get);
                 state.abandon(i);
                 let error = LeaseError::Unknown("no answer".into());
-                let answer = if read { Answer::Got(Err(error)) } else { Answer::Wrote(Err(error)) };
+                let answer = if read {
+                    Answer::Got(Err(error))
+                } else {
+                    Answer::Wrote(Err(error))
+                };
                 state.step(i, Event::Answered(id, answer));
             }
             Act::CommitOrphan(k) => {
@@ -420,15 +480,29 @@ impl Model for Deck {
             Act::StartWrite(i) => {
                 let token = self.admits(&state, i)?;
                 let flight = timing().write_timeout() * 2;
-                let end = state.now + u64::try_from(flight.as_nanos() / UNIT.as_nanos()).expect("small");
-                state.write = Some(Write { node: i, token, end, paused: false });
+                let end =
+                    state.now + u64::try_from(flight.as_nanos() / UNIT.as_nanos()).expect("small");
+                state.write = Some(Write {
+                    node: i,
+                    token,
+                    end,
+                    paused: false,
+                });
                 state.write_used = true;
             }
             Act::LandWrite => {
                 let write = state.write.take()?;
-                let place = state.server.epochs.iter().position(|epoch| *epoch == write.token)?;
+                let place = state
+                    .server
+                    .epochs
+                    .iter()
+                    .position(|epoch| *epoch == write.token)?;
                 let past = state.server.led > place;
-                let fence_admits = state.server.lease.as_ref().is_some_and(|lease| lease.token() == write.token);
+                let fence_admits = state
+                    .server
+                    .lease
+                    .as_ref()
+                    .is_some_and(|lease| lease.token() == write.token);
                 state.clobbered = past && !write.paused;
                 state.fence_failed = past && fence_admits;
             }
@@ -466,14 +540,29 @@ impl Model for Deck {
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::always("nothing of an epoch lands after a later one began", |_, state: &State| !state.clobbered),
-            Property::always("the fence stops what a pause let out", |_, state: &State| !state.fence_failed),
-            Property::always("two gates are never open to two epochs", |_, state: &State| {
-                let usable = timing().write_timeout() * 2;
-                let open = |node: &&Node| node.gate.as_ref().is_some_and(|(_, end)| state.now() + usable <= *end);
-                state.nodes.iter().filter(open).count() < 2
+            Property::always(
+                "nothing of an epoch lands after a later one began",
+                |_, state: &State| !state.clobbered,
+            ),
+            Property::always(
+                "the fence stops what a pause let out",
+                |_, state: &State| !state.fence_failed,
+            ),
+            Property::always(
+                "two gates are never open to two epochs",
+                |_, state: &State| {
+                    let usable = timing().write_timeout() * 2;
+                    let open = |node: &&Node| {
+                        node.gate
+                            .as_ref()
+                            .is_some_and(|(_, end)| state.now() + usable <= *end)
+                    };
+                    state.nodes.iter().filter(open).count() < 2
+                },
+            ),
+            Property::sometimes("a second node leads", |_, state: &State| {
+                state.nodes[1..].iter().any(|node| node.working)
             }),
-            Property::sometimes("a second node leads", |_, state: &State| state.nodes[1..].iter().any(|node| node.working)),
             Property::sometimes("the first node leads again", |_, state: &State| {
                 state.server.epochs.len() > 1 && state.nodes[0].working
             }),
@@ -483,7 +572,10 @@ impl Model for Deck {
 
 /// Looks at every run; the properties that do not hold, after printing a run that shows it.
 fn check(deck: Deck) -> Vec<&'static str> {
-    let checker = deck.checker().threads(2).finish_when(HasDiscoveries::AnyFailures);
+    let checker = deck
+        .checker()
+        .threads(2)
+        .finish_when(HasDiscoveries::AnyFailures);
     let checker = checker.spawn_bfs().join();
     let properties = checker.model().properties();
     let failed = properties.iter().filter(|property| {
@@ -495,7 +587,9 @@ fn check(deck: Deck) -> Vec<&'static str> {
     });
     let failed: Vec<_> = failed.map(|property| property.name).collect();
     for name in &failed {
-        let Some(path) = checker.discovery(name) else { continue };
+        let Some(path) = checker.discovery(name) else {
+            continue;
+        };
         println!("{name}:");
         for (state, act) in path.into_vec() {
             println!("  {} {act:?}", state.now);
@@ -544,7 +638,9 @@ fn walk(deck: &Deck, seed: u64) -> Result<(), String> {
                 }
             }
         }
-        let Some(next) = deck.next_state(&state, act.clone()) else { continue };
+        let Some(next) = deck.next_state(&state, act.clone()) else {
+            continue;
+        };
         run.push((state.now, act));
         state = next;
         if matches!(state.write, None if state.write_used) && state.now < heal_at {
@@ -562,7 +658,9 @@ fn walk(deck: &Deck, seed: u64) -> Result<(), String> {
     }
     let alive = |node: &&Node| node.elector.activity() != Activity::Finished;
     if state.nodes.iter().any(|node| alive(&node)) && !state.nodes.iter().any(|node| node.working) {
-        return Err(format!("seed {seed}: nobody leads in the end: {run:?}\n{state:?}"));
+        return Err(format!(
+            "seed {seed}: nobody leads in the end: {run:?}\n{state:?}"
+        ));
     }
     Ok(())
 }
@@ -588,13 +686,22 @@ fn no_write_of_an_epoch_lands_after_a_later_one_began() {
 
 #[test]
 fn nor_does_one_with_two_faults() {
-    let deck = Deck { nodes: 2, faults: 2, horizon: 13, ..SOUND };
+    let deck = Deck {
+        nodes: 2,
+        faults: 2,
+        horizon: 13,
+        ..SOUND
+    };
     assert_eq!(check(deck), [] as [&str; 0]);
 }
 
 #[test]
 fn nor_does_one_in_long_random_runs_and_somebody_leads_in_the_end() {
-    let deck = Deck { faults: 6, horizon: 40 + QUIET, ..SOUND };
+    let deck = Deck {
+        faults: 6,
+        horizon: 40 + QUIET,
+        ..SOUND
+    };
     for seed in 1..=400 {
         if let Err(failure) = walk(&deck, seed) {
             panic!("{failure}");
@@ -604,11 +711,30 @@ fn nor_does_one_in_long_random_runs_and_somebody_leads_in_the_end() {
 
 #[test]
 fn the_model_catches_seeded_bugs() {
-    let two = Deck { nodes: 2, faults: 2, ..SOUND };
+    let two = Deck {
+        nodes: 2,
+        faults: 2,
+        ..SOUND
+    };
     let bugs = [
-        Deck { gate_off: true, ..two },
-        Deck { bugs: Bugs { deadline_from_answer: true, ..SOUND.bugs }, ..two },
-        Deck { bugs: Bugs { release_first: true, ..SOUND.bugs }, ..two },
+        Deck {
+            gate_off: true,
+            ..two
+        },
+        Deck {
+            bugs: Bugs {
+                deadline_from_answer: true,
+                ..SOUND.bugs
+            },
+            ..two
+        },
+        Deck {
+            bugs: Bugs {
+                release_first: true,
+                ..SOUND.bugs
+            },
+            ..two
+        },
     ];
     for bug in bugs {
         assert_ne!(check(bug), [] as [&str; 0], "{bug:?}");
