@@ -50,7 +50,7 @@ pub fn extra_header(key: &str) -> HeaderName {
     for byte in key.bytes() {
         match byte.to_ascii_lowercase() {
             plain @ (b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_') => {
-                name.push(char::from(plain))
+                name.push(char::from(plain));
             }
             other => name.push_str(&format!("%{other:02x}")),
         }

@@ -74,15 +74,16 @@ impl Observer {
         if self.is_old(lease.version_number()) {
             return;
         }
-        if let Some(last) = self.lease() {
-            if last.uid == lease.uid && last.record == lease.record {
-                // Only the metadata moved, which is no sign of life; the next write needs the new version all the same.
-                if let Some(seen) = &mut self.seen {
-                    seen.lease = Some(lease.clone());
-                    seen.version = lease.version_number();
-                }
-                return;
+        if let Some(last) = self.lease()
+            && last.uid == lease.uid
+            && last.record == lease.record
+        {
+            // Only the metadata moved, which is no sign of life; the next write needs the new version all the same.
+            if let Some(seen) = &mut self.seen {
+                seen.lease = Some(lease.clone());
+                seen.version = lease.version_number();
             }
+            return;
         }
         let vacant_at = match &self.seen {
             None => now,

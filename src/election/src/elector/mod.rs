@@ -94,7 +94,7 @@ impl Elector {
             Event::Seen(sight) => self.on_seen(now, &sight, &mut actions),
             Event::Answered(id, answer) => self.on_answer(now, id, answer, &mut actions),
             Event::FenceJudged { token, may_lead } => {
-                self.on_fence(now, &token, may_lead, &mut actions)
+                self.on_fence(now, &token, may_lead, &mut actions);
             }
             Event::Doubt => self.on_doubt(now),
             Event::WorkersJoined => self.on_joined(now, &mut actions),
@@ -217,7 +217,7 @@ impl Elector {
                 self.on_hold_answer(now, &pending, answer, actions);
             }
             Purpose::ReleaseRead | Purpose::Release => {
-                self.on_leave_answer(now, &pending, answer, actions)
+                self.on_leave_answer(now, &pending, answer, actions);
             }
         }
     }

@@ -154,7 +154,7 @@ async fn tells_what_was_surely_not_written_from_what_may_have_been() {
 #[tokio::test(start_paused = true)]
 async fn a_silent_server_is_given_up_in_time() {
     let service = service_fn(|_: HttpRequest<Body>| {
-        std::future::pending::<Result<Response<Full<bytes::Bytes>>, Infallible>>()
+        std::future::pending::<Result<Response<Body>, Infallible>>()
     });
     let leases = KubeLeases::new(Client::new(service, "default"), "kube-system", "deck");
     assert!(matches!(
