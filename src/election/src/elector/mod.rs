@@ -93,7 +93,9 @@ impl Elector {
             Event::Tick => {}
             Event::Seen(sight) => self.on_seen(now, &sight, &mut actions),
             Event::Answered(id, answer) => self.on_answer(now, id, answer, &mut actions),
-            Event::FenceJudged { token, may_lead } => self.on_fence(now, &token, may_lead, &mut actions),
+            Event::FenceJudged { token, may_lead } => {
+                self.on_fence(now, &token, may_lead, &mut actions);
+            }
             Event::Doubt => self.on_doubt(now),
             Event::WorkersJoined => self.on_joined(now, &mut actions),
             Event::Stop => self.on_stop(now, &mut actions),
@@ -120,7 +122,9 @@ impl Elector {
     pub fn activity(&self) -> Activity {
         match &self.phase {
             Phase::Following => Activity::Standby,
-            Phase::Holding(Holding { announced: false, .. }) => Activity::Proving,
+            Phase::Holding(Holding {
+                announced: false, ..
+            }) => Activity::Proving,
             Phase::Holding(_) => Activity::Leading,
             Phase::Draining(_) => Activity::Draining,
             Phase::Releasing(_) => Activity::Releasing,
@@ -185,7 +189,13 @@ impl Elector {
         }
     }
 
-    fn on_answer(&mut self, now: BootInstant, id: RequestId, answer: Answer, actions: &mut Vec<Action>) {
+    fn on_answer(
+        &mut self,
+        now: BootInstant,
+        id: RequestId,
+        answer: Answer,
+        actions: &mut Vec<Action>,
+    ) {
         let Some(pending) = self.pending.take_if(|pending| pending.id == id) else {
             return;
         };
@@ -206,7 +216,9 @@ impl Elector {
             Purpose::Renew | Purpose::SlowRead { .. } | Purpose::SlowRenew => {
                 self.on_hold_answer(now, &pending, answer, actions);
             }
-            Purpose::ReleaseRead | Purpose::Release => self.on_leave_answer(now, &pending, answer, actions),
+            Purpose::ReleaseRead | Purpose::Release => {
+                self.on_leave_answer(now, &pending, answer, actions);
+            }
         }
     }
 
@@ -233,8 +245,16 @@ impl Elector {
         actions: &mut Vec<Action>,
     ) {
         self.requests += 1;
-        self.pending = Some(Pending { id: self.requests, purpose, sent: now });
-        actions.push(Action::Ask { id: self.requests, request, within });
+        self.pending = Some(Pending {
+            id: self.requests,
+            purpose,
+            sent: now,
+        });
+        actions.push(Action::Ask {
+            id: self.requests,
+            request,
+            within,
+        });
     }
 
     fn replace(&self, base: LeaseView, change: Change) -> Request {
