@@ -3,4 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where its helper does")]
 
 mod cluster;
+mod fence;
+mod isolation;
 mod split_brain;
+mod standby;

@@ -1,6 +1,7 @@
 //! Replicas of quarterdeck on a control plane, as masters run them.
 
 mod replica;
+mod wires;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use tokio::process::Command;
 
 pub use replica::{Replica, Status};
+pub use wires::{busy_since, lease_connection, read_connection, renewed_lease};
 
 use crate::wait::eventually;
 use crate::{ControlPlane, Credentials, Launch, ReservedPort};
