@@ -4,5 +4,8 @@
 
 mod client;
 mod cluster;
+mod fence;
 mod informer;
+mod isolation;
 mod split_brain;
+mod standby;

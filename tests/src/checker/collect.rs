@@ -21,15 +21,15 @@ pub struct Landed {
     pub deleted: bool,
 }
 
-/// The history of the Lease `lease`, from what the kube-apiservers logged (bodies of Leases included) and what a recorder saw
-/// of the objects that the replicas write. Replicas are known by their group; other writers are left out.
+/// The history of the Lease `lease` up to the revision `until`, from what the kube-apiservers logged (bodies of Leases
+/// included) and what a recorder saw of the objects that the replicas write; both must be complete up to there. Replicas are known by their group; other writers are left out.
 ///
 /// A write whose answer was an error may have landed all the same: such changes are found in the recorder's list, and
 /// attributed where only one replica can have made them.
 ///
 /// # Errors
 /// When a successful write lacks what makes it part of a history.
-pub fn history(events: &[Event], recorded: &[Landed], lease: &str) -> Result<History> {
+pub fn history(events: &[Event], recorded: &[Landed], until: u64, lease: &str) -> Result<History> {
     let mut writes: Vec<_> = events
         .iter()
         .filter(|event| event.stage == Stage::ResponseComplete && event.is_write() && !event.is_dry_run())
@@ -55,20 +55,24 @@ pub fn history(events: &[Event], recorded: &[Landed], lease: &str) -> Result<His
     for event in writes.iter().filter(|event| !is_lease(event) && event.succeeded()) {
         let mut write = write(event, 0).with_context(|| format!("a write: {event:?}"))?;
         write.version = match write.verb {
-            // The answer holds the object before it went.
-            Verb::Delete => *deletions.get(write.uid.as_str()).with_context(|| format!("not recorded: {event:?}"))?,
+            // The answer does not say when. What the recorder has not seen came later than all this.
+            Verb::Delete => match deletions.get(write.uid.as_str()) {
+                Some(version) => *version,
+                None => continue,
+            },
             _ => event.response_version().with_context(|| format!("no version: {event:?}"))?,
         };
         history.writes.push(write);
     }
     let known: HashSet<_> = history.writes.iter().map(|write| write.version).collect();
-    for landed in recorded.iter().filter(|landed| !known.contains(&landed.version)) {
+    for landed in recorded.iter().filter(|landed| landed.version <= until && !known.contains(&landed.version)) {
         match unanswered(&writes, landed) {
             Some(write) => history.writes.push(write),
             None => history.orphans.push(landed.clone()),
         }
     }
     history.writes.sort_by_key(|write| write.version);
+    let mut history = history.until(until);
     // A write that changes nothing is answered with the version of an earlier one.
     history.writes.dedup_by_key(|write| write.version);
     Ok(history)
