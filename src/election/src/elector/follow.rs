@@ -1,6 +1,5 @@
 //! Following: watch the Lease, and take it when it is free, expired or absent.
 
-use crate::seed::{self, Bug};
 use std::time::Duration;
 
 use super::{Action, Answer, Elector, Holding, Pending, Phase, Purpose, Request};
@@ -9,6 +8,7 @@ use crate::{
     lease_api::LeaseError,
     observer::Verdict,
     record::{Change, LeaseView},
+    seed::{self, Bug},
 };
 
 /// How often a follower reads the Lease while the watch is silent.
