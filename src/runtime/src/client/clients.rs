@@ -7,7 +7,6 @@ use http::HeaderValue;
 use quarterdeck_election::Gate;
 
 use super::Api;
-use crate::controller::ClientShare;
 use super::connect::{ConnectError, Source, Wires};
 use super::identity::Identity;
 use super::limit::Limiter;
@@ -16,6 +15,7 @@ use super::pool::Pool;
 use super::reader::Reader;
 use super::streams::{Pings, Streams};
 use super::writer::Writer;
+use crate::controller::ClientShare;
 
 /// Reads and watches: a dead connection is noticed after at most 45 s, as in client-go.
 const READ_PINGS: Pings = Pings { every: Duration::from_secs(30), timeout: Duration::from_secs(15) };
