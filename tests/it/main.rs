@@ -2,4 +2,5 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails where its helper does")]
 
+mod addon;
 mod cluster;

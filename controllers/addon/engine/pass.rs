@@ -16,7 +16,7 @@ const UNSYNCED: Duration = Duration::from_millis(200);
 
 impl Engine {
     /// Decides about removals of a source, and wakes the addons that it concerns.
-    pub fn pass(&self, source: &'static str) -> Action {
+    pub(crate) fn pass(&self, source: &'static str) -> Action {
         if !self.parts.parents.has_synced() {
             return Action::RequeueAfter(UNSYNCED);
         }
