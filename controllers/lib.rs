@@ -16,4 +16,5 @@ pub fn all<R: Registrar>(manager: R) -> R {
         .controller::<endpointslice::EndpointSliceController>()
         .controller::<endpointslice_mirroring::EndpointSliceMirroringController>()
         .controller::<namespace::NamespaceController>()
+        .controller::<addon::AddonController>()
 }

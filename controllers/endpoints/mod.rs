@@ -17,7 +17,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{Endpoints, ObjectReference, Service};
 use quarterdeck_runtime::client::{ApiError, Class, DeletePrecondition, Propagation};
-use quarterdeck_runtime::controller::{Action, Controller, Cx, Descriptor, Error, Predecessor, Setup, SetupError};
+use quarterdeck_runtime::controller::{ClientShare, Action, Controller, Cx, Descriptor, Error, Predecessor, Setup, SetupError};
 use quarterdeck_runtime::events::EventType;
 use quarterdeck_runtime::informer::{Change, Lister, Selection};
 use quarterdeck_runtime::object::{Cached, Kind, ObjectKey};
@@ -61,6 +61,7 @@ impl Controller for EndpointsController {
         writes_anything: false,
         predecessor: Some(Predecessor::KubeControllerManager),
         queue: "endpoint",
+        share: ClientShare::ONE,
     };
     type Config = EndpointsConfig;
     type Key = ObjectKey;

@@ -84,11 +84,7 @@ pub(super) fn pack(
     while !left.is_empty() {
         let room = |slot: &&mut Slot<'_>| max.checked_sub(left.len() + slot.len());
         let unchanged = slots.iter_mut().filter(|slot| slot.now.is_none());
-        let best = if left.len() < max {
-            unchanged.filter(|slot| room(slot).is_some()).min_by_key(|slot| room(slot))
-        } else {
-            None
-        };
+        let best = unchanged.filter(|slot| room(slot).is_some()).min_by_key(|slot| room(slot));
         if let Some(slot) = best {
             slot.fill(&mut left, max);
         } else {

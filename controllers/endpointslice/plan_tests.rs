@@ -255,7 +255,7 @@ fn surplus_placeholders_go() {
 #[test]
 fn packing_writes_as_few_slices_as_it_can() {
     type Case = (&'static [u16], std::ops::Range<u16>, u16, (usize, usize, usize), &'static [usize]);
-    let cases: [Case; 11] = [
+    let cases: [Case; 12] = [
         (&[], 0..0, 250, (3, 0, 0), &[100, 100, 50]),
         (&[100, 100, 50], 0..0, 0, (0, 0, 0), &[100, 100, 50]),
         (&[100, 100, 50], 0..0, 10, (0, 1, 0), &[100, 100, 60]),
@@ -265,6 +265,7 @@ fn packing_writes_as_few_slices_as_it_can() {
         (&[60, 60], 0..0, 120, (1, 1, 0), &[100, 80, 60]),      // one new, the rest fits
         (&[100, 60], 0..10, 10, (0, 1, 0), &[100, 60]),         // fills the slice that changes anyway
         (&[100, 60], 0..10, 20, (0, 2, 0), &[100, 70]),         // and the rest goes where it fits
+        (&[60, 100], 59..61, 1, (0, 2, 0), &[100, 59]),         // of two that change, the fuller one
         (&[100, 60], 0..100, 0, (0, 0, 1), &[60]),
         (&[100, 60], 0..100, 60, (0, 1, 0), &[60, 60]), // the emptied slice takes the new ones
     ];

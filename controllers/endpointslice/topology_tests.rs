@@ -122,6 +122,19 @@ fn a_slice_that_stays_keeps_its_hints() {
 }
 
 #[test]
+fn hints_that_starve_a_zone_are_redone() {
+    let mut world = world(&[4, 4], &[3, 3]);
+    world.sync();
+    world.tamper(0, |slice| {
+        for endpoint in slice.endpoints.as_mut().unwrap() {
+            endpoint.hints.as_mut().unwrap().for_zones.as_mut().unwrap()[0].name = "a".to_owned();
+        }
+    });
+    assert_eq!(world.sync(), (0, 1, 0));
+    assert_eq!(hinted(&world), [("a".to_owned(), 3), ("b".to_owned(), 3)]);
+}
+
+#[test]
 fn overload_is_measured_against_the_share() {
     let shares = Shares::of(&[node("n1", "a"), node("n2", "b")]).unwrap();
     let counts = |a, b| ZoneCounts::from([("a".to_owned(), a), ("b".to_owned(), b)]);

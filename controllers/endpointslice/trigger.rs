@@ -77,6 +77,8 @@ mod tests {
         pods[0] = at("a", Some(130));
         pods.push(at("c", Some(125)));
         assert_eq!(times.next(&key, &service, &pods), Some(125));
+        pods[0] = at("a", Some(140));
+        assert_eq!(times.next(&key, &service, &pods), Some(140), "a later time of a known pod");
         pods[1] = at("b", Some(90));
         assert_eq!(times.next(&key, &service, &pods), None, "an earlier time is no new change");
         pods.remove(0);

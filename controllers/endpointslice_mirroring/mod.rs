@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use quarterdeck_runtime::controller::{Action, Controller, Cx, Descriptor, Error, Predecessor, Setup, SetupError};
+use quarterdeck_runtime::controller::{ClientShare, Action, Controller, Cx, Descriptor, Error, Predecessor, Setup, SetupError};
 use quarterdeck_runtime::informer::{Lister, Selection};
 use quarterdeck_runtime::object::{Cached as _, ObjectKey};
 use quarterdeck_runtime::queue::Retry;
@@ -56,6 +56,7 @@ impl Controller for EndpointSliceMirroringController {
         writes_anything: false,
         predecessor: Some(Predecessor::KubeControllerManager),
         queue: "endpoint_slice_mirroring",
+        share: ClientShare::ONE,
     };
     type Config = Config;
     type Key = ObjectKey;

@@ -23,7 +23,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Namespace, ObjectReference};
 use parking_lot::Mutex;
 use quarterdeck_runtime::client::Api;
-use quarterdeck_runtime::controller::{
+use quarterdeck_runtime::controller::{ClientShare, 
     Action, Controller, Cx, Descriptor, Error, Grant, Predecessor, Setup, SetupError,
 };
 use quarterdeck_runtime::events::EventType;
@@ -95,6 +95,7 @@ impl Controller for NamespaceController {
         writes_anything: false,
         predecessor: Some(Predecessor::KubeControllerManager),
         queue: "namespace",
+        share: ClientShare { qps: 20.0, burst: 100 },
     };
     type Config = NamespaceConfig;
     type Key = ObjectKey;

@@ -1,6 +1,9 @@
-//! The integration tests, one binary: a module for each topic.
+//! Tests on a real control plane, a module a topic.
 
 #![allow(clippy::unwrap_used, reason = "a test fails where its helper does")]
 
 mod addon;
+mod client;
 mod cluster;
+mod informer;
+mod split_brain;

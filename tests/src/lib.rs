@@ -27,6 +27,7 @@
 
 pub mod audit;
 mod binaries;
+pub mod checker;
 mod control_plane;
 pub mod deck;
 mod kubeconfig;

@@ -25,6 +25,7 @@ pub mod leadership;
 pub mod lease_api;
 pub mod observer;
 pub mod record;
+pub mod seed;
 pub mod timing;
 
 pub use clock::{BootClock, BootInstant, Clock, ManualClock, TokioClock};

@@ -4,11 +4,11 @@
 mod announce;
 mod builder;
 mod control;
+mod entry;
 pub mod flags;
 pub mod install;
 mod log;
 mod metrics;
-mod entry;
 mod run;
 mod serve;
 pub mod serving;

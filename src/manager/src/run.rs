@@ -59,10 +59,8 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed, log: LogLevel) -> an
                 &flags.leader_elect_resource_namespace,
                 &flags.leader_elect_resource_name,
             );
-            let config = ElectionConfig {
-                identity: identity.clone(),
-                lease_name: flags.leader_elect_resource_name.clone(),
-            };
+            let config =
+                ElectionConfig { identity: identity.clone(), lease_name: flags.leader_elect_resource_name.clone() };
             let prover = KubeFenceProver::new(clients.lease_client(), flags.leader_elect_resource_name.as_str());
             let election = Election::new(config, lease, keeper).with_fence(fence_mode(flags.fence), Arc::new(prover));
             (election.leadership(), Some(election))
@@ -93,10 +91,7 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed, log: LogLevel) -> an
     informers.start(Arc::new(clients.clone()), tokio::runtime::Handle::current());
     let mut predecessors = {
         let clients = clients.clone();
-        Predecessors::new(
-            move |namespace, name| KubeLeases::new(clients.lease_client(), namespace, name),
-            stop.clone(),
-        )
+        Predecessors::new(move |namespace, name| KubeLeases::new(clients.lease_client(), namespace, name), stop.clone())
     };
     let barrier = Arc::new(Barrier::register(informers.clone(), &registry)?);
     let mut tasks = JoinSet::new();

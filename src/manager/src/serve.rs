@@ -70,7 +70,8 @@ pub(crate) async fn start(parsed: &Parsed, served: Served, stop: &CancellationTo
     let trust = trust(parsed, &api, stop).await?;
     let reviews: Arc<dyn Reviews> = Arc::new(ServerReviews(api));
     let security = Security::from_flags(&options.authentication, &options.authorization, trust, Some(reviews));
-    let values: serde_json::Value = parsed.values().iter().map(|(flag, value)| (flag.clone(), serde_json::Value::from(value.as_str()))).collect();
+    let values: serde_json::Value =
+        parsed.values().iter().map(|(flag, value)| (flag.clone(), serde_json::Value::from(value.as_str()))).collect();
     let config = serde_json::json!({ "quarterdeck.config.quarterdeck.dev": values });
     let endpoints = Endpoints {
         component: Component {
@@ -100,9 +101,14 @@ async fn trust(parsed: &Parsed, api: &Api, stop: &CancellationToken) -> anyhow::
     if trust.needs_cluster() {
         match cluster_settings(api).await {
             Ok(Some(data)) => trust.update(&data)?,
-            Ok(None) => tracing::warn!("the server has no extension-apiserver-authentication: tokens alone are believed"),
+            Ok(None) => {
+                tracing::warn!("the server has no extension-apiserver-authentication: tokens alone are believed")
+            }
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "authentication settings not read; tried again");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "authentication settings not read; tried again"
+                );
             }
         }
         let api = api.clone();
@@ -166,7 +172,8 @@ struct ServerReviews(Api);
 
 impl Reviews for ServerReviews {
     fn token(&self, review: TokenReview) -> BoxFuture<'_, Result<TokenReview, ReviewError>> {
-        async move { self.0.review("/apis/authentication.k8s.io/v1/tokenreviews", &review).await.map_err(failed) }.boxed()
+        async move { self.0.review("/apis/authentication.k8s.io/v1/tokenreviews", &review).await.map_err(failed) }
+            .boxed()
     }
 
     fn access(&self, review: SubjectAccessReview) -> BoxFuture<'_, Result<SubjectAccessReview, ReviewError>> {

@@ -57,7 +57,10 @@ impl Watchdog {
                 Some(quiet) if !still => {
                     still = true;
                     stalls.inc();
-                    tracing::error!(seconds = quiet.as_secs(), "the runtime stands still: something blocks its threads");
+                    tracing::error!(
+                        seconds = quiet.as_secs(),
+                        "the runtime stands still: something blocks its threads"
+                    );
                 }
                 Some(_) => {}
                 None => still = false,

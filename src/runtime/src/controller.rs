@@ -52,6 +52,22 @@ pub struct Descriptor {
     pub predecessor: Option<Predecessor>,
     /// Name of its queue in the workqueue metrics.
     pub queue: &'static str,
+    /// Its share of `--kube-api-qps` and `--kube-api-burst`.
+    pub share: ClientShare,
+}
+
+/// By how much a controller's client may exceed `--kube-api-qps` and `--kube-api-burst`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ClientShare {
+    /// Factor on the rate.
+    pub qps: f32,
+    /// Factor on the burst.
+    pub burst: u32,
+}
+
+impl ClientShare {
+    /// The flags as they are.
+    pub const ONE: Self = Self { qps: 1.0, burst: 1 };
 }
 
 /// A right that a controller needs beyond upstream's role of its account; becomes part of the role

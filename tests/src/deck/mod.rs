@@ -1,13 +1,17 @@
 //! Replicas of quarterdeck on a control plane, as masters run them.
 
+mod demo;
+mod ledger;
 mod replica;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use kube::config::Kubeconfig;
 use tokio::process::Command;
 
+pub use demo::Demo;
 pub use replica::{Replica, Status};
 
 use crate::wait::eventually;
@@ -15,6 +19,15 @@ use crate::{ControlPlane, Credentials, Launch, ReservedPort};
 
 /// User of the replicas' kubeconfigs; `install` grants it its rights.
 pub const USER: &str = "quarterdeck";
+
+/// The group by which audit logs tell a replica from the others: their user is the same.
+#[must_use]
+pub fn group(replica: usize) -> String {
+    format!("{GROUP}{replica}")
+}
+
+/// What the group of a replica begins with.
+pub const GROUP: &str = "replica-";
 
 /// The program under test: `QUARTERDECK_BIN`, else the one beside this test's own binary.
 ///
@@ -40,7 +53,9 @@ pub struct DeckBuilder<'a> {
     replicas: usize,
     args: Vec<String>,
     urls: Vec<String>,
-    install: Vec<String>,
+    install: Option<Vec<String>>,
+    program: Option<PathBuf>,
+    env: Vec<(String, String)>,
     detached: bool,
 }
 
@@ -58,9 +73,33 @@ impl Deck {
             replicas: 3,
             args: Vec::new(),
             urls: Vec::new(),
-            install: Vec::new(),
+            install: Some(Vec::new()),
+            program: None,
+            env: Vec::new(),
             detached: false,
         }
+    }
+
+    /// Replicas on a cluster of somebody else, which outlive this program; nothing is installed.
+    ///
+    /// # Errors
+    /// When a replica cannot be started.
+    pub fn join(kubeconfig: &Path, logs: &Path, replicas: usize, args: &[String]) -> Result<Self> {
+        let (program, config) = (program()?, Kubeconfig::read_from(kubeconfig)?);
+        let start = |index| {
+            let (port, name) = (ReservedPort::take()?, format!("quarterdeck-{index}"));
+            let launch = Launch::new(&name, &program)
+                .args([
+                    format!("--kubeconfig={}", kubeconfig.display()),
+                    "--bind-address=127.0.0.1".to_owned(),
+                    format!("--secure-port={}", port.port()),
+                ])
+                .args(args.iter().cloned())
+                .log(logs.join(format!("{name}.log")))
+                .detached(true);
+            Replica::start_asked_by(&launch, port, config.clone())
+        };
+        Ok(Self { replicas: (0..replicas).map(start).collect::<Result<_>>()? })
     }
 
     /// One replica; panics if there is no such one.
@@ -145,7 +184,28 @@ impl DeckBuilder<'_> {
         I: IntoIterator<Item = S>,
         S: Into<String>,
     {
-        self.install = args.into_iter().map(Into::into).collect();
+        self.install = Some(args.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Installs nothing: what the server needs is there, or is missing on purpose.
+    #[must_use]
+    pub fn without_install(mut self) -> Self {
+        self.install = None;
+        self
+    }
+
+    /// Another program than [`program`].
+    #[must_use]
+    pub fn program(mut self, path: impl Into<PathBuf>) -> Self {
+        self.program = Some(path.into());
+        self
+    }
+
+    /// An environment variable of every replica.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -161,18 +221,22 @@ impl DeckBuilder<'_> {
     /// # Errors
     /// When the installation fails or a replica cannot be started.
     pub async fn start(self) -> Result<Deck> {
-        let program = program()?;
-        install(&program, &self.control_plane.admin_kubeconfig()?, &self.install).await?;
+        let program = self.program.map_or_else(program, Ok)?;
+        if let Some(args) = &self.install {
+            install(&program, &self.control_plane.admin_kubeconfig()?, args).await?;
+        }
         let mut replicas = Vec::new();
         for index in 0..self.replicas {
             let url = match self.urls.len() {
                 0 => self.control_plane.apiserver(0).url(),
                 count => &self.urls[index % count],
             };
-            let kubeconfig = self.control_plane.kubeconfig_at(url, &Credentials::user(USER, &[]))?;
+            let kubeconfig = self.control_plane.kubeconfig_at(url, &Credentials::user(USER, &[&group(index)]))?;
             let port = ReservedPort::take()?;
             let name = format!("quarterdeck-{index}");
-            let launch = Launch::new(&name, &program)
+            let launch = Launch::new(&name, &program);
+            let launch = self.env.iter().fold(launch, |launch, (name, value)| launch.env(name, value));
+            let launch = launch
                 .args([
                     format!("--kubeconfig={}", kubeconfig.display()),
                     "--bind-address=127.0.0.1".to_owned(),
@@ -181,7 +245,7 @@ impl DeckBuilder<'_> {
                 .args(self.args.iter().cloned())
                 .log(self.control_plane.folder().join(format!("{name}.log")))
                 .detached(self.detached);
-            replicas.push(Replica::start(launch, port, self.control_plane).await?);
+            replicas.push(Replica::start(&launch, port, self.control_plane)?);
         }
         Ok(Deck { replicas })
     }
@@ -192,15 +256,27 @@ impl DeckBuilder<'_> {
 /// # Errors
 /// With what it printed, when it fails.
 pub async fn install(program: &Path, kubeconfig: &Path, args: &[String]) -> Result<String> {
+    command(program, "install", kubeconfig, args).await
+}
+
+/// Runs `quarterdeck uninstall` with the given kubeconfig.
+///
+/// # Errors
+/// With what it printed, when it fails.
+pub async fn uninstall(program: &Path, kubeconfig: &Path, args: &[String]) -> Result<String> {
+    command(program, "uninstall", kubeconfig, args).await
+}
+
+async fn command(program: &Path, name: &str, kubeconfig: &Path, args: &[String]) -> Result<String> {
     let output = Command::new(program)
-        .arg("install")
+        .arg(name)
         .arg(format!("--kubeconfig={}", kubeconfig.display()))
         .args(args)
         .output()
         .await
-        .context("running quarterdeck install")?;
+        .with_context(|| format!("running quarterdeck {name}"))?;
     if !output.status.success() {
-        bail!("quarterdeck install: {}", String::from_utf8_lossy(&output.stderr));
+        bail!("quarterdeck {name}: {}", String::from_utf8_lossy(&output.stderr));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -17,13 +17,19 @@ pub struct Replica {
 }
 
 impl Replica {
-    pub(super) async fn start(launch: Launch, port: ReservedPort, control_plane: &ControlPlane) -> Result<Self> {
+    pub(super) fn start(launch: &Launch, port: ReservedPort, control_plane: &ControlPlane) -> Result<Self> {
         let url = format!("https://127.0.0.1:{}", port.port());
         let path = control_plane.kubeconfig_at(&url, &Credentials::admin())?;
-        let mut kubeconfig = Kubeconfig::read_from(path)?;
+        Self::start_asked_by(launch, port, Kubeconfig::read_from(path)?)
+    }
+
+    /// Starts a replica that is asked with the user of this kubeconfig.
+    pub(super) fn start_asked_by(launch: &Launch, port: ReservedPort, mut kubeconfig: Kubeconfig) -> Result<Self> {
         // The replica serves with a certificate it made itself.
         for cluster in kubeconfig.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
+            cluster.server = Some(format!("https://127.0.0.1:{}", port.port()));
             cluster.insecure_skip_tls_verify = Some(true);
+            cluster.certificate_authority = None;
             cluster.certificate_authority_data = None;
         }
         let process = parking_lot::Mutex::new(launch.spawn()?);
@@ -115,6 +121,12 @@ impl Status {
     #[must_use]
     pub fn leads(&self) -> bool {
         self.0["election"]["leading"] == true
+    }
+
+    /// Its name in the Lease.
+    #[must_use]
+    pub fn identity(&self) -> Option<&str> {
+        self.0["election"]["identity"].as_str()
     }
 
     /// The state of a controller, such as `running`.

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::{Action, Answer, Elector, Holding, Pending, Phase, Purpose, Request};
+#[cfg(not(test))]
+use crate::seed::{self, Bug};
 use crate::{clock::BootInstant, lease_api::LeaseError, observer::Verdict, record::Change};
 
 /// How often a follower reads the Lease while the watch is silent.
@@ -131,8 +133,8 @@ impl Elector {
 
     #[cfg(not(test))]
     #[expect(clippy::unused_self, reason = "the test build looks at the seeded faults")]
-    pub(super) fn counted_from(&self, sent: BootInstant, _answered: BootInstant) -> BootInstant {
-        sent
+    pub(super) fn counted_from(&self, sent: BootInstant, answered: BootInstant) -> BootInstant {
+        if seed::carries(Bug::DeadlineFromAnswer) { answered } else { sent }
     }
 
     #[cfg(test)]

@@ -24,12 +24,14 @@ const RETRY: Duration = Duration::from_secs(2);
 /// What is known of a predecessor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Sight {
-    /// Not yet looked, or the look failed: it may be alive.
+    /// Its Lease has not been looked at yet.
+    NotYet,
+    /// The look failed: it may be alive.
     Unknown {
         /// The Lease, `namespace/name`.
         lease: String,
         /// Why it is not known.
-        error: Option<String>,
+        error: String,
     },
     /// Somebody holds its Lease and renews it.
     Alive {
@@ -46,9 +48,8 @@ impl Sight {
     /// Why a controller must wait, and how it is handed over.
     pub(crate) fn blocks(&self, controller: &str) -> Option<String> {
         match self {
-            Self::Gone => None,
-            Self::Unknown { lease, error: None } => Some(format!("looking whether a holder of lease {lease} is alive")),
-            Self::Unknown { lease, error: Some(error) } => {
+            Self::Gone | Self::NotYet => None,
+            Self::Unknown { lease, error } => {
                 Some(format!("cannot tell whether a holder of lease {lease} is alive: {error}"))
             }
             Self::Alive { lease, holder } => Some(format!(
@@ -83,7 +84,7 @@ impl<A: LeaseApi> Predecessors<A> {
             .entry(name)
             .or_insert_with(|| {
                 let lease = format!("{namespace}/{name}");
-                let (sender, receiver) = watch::channel(Sight::Unknown { lease: lease.clone(), error: None });
+                let (sender, receiver) = watch::channel(Sight::NotYet);
                 tokio::spawn(observe(connect(namespace, name), lease, sender, stop.clone()));
                 receiver
             })
@@ -100,7 +101,7 @@ async fn observe<A: LeaseApi>(api: A, lease: String, sight: watch::Sender<Sight>
             () = stop.cancelled() => return,
             error = follow(&api, &lease, &mut observer, &sight) => error,
         };
-        publish(&sight, Sight::Unknown { lease: lease.clone(), error: Some(error.to_string()) });
+        publish(&sight, Sight::Unknown { lease: lease.clone(), error: error.to_string() });
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(RETRY) => {}
@@ -151,7 +152,7 @@ async fn follow<A: LeaseApi>(
 fn judge(lease: &str, verdict: Verdict) -> (Sight, Option<BootInstant>) {
     let lease = lease.to_owned();
     match verdict {
-        Verdict::Unknown => (Sight::Unknown { lease, error: None }, None),
+        Verdict::Unknown => (Sight::NotYet, None),
         Verdict::Held { holder, until } => (Sight::Alive { lease, holder }, Some(until)),
         Verdict::Free | Verdict::Expired { .. } | Verdict::Absent { .. } => (Sight::Gone, None),
     }

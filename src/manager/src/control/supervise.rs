@@ -48,7 +48,7 @@ impl Supervisor {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         while !stop.is_cancelled() {
             let tenure = self.leadership.borrow_and_update().tenure().cloned();
-            match (self.blocked(), self.unit.synced(), tenure) {
+            match (self.blocked(), self.unit.synced() && self.looked(), tenure) {
                 (Some(reason), ..) => self.set(State::Blocked(reason)),
                 (None, false, _) => self.set(State::Warming),
                 (None, true, None) => self.set(State::Standby),
@@ -77,6 +77,11 @@ impl Supervisor {
         self.unit.reads().iter().find_map(|kind| trouble(&self.informers, kind))
     }
 
+    /// Whether the predecessor's Lease has been looked at, if there is one.
+    fn looked(&self) -> bool {
+        self.predecessor.as_ref().is_none_or(|sight| !matches!(*sight.borrow(), Sight::NotYet))
+    }
+
     /// Whether something may change that is not announced on a channel.
     fn waits_for_caches(&self) -> bool {
         !self.unit.synced() || self.unit.reads().iter().any(|kind| trouble(&self.informers, kind).is_some())
@@ -94,7 +99,7 @@ impl Supervisor {
         self.set(State::Running);
         self.unit.demote_before(tokio::time::Instant::now() - self.handed_over);
         let means = Means {
-            api: self.clients.api(&self.identity),
+            api: self.clients.api_with(&self.identity, descriptor.share),
             recorder: self.events.recorder(descriptor.name, &self.identity),
             stop: stop.clone(),
         };

@@ -1,6 +1,6 @@
 //! What the tests of several modules share.
 
-use quarterdeck_runtime::controller::{Descriptor, Predecessor};
+use quarterdeck_runtime::controller::{ClientShare, Descriptor, Predecessor};
 
 /// A descriptor with these names, on by default.
 pub(crate) fn descriptor(name: &'static str, aliases: &'static [&'static str]) -> Descriptor {
@@ -10,7 +10,9 @@ pub(crate) fn descriptor(name: &'static str, aliases: &'static [&'static str]) -
         enabled_by_default: true,
         account: name,
         upstream_role: true,
+        writes_anything: false,
         predecessor: Some(Predecessor::KubeControllerManager),
         queue: name,
+        share: ClientShare::ONE,
     }
 }

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::{Needs, Target};
+use quarterdeck_election::NAMESPACE_DELETION_KEY;
 use quarterdeck_election::epoch::epoch_key;
 use quarterdeck_election::fence::probe::PROBE_ACCOUNT;
-use quarterdeck_election::NAMESPACE_DELETION_KEY;
 use quarterdeck_runtime::controller::{Descriptor, Predecessor, READER_ACCOUNT};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
@@ -48,11 +48,10 @@ fn manager(target: &Target, controllers: &[Needs]) -> Vec<Value> {
     let user = json!({ "apiGroup": GROUP, "kind": "User", "name": target.user });
     let mut accounts: BTreeSet<&str> = controllers.iter().map(|needs| needs.descriptor.account).collect();
     accounts.extend([READER_ACCOUNT, probe_account()]);
-    let extras: Vec<String> =
-        [epoch_key(&target.lease_name), NAMESPACE_DELETION_KEY.to_owned()]
-            .into_iter()
-            .map(|key| format!("userextras/{key}"))
-            .collect();
+    let extras: Vec<String> = [epoch_key(&target.lease_name), NAMESPACE_DELETION_KEY.to_owned()]
+        .into_iter()
+        .map(|key| format!("userextras/{key}"))
+        .collect();
     let predecessors: BTreeSet<&str> =
         controllers.iter().filter_map(|needs| needs.descriptor.predecessor.map(Predecessor::lease_name)).collect();
 

@@ -102,11 +102,7 @@ fn bearer(headers: &HeaderMap) -> Option<String> {
 }
 
 /// The user that the front proxy names, if it is the front proxy.
-fn proxied(
-    proxy: &FrontProxy,
-    headers: &mut HeaderMap,
-    chain: &[CertificateDer<'_>],
-) -> Result<Option<User>, String> {
+fn proxied(proxy: &FrontProxy, headers: &mut HeaderMap, chain: &[CertificateDer<'_>]) -> Result<Option<User>, String> {
     proxy.authorities.verify(chain).map_err(|error| format!("front proxy certificate: {error}"))?;
     let allowed = &proxy.headers.allowed_names;
     if !allowed.is_empty() {
@@ -120,7 +116,8 @@ fn proxied(
 
 /// The user that the headers name; the headers are removed.
 fn named(names: &ProxyHeaders, headers: &mut HeaderMap) -> Option<User> {
-    let first = |names: &[String]| names.iter().filter_map(|name| text(headers.get(name.as_str())?)).find(|v| !v.is_empty());
+    let first =
+        |names: &[String]| names.iter().filter_map(|name| text(headers.get(name.as_str())?)).find(|v| !v.is_empty());
     let name = first(&names.username)?;
     let uid = first(&names.uid).unwrap_or_default();
     let groups = (names.group.iter())

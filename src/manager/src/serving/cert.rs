@@ -22,7 +22,7 @@ use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certi
 use super::tls::NamedPair;
 
 /// How often the files are looked at.
-pub const RELOAD_PERIOD: Duration = Duration::from_secs(2);
+pub(crate) const RELOAD_PERIOD: Duration = Duration::from_secs(2);
 /// A certificate of our own is replaced when it has less than this left.
 const RENEW_BEFORE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The largest file that is read as a certificate or key, in bytes.
@@ -98,7 +98,7 @@ struct Slot {
 }
 
 /// The certificates that the server answers with.
-pub struct Certificates {
+pub(crate) struct Certificates {
     default: Slot,
     named: Vec<Slot>,
     bind: IpAddr,
@@ -116,7 +116,7 @@ impl Certificates {
     ///
     /// # Errors
     /// When a file cannot be read, does not hold a certificate or key, or the two do not belong together.
-    pub fn load(
+    pub(crate) fn load(
         source: &CertSource,
         named: &[NamedPair],
         bind: IpAddr,
@@ -145,7 +145,7 @@ impl Certificates {
 
     /// Looks at the files once and takes over what has changed. A pair that cannot be used leaves the
     /// old one in place; it is logged once and tried again the next time.
-    pub fn reload(&self) {
+    pub(crate) fn reload(&self) {
         for slot in std::iter::once(&self.default).chain(&self.named) {
             slot.reload(&self.provider);
         }
@@ -159,7 +159,7 @@ impl Certificates {
     }
 
     /// Follows the files until `stop` is cancelled.
-    pub async fn follow(self: Arc<Self>, period: Duration, stop: CancellationToken) {
+    pub(crate) async fn follow(self: Arc<Self>, period: Duration, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(period);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
@@ -172,7 +172,7 @@ impl Certificates {
 
     /// When the default certificate ends.
     #[must_use]
-    pub fn expiry(&self) -> Option<SystemTime> {
+    pub(crate) fn expiry(&self) -> Option<SystemTime> {
         let current = self.default.current.load();
         let (_, cert) = X509Certificate::from_der(current.cert.first()?).ok()?;
         let seconds = u64::try_from(cert.validity().not_after.timestamp()).ok()?;
@@ -235,9 +235,9 @@ impl Slot {
             return false;
         };
         cert.extensions().iter().any(|extension| match extension.parsed_extension() {
-            ParsedExtension::SubjectAlternativeName(names) => names.general_names.iter().any(|general| {
-                matches!(general, GeneralName::DNSName(pattern) if matches(&pattern.to_lowercase(), name))
-            }),
+            ParsedExtension::SubjectAlternativeName(names) => names.general_names.iter().any(
+                |general| matches!(general, GeneralName::DNSName(pattern) if matches(&pattern.to_lowercase(), name)),
+            ),
             _ => false,
         })
     }
@@ -342,8 +342,7 @@ fn write_pair(made: &SelfSigned, cert: &Path, key: &Path) -> Result<(), CertErro
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir).map_err(file)?;
         }
-        let mut target =
-            fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(file)?;
+        let mut target = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(file)?;
         target.write_all(text.as_bytes()).map_err(file)
     };
     write(key, 0o600, &made.key.serialize_pem())?;

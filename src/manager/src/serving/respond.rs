@@ -1,9 +1,10 @@
 //! Answers.
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use http_body_util::Full;
+use hyper::body::Body as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 
 /// An answer, whole.
@@ -56,6 +57,14 @@ pub(crate) fn forbidden(user: &str, verb: &str, path: &str, reason: &str) -> Ans
 /// The answer does not depend on the user.
 pub(crate) fn failed(path: &str, error: &str) -> Answer {
     text(StatusCode::INTERNAL_SERVER_ERROR, sanitised(&format!("Internal Server Error: {path:?}: {error}\n")))
+}
+
+/// Leaves the length of the body and takes the rest: the answer to HEAD. (hyper does this for
+/// HTTP/1.1 only.)
+pub(crate) fn strip_body(answer: &mut Answer) {
+    let length = answer.body().size_hint().exact().unwrap_or(0);
+    answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+    *answer.body_mut() = Full::default();
 }
 
 /// Text in quotes that cannot be taken for markup.

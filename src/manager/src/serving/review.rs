@@ -45,10 +45,8 @@ pub(crate) struct Access {
 
 /// Who holds a token; `None` if the server does not know it.
 pub(crate) async fn token_holder(reviews: &dyn Reviews, token: &str) -> Result<Option<User>, ReviewError> {
-    let review = TokenReview {
-        spec: TokenReviewSpec { token: token.to_owned(), audiences: None },
-        ..TokenReview::default()
-    };
+    let review =
+        TokenReview { spec: TokenReviewSpec { token: token.to_owned(), audiences: None }, ..TokenReview::default() };
     let answer = retried(|| reviews.token(review.clone())).await?;
     let TokenReviewStatus { authenticated, user, error, .. } = answer.status.unwrap_or_default();
     if !authenticated.unwrap_or(false) {

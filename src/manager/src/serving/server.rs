@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use http::header::{CACHE_CONTROL, HeaderValue};
 use http::request::Parts;
-use http::{Request, StatusCode};
+use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -90,23 +90,19 @@ impl Server {
     /// # Errors
     /// When the address is taken or the certificate cannot be used.
     pub fn bind(settings: Settings, security: Security, endpoints: Endpoints) -> Result<Self, ServeError> {
-        let provider = Arc::clone(&settings.profile.provider);
-        let certificates = Arc::new(Certificates::load(
-            &settings.certificate,
-            &settings.named,
-            settings.address,
-            Arc::clone(&provider),
-        )?);
+        let listener = listen(&settings)?;
+        let Settings { certificate, named, address, profile, http2, http2_streams, limits, .. } = settings;
+        let provider = profile.provider;
+        let certificates = Arc::new(Certificates::load(&certificate, &named, address, Arc::clone(&provider))?);
         let mut tls = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(&settings.profile.versions)?
+            .with_protocol_versions(&profile.versions)?
             .with_client_cert_verifier(Arc::new(AskForCertificate::new(&provider)))
             .with_cert_resolver(Arc::clone(&certificates) as Arc<dyn rustls::server::ResolvesServerCert>);
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-        if settings.http2 {
+        if http2 {
             tls.alpn_protocols.insert(0, b"h2".to_vec());
         }
-        let listener = listen(&settings)?;
-        let asking = Arc::new(Semaphore::new(settings.limits.reviews));
+        let asking = Arc::new(Semaphore::new(limits.reviews));
         let Security { trust, reviews, open_paths, keep_token, keep_allowed, keep_refused } = security;
         let metrics = ServingMetrics::register(&endpoints.metrics)?;
         metrics.expires(certificates.expiry());
@@ -115,8 +111,8 @@ impl Server {
             authenticator: Authenticator::new(Arc::clone(&trust), reviews.clone(), keep_token, Arc::clone(&asking)),
             authorizer: Authorizer::new(open_paths, reviews, (keep_allowed, keep_refused), asking),
             metrics,
-            limits: settings.limits,
-            http2_streams: settings.http2_streams,
+            limits,
+            http2_streams,
         };
         Ok(Self { listener, acceptor: TlsAcceptor::from(Arc::new(tls)), certificates, trust, shared: Arc::new(shared) })
     }
@@ -280,22 +276,23 @@ async fn handle(shared: &Arc<Shared>, chain: &[CertificateDer<'static>], request
         Ok(Ok(answer)) => answer,
         Ok(Err(_)) => {
             tracing::error!(%method, path, "request panicked");
-            respond::text(StatusCode::INTERNAL_SERVER_ERROR, "This request caused a panic. Look in the log for details.\n")
+            respond::text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "This request caused a panic. Look in the log for details.\n",
+            )
         }
         Err(_) => respond::text(StatusCode::GATEWAY_TIMEOUT, "the request took too long\n"),
     };
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    if method == Method::HEAD {
+        respond::strip_body(&mut answer);
+    }
     shared.metrics.request(label(&path), answer.status().as_u16());
     tracing::debug!(%method, path, code = answer.status().as_u16(), dur_ms = started.elapsed().as_millis(), "served");
     answer
 }
 
-async fn filtered(
-    shared: &Arc<Shared>,
-    chain: &[CertificateDer<'static>],
-    mut parts: Parts,
-    body: Incoming,
-) -> Answer {
+async fn filtered(shared: &Arc<Shared>, chain: &[CertificateDer<'static>], mut parts: Parts, body: Incoming) -> Answer {
     let user = match shared.authenticator.user(&mut parts.headers, chain).await {
         Ok(user) => user,
         Err(reason) => {

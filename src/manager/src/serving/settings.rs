@@ -122,7 +122,10 @@ pub struct Security {
 
 impl fmt::Debug for Security {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Security").field("trust", &self.trust).field("open_paths", &self.open_paths).finish_non_exhaustive()
+        f.debug_struct("Security")
+            .field("trust", &self.trust)
+            .field("open_paths", &self.open_paths)
+            .finish_non_exhaustive()
     }
 }
 

@@ -203,8 +203,11 @@ impl Node {
                 }
                 None => {
                     for item in items {
-                        writeln!(page, "{:indent$}-", "").expect("writing to a String cannot fail");
-                        item.render(indent + 2, page);
+                        let line = item.inline().map_or_else(|| "-".to_owned(), |text| format!("- {text}"));
+                        writeln!(page, "{:indent$}{line}", "").expect("writing to a String cannot fail");
+                        if item.inline().is_none() {
+                            item.render(indent + 2, page);
+                        }
                     }
                 }
             },
@@ -278,7 +281,7 @@ impl<'de> Deserialize<'de> for Node {
                 Ok(Node::Scalar(value.to_string()))
             }
             fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
-                Ok(Node::Scalar(format!("{:.3}", value).trim_end_matches('0').trim_end_matches('.').to_owned()))
+                Ok(Node::Scalar(format!("{value:.3}").trim_end_matches('0').trim_end_matches('.').to_owned()))
             }
             fn visit_str<E>(self, value: &str) -> Result<Node, E> {
                 // One field, one line: nothing that is shown can pass for another field.
@@ -363,9 +366,7 @@ mod tests {
                Endpointslice-controller: running\n\
              Nothing: none\n\
              Nested:\n  \
-               -\n    \
-                 1\n    \
-                 2\n"
+               - 1, 2\n"
         );
     }
 

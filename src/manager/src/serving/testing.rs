@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use clap::{Args as _, FromArgMatches as _};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Method, Request, StatusCode};
@@ -69,10 +68,13 @@ impl Authority {
         let mut params = rcgen::CertificateParams::new(names).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(rcgen::DnType::CommonName, cn);
-        for organisation in organisations {
-            params.distinguished_name.push(rcgen::DnType::OrganizationName, *organisation);
+        for (at, organisation) in organisations.iter().enumerate() {
+            // A name may hold each type once; two spellings of one type make two organisations.
+            let spelled = rcgen::DnType::CustomDnType(vec![2, 5, 4, 10]);
+            let kind = if at == 0 { rcgen::DnType::OrganizationName } else { spelled };
+            params.distinguished_name.push(kind, *organisation);
         }
-        params.not_before = (end - Duration::from_secs(7200)).into();
+        params.not_before = (end.min(SystemTime::now()) - Duration::from_secs(7200)).into();
         params.not_after = end.into();
         params.extended_key_usages =
             vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth, rcgen::ExtendedKeyUsagePurpose::ClientAuth];
@@ -102,6 +104,7 @@ impl Reviews for FakeReviews {
     fn token(&self, mut review: TokenReview) -> BoxFuture<'_, Result<TokenReview, ReviewError>> {
         async move {
             self.token_calls.fetch_add(1, Ordering::Relaxed);
+            assert_ne!(review.spec.token, "panic", "on purpose");
             if self.broken.load(Ordering::Relaxed) {
                 return Err(broken());
             }
@@ -166,6 +169,8 @@ pub(crate) struct Running {
     pub(crate) stop: CancellationToken,
     pub(crate) task: JoinHandle<()>,
     pub(crate) serving_authority: Authority,
+    /// Who signs the certificate of `api.example`.
+    pub(crate) named_authority: Authority,
     pub(crate) dir: tempfile::TempDir,
 }
 
@@ -181,11 +186,15 @@ pub(crate) fn start(authentication: &[String], reviews: FakeReviews, limits: Lim
     let serving_authority = Authority::new("serving");
     let (cert, key) = (dir.path().join("tls.crt"), dir.path().join("tls.key"));
     serving_authority.sign(&["localhost"], "first", &[]).write(&cert, &key);
+    let named_authority = Authority::new("named");
+    let pair = (dir.path().join("named.crt"), dir.path().join("named.key"));
+    named_authority.sign(&["api.example"], "named", &[]).write(&pair.0, &pair.1);
+    let named = tls::NamedPair { cert: pair.0, key: pair.1, names: Vec::new() };
     let settings = Settings {
         address: [127, 0, 0, 1].into(),
         port: 0,
         certificate: CertSource::Files { cert, key },
-        named: Vec::new(),
+        named: vec![named],
         profile: tls::Profile::default(),
         http2: true,
         http2_streams: 250,
@@ -211,7 +220,7 @@ pub(crate) fn start(authentication: &[String], reviews: FakeReviews, limits: Lim
     let server = Server::bind(settings, security, endpoints).unwrap();
     let (address, stop) = (server.local_addr().unwrap(), CancellationToken::new());
     let task = tokio::spawn(server.run(stop.clone()));
-    Running { address, checks, reviews, registry, trust, stop, task, serving_authority, dir }
+    Running { address, checks, reviews, registry, trust, stop, task, serving_authority, named_authority, dir }
 }
 
 /// An answer, read whole.
@@ -230,7 +239,7 @@ pub(crate) enum Client {
 
 impl Running {
     pub(crate) async fn connect(&self, http2: bool, identity: Option<&Signed>) -> Client {
-        connect(self.address, &self.serving_authority.der, http2, identity).await
+        connect(self.address, ("localhost", &self.serving_authority), http2, identity).await.unwrap()
     }
 
     /// One GET on a connection of its own.
@@ -243,15 +252,16 @@ impl Running {
     }
 }
 
-/// Connects and shakes hands; the server's certificate must be signed by `authority`.
+/// Connects and shakes hands; the server's certificate must be good for the name and signed by the
+/// authority.
 pub(crate) async fn connect(
     address: SocketAddr,
-    authority: &CertificateDer<'static>,
+    (name, authority): (&'static str, &Authority),
     http2: bool,
     identity: Option<&Signed>,
-) -> Client {
+) -> std::io::Result<Client> {
     let mut roots = RootCertStore::empty();
-    roots.add(authority.clone()).unwrap();
+    roots.add(authority.der.clone()).unwrap();
     let builder = rustls::ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -264,10 +274,10 @@ pub(crate) async fn connect(
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![if http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
-    let stream = TcpStream::connect(address).await.unwrap();
-    let name = ServerName::try_from("localhost").unwrap();
-    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
-    if http2 {
+    let stream = TcpStream::connect(address).await?;
+    let name = ServerName::try_from(name).unwrap();
+    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+    Ok(if http2 {
         let (send, connection) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
@@ -276,7 +286,7 @@ pub(crate) async fn connect(
         let (send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
         Client::One(send)
-    }
+    })
 }
 
 impl Client {

@@ -153,7 +153,9 @@ async fn authorities_change_under_a_connection() {
     server.trust.update(&data(&old.pem)).unwrap();
     assert_eq!(connection.send(Method::GET, "/metrics", &[], "").await.status, 200);
     // What cannot be used, or is missing, changes nothing.
-    assert!(server.trust.update(&data("nonsense")).unwrap_err().to_string().contains("client-ca-file: holds no usable"));
+    assert!(
+        server.trust.update(&data("nonsense")).unwrap_err().to_string().contains("client-ca-file: holds no usable")
+    );
     server.trust.update(&BTreeMap::new()).unwrap();
     assert_eq!(connection.send(Method::GET, "/metrics", &[], "").await.status, 200);
     server.trust.update(&data(&new.pem)).unwrap();
@@ -249,7 +251,10 @@ async fn health_is_told_as_upstream_does() {
         if check.load(Ordering::Relaxed) { Ok(()) } else { Err("failed to renew".into()) }
     });
     let got = server.get("/healthz", &[]).await;
-    assert_eq!((got.body.as_str(), &got.headers["content-type"]), ("ok", &"text/plain; charset=utf-8".parse().unwrap()));
+    assert_eq!(
+        (got.body.as_str(), &got.headers["content-type"]),
+        ("ok", &"text/plain; charset=utf-8".parse().unwrap())
+    );
     let body = |path: &'static str| {
         let server = &server;
         async move {
@@ -283,8 +288,13 @@ async fn health_is_told_as_upstream_does() {
 
     let slis = body("/metrics/slis").await.1;
     assert!(slis.contains("kubernetes_healthcheck{name=\"leaderElection\",type=\"livez\"} 0\n"), "{slis}");
-    assert!(slis.contains("kubernetes_healthchecks_total{name=\"leaderElection\",status=\"error\",type=\"healthz\"} 1\n"));
-    assert!(slis.contains("kubernetes_healthchecks_total{name=\"ping\",status=\"success\",type=\"readyz\"} 2\n"), "{slis}");
+    assert!(
+        slis.contains("kubernetes_healthchecks_total{name=\"leaderElection\",status=\"error\",type=\"healthz\"} 1\n")
+    );
+    assert!(
+        slis.contains("kubernetes_healthchecks_total{name=\"ping\",status=\"success\",type=\"readyz\"} 2\n"),
+        "{slis}"
+    );
 
     server.checks.add(&[Probe::Healthz], "bad", || panic!("on purpose"));
     assert!(body("/healthz").await.1.contains("[-]bad failed"));
@@ -308,7 +318,10 @@ async fn every_page_answers() {
 
     assert_eq!(json(&server.get("/configz", &GOOD).await.body), serde_json::json!({"quarterdeck.dev": {}}));
     let version = json(&server.get("/version", &GOOD).await.body);
-    assert_eq!((&version["major"], &version["minor"], &version["gitVersion"]), (&"0".into(), &"1".into(), &"v0.1.0".into()));
+    assert_eq!(
+        (&version["major"], &version["minor"], &version["gitVersion"]),
+        (&"0".into(), &"1".into(), &"v0.1.0".into())
+    );
 
     let page = server.get("/statusz", &GOOD).await.body;
     assert!(page.starts_with("\nquarterdeck statusz\nWarning: "), "{page}");
@@ -344,7 +357,10 @@ async fn certificates_are_reloaded_under_load() {
             let mut served = 0_u32;
             let mut kept = server.connect(true, None).await;
             while !done.load(Ordering::Relaxed) {
-                assert_eq!(server.connect(at % 2 == 0, None).await.send(Method::GET, "/healthz", &[], "").await.status, 200);
+                assert_eq!(
+                    server.connect(at % 2 == 0, None).await.send(Method::GET, "/healthz", &[], "").await.status,
+                    200
+                );
                 assert_eq!(kept.send(Method::GET, "/healthz", &[], "").await.status, 200);
                 served += 2;
             }
@@ -397,6 +413,31 @@ async fn clients_are_kept_within_limits() {
     assert!(got.as_ref().is_err() || got.as_ref().is_ok_and(|got| got.status == 431), "{got:?}");
     let mut client = server.connect(false, None).await;
     assert_eq!(client.send(Method::PUT, "/debug/flags/v", &GOOD, &long).await.status, 413);
+}
+
+#[tokio::test]
+async fn the_server_name_chooses_the_certificate() {
+    let server = plain();
+    for (name, authority, expected) in [
+        ("api.example", &server.named_authority, true),
+        ("localhost", &server.serving_authority, true),
+        ("api.example", &server.serving_authority, false),
+        ("localhost", &server.named_authority, false),
+    ] {
+        let connected = testing::connect(server.address, (name, authority), true, None).await;
+        assert_eq!(connected.is_ok(), expected, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_panic_costs_one_request() {
+    let server = plain();
+    for http2 in [false, true] {
+        let mut client = server.connect(http2, None).await;
+        let got = client.send(Method::GET, "/metrics", &[("authorization", "Bearer panic")], "").await;
+        assert_eq!(got.status, 500);
+        assert_eq!(client.send(Method::GET, "/metrics", &GOOD, "").await.status, 200);
+    }
 }
 
 #[tokio::test]

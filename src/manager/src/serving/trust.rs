@@ -75,9 +75,8 @@ impl fmt::Debug for Authorities {
 impl Authorities {
     fn parse(pem: Vec<u8>, origin: &str, provider: &Arc<CryptoProvider>) -> Result<Self, TrustError> {
         let wrong = |reason: String| TrustError::Bundle { origin: origin.to_owned(), reason };
-        let certs: Vec<_> = CertificateDer::pem_slice_iter(&pem)
-            .collect::<Result<_, _>>()
-            .map_err(|error| wrong(error.to_string()))?;
+        let certs: Vec<_> =
+            CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|error| wrong(error.to_string()))?;
         let mut roots = rustls::RootCertStore::empty();
         let (added, ignored) = roots.add_parsable_certificates(certs);
         if added == 0 {

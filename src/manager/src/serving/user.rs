@@ -11,15 +11,15 @@ const AUTHENTICATED: &str = "system:authenticated";
 
 /// A user, as an authenticator found it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct User {
+pub(crate) struct User {
     /// Name.
-    pub name: String,
+    pub(crate) name: String,
     /// Unique id, often empty.
-    pub uid: String,
+    pub(crate) uid: String,
     /// Groups.
-    pub groups: Vec<String>,
+    pub(crate) groups: Vec<String>,
     /// What else is known, by key.
-    pub extra: BTreeMap<String, Vec<String>>,
+    pub(crate) extra: BTreeMap<String, Vec<String>>,
 }
 
 impl User {

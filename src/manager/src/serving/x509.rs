@@ -51,7 +51,8 @@ pub(crate) fn user(der: &[u8]) -> Option<User> {
         return None;
     }
     let fingerprint: String = Sha256::digest(der).iter().map(|byte| format!("{byte:02x}")).collect();
-    let credential = ("authentication.kubernetes.io/credential-id".to_owned(), vec![format!("X509SHA256={fingerprint}")]);
+    let credential =
+        ("authentication.kubernetes.io/credential-id".to_owned(), vec![format!("X509SHA256={fingerprint}")]);
     Some(User {
         name: subject.common_name,
         uid: subject.uids.into_iter().next().unwrap_or_default(),

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderValue, Request};
+use kube::client::Body;
 use quarterdeck_election::Gate;
 
 use super::Api;
-use super::connect::{ConnectError, Source, Wires};
+use super::connect::{BoxError, ConnectError, Source, Wires};
+use super::exceptions::passes_gateless;
 use super::identity::Identity;
 use super::limit::Limiter;
 use super::metrics::Metrics;
@@ -15,6 +17,7 @@ use super::pool::Pool;
 use super::reader::Reader;
 use super::streams::{Pings, Streams};
 use super::writer::Writer;
+use crate::controller::ClientShare;
 
 /// Reads and watches: a dead connection is noticed after at most 45 s, as in client-go.
 const READ_PINGS: Pings = Pings { every: Duration::from_secs(30), timeout: Duration::from_secs(15) };
@@ -82,25 +85,41 @@ impl Clients {
     /// Calls as `identity`, with a rate limit of their own. Give each controller its own handle.
     #[must_use]
     pub fn api(&self, identity: &Identity) -> Api {
-        let limiter = Arc::new(Limiter::new(self.options.qps, self.options.burst));
-        Api::new(self.reader.clone(), self.writer.clone(), identity, limiter)
+        self.api_with(identity, ClientShare::ONE)
     }
 
-    /// The client for Leases, as the manager: a connection of its own, no gate, no retry. For the
-    /// elector, and for what each replica says of itself.
+    /// Calls as `identity`, with a rate limit of their own that is a multiple of the flags'.
     #[must_use]
-    pub fn lease_client(&self) -> kube::Client {
-        let streams = Arc::clone(&self.lease);
-        let service = tower::service_fn(move |request| {
-            let streams = Arc::clone(&streams);
-            async move { streams.send(request, None).await }
-        });
-        kube::Client::new(service, "kube-system")
+    pub fn api_with(&self, identity: &Identity, share: ClientShare) -> Api {
+        let (qps, burst) = (self.options.qps * share.qps, self.options.burst.saturating_mul(share.burst));
+        let limiter = Arc::new(Limiter::new(qps, burst));
+        Api::new(self.reader.clone(), self.writer.clone(), identity, limiter)
     }
 
     /// The connection that reads share.
     pub(super) fn streams(&self) -> Arc<Streams> {
         Arc::clone(&self.reader.streams)
+    }
+
+    /// The client for Leases, as the manager: a connection of its own, no gate, no retry. For the
+    /// elector, and for what each replica says of itself. Where there is an election, it sends no
+    /// writes but those that the table of exceptions lets pass without the gate.
+    #[must_use]
+    pub fn lease_client(&self) -> kube::Client {
+        let streams = Arc::clone(&self.lease);
+        let elected = self.gate.remaining().is_some();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let streams = Arc::clone(&streams);
+            let passes = !elected || passes_gateless(request.method(), request.uri());
+            async move {
+                if !passes {
+                    let refused = format!("{} {}: not without the gate", request.method(), request.uri().path());
+                    return Err(BoxError::from(refused));
+                }
+                streams.send(request, None).await
+            }
+        });
+        kube::Client::new(service, "kube-system")
     }
 
     /// The gate that all writes pass.

@@ -307,3 +307,85 @@ async fn keep_fresh(wires: Weak<Wires>, doubt: Arc<Notify>, mut files: Vec<(Path
         tokio::time::sleep(LEAST_BETWEEN_LOADS).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::header::AUTHORIZATION;
+
+    use super::*;
+
+    fn kubeconfig(server: &str, user: &str) -> String {
+        format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
+             contexts: [{{name: c, context: {{cluster: k, user: u}}}}]\n\
+             clusters: [{{name: k, cluster: {server}}}]\nusers: [{{name: u, user: {user}}}]\n"
+        )
+    }
+
+    async fn load_text(text: &str) -> Result<Arc<Wires>, ConnectError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        Wires::load(Source::kubeconfig(file.path())).await
+    }
+
+    async fn token(wires: &Wires) -> String {
+        wires.current().auth_headers().await.unwrap()[AUTHORIZATION].to_str().unwrap().to_owned()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_kubeconfig_that_changes_is_loaded_again_and_a_broken_one_is_not_used() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let server = "{server: 'http://127.0.0.1:1/prefix'}";
+        std::fs::write(file.path(), kubeconfig(server, "{token: first}")).unwrap();
+        let wires = Wires::load(Source::kubeconfig(file.path())).await.unwrap();
+        assert_eq!(token(&wires).await, "Bearer first");
+        assert_eq!(
+            wires.current().uri(&PathAndQuery::from_static("/api?x=y")).unwrap(),
+            "http://127.0.0.1:1/prefix/api?x=y"
+        );
+        std::fs::write(file.path(), "no kubeconfig").unwrap();
+        tokio::time::sleep(LOOK_EVERY * 3).await;
+        assert_eq!(token(&wires).await, "Bearer first");
+        std::fs::write(file.path(), kubeconfig(server, "{token: second}")).unwrap();
+        while wires.current().generation == 0 {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        assert_eq!(token(&wires).await, "Bearer second");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_401_makes_credentials_be_loaded_at_once() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), kubeconfig("{server: 'http://127.0.0.1:1'}", "{token: first}")).unwrap();
+        let wires = Wires::load(Source::kubeconfig(file.path())).await.unwrap();
+        let start = tokio::time::Instant::now();
+        wires.unauthorized();
+        while wires.current().generation == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(start.elapsed() < LOOK_EVERY);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_used_is_named() {
+        let http = "{server: 'http://127.0.0.1:1'}";
+        let cases = [
+            ("no: kubeconfig".to_owned(), "current context"),
+            (kubeconfig("{server: 'ftp://a'}", "{}"), "neither https nor http"),
+            (kubeconfig("{server: 'https://a', certificate-authority: /nowhere/ca.crt}", "{}"), "/nowhere/ca.crt"),
+            (
+                kubeconfig("{server: 'https://a'}", "{client-certificate: /nowhere/c, client-key: /nowhere/k}"),
+                "/nowhere",
+            ),
+            (kubeconfig(http, "{tokenFile: /nowhere/token}"), "/nowhere/token"),
+            (kubeconfig(http, "{as: somebody}"), "impersonates"),
+            (kubeconfig("{server: 'https://a', proxy-url: 'http://p'}", "{}"), "proxy-url"),
+        ];
+        for (text, expected) in cases {
+            let error = load_text(&text).await.map(|_| ()).unwrap_err();
+            assert!(error.to_string().contains(expected), "{error:?} {error}");
+        }
+        let missing = Wires::load(Source::kubeconfig("/nowhere/config")).await.map(|_| ()).unwrap_err();
+        assert!(missing.to_string().contains("/nowhere/config"), "{missing}");
+    }
+}

@@ -27,11 +27,12 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 type Body = Full<Bytes>;
+type Driver = http1::Connection<TokioIo<Box<dyn Stream>>, Body>;
 
 /// An idle or busy connection.
 pub(crate) struct Connection {
     sender: http1::SendRequest<Body>,
-    driver: Pin<Box<http1::Connection<TokioIo<Box<dyn Stream>>, Body>>>,
+    driver: Pin<Box<Driver>>,
     /// The generation of credentials that it was made with.
     pub(crate) generation: u64,
 }

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::authentication::v1::TokenReview;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::ConfigMap;
 use quarterdeck_election::{BootClock, Gate};
 use serde_json::json;
@@ -83,13 +84,28 @@ async fn an_answer_of_the_wrong_shape_is_an_error_that_names_the_object() {
 }
 
 #[tokio::test]
+async fn the_lease_connection_is_no_way_around_the_gate() {
+    let server = Server::start(|seen| async move { answer(201, &seen.body) }).await;
+    let (gate, _keeper) = Gate::new(super::timing(), Arc::new(BootClock));
+    let client = clients(&server, gate).await.lease_client();
+    let leases: kube::Api<Lease> = kube::Api::namespaced(client.clone(), "a");
+    let metadata = super::config_map("one").metadata;
+    leases.create(&Default::default(), &Lease { metadata, spec: None }).await.unwrap();
+    let others: kube::Api<ConfigMap> = kube::Api::namespaced(client, "a");
+    let refused = others.create(&Default::default(), &super::config_map("one")).await.unwrap_err();
+    assert!(refused.to_string().contains("not without the gate"), "{refused}");
+    assert_eq!(server.seen().len(), 1);
+}
+
+#[tokio::test]
 async fn reviews_pass_a_shut_gate_and_nothing_else_does() {
     let server = Server::start(|seen| async move { answer(201, &seen.body) }).await;
     let (gate, _keeper) = Gate::new(super::timing(), Arc::new(BootClock));
     let api = clients(&server, gate).await.api(&Identity::Manager);
     let review = TokenReview::default();
     api.review("/apis/authentication.k8s.io/v1/tokenreviews", &review).await.unwrap();
-    for path in ["/api/v1/namespaces/a/configmaps", "/apis/apps/v1/tokenreviews", "tokenreviews"] {
+    let lease = "/apis/coordination.k8s.io/v1/namespaces/a/leases";
+    for path in ["/api/v1/namespaces/a/configmaps", "/apis/apps/v1/tokenreviews", "tokenreviews", lease] {
         let refused = api.review(path, &review).await.unwrap_err();
         assert!(matches!(refused, ApiError::Invalid { .. }), "{path}: {refused}");
     }

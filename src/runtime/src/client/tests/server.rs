@@ -100,7 +100,7 @@ impl Server {
 
 async fn remember(log: &Mutex<Vec<Seen>>, request: Request<Incoming>, connection: usize) -> Seen {
     let (head, body) = request.into_parts();
-    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
     let mut log = log.lock();
     let number = log.len();

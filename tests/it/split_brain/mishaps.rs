@@ -1,0 +1,101 @@
+//! Ways to end a tenure in which no process stands still.
+
+use anyhow::Result;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::{Api, Patch, PatchParams};
+use quarterdeck_it::proxy::Faults;
+use serde_json::json;
+
+use super::LONG;
+use super::arena::{Arena, Fighters, renewed_lease, server_of};
+use std::time::Duration;
+
+/// Lease timing of [`slow_renewals`]: T = 1 s, W = 5.2 s, and a try to renew may take 2.5 s.
+pub(super) const SLOW_TIMING: [&str; 3] = [
+    "--leader-elect-lease-duration=8s",
+    "--leader-elect-renew-deadline=6s",
+    "--leader-elect-retry-period=200ms",
+];
+/// How late renewals are answered: just in time for the try.
+const LATE_ANSWER: Duration = Duration::from_millis(2200);
+/// How long a write is on its way: just in time for the kill at T + 250 ms.
+const LONG_WAY: Duration = Duration::from_millis(1000);
+
+/// Renewals are answered late, then no more arrive; writes are long on their way all the time. A deadline that counts from
+/// the answers lets writes out that land in the next tenure. Wants [`SLOW_TIMING`].
+pub(super) async fn slow_renewals(arena: &Arena, fighters: &Fighters) -> Result<()> {
+    let old = arena.leader(fighters).await?;
+    arena.load.pause();
+    let lease = arena.lease_connection(old).await?;
+    let proxy = &arena.proxies[old];
+    let slow = Faults { delay_to_server: LONG_WAY, ..Faults::none() };
+    proxy.set(slow);
+    proxy.set_one(lease, Faults::slow_answers(LATE_ANSWER));
+    arena.load.resume();
+    let mut audit = arena.control_plane.audit_from_now()?;
+    audit.wait_for_count("slow renewals", 2, LONG, |event| renewed_lease(event, old) && event.succeeded()).await?;
+    let cut_off = Faults { to_server: quarterdeck_it::proxy::Flow::Swallow, ..Faults::slow_answers(LATE_ANSWER) };
+    proxy.set_one(lease, cut_off);
+    arena.taken_over(fighters, old).await?;
+    arena.calm();
+    Ok(())
+}
+
+/// The leader's network holds everything back, and delivers it when another leads.
+pub(super) async fn partition(arena: &Arena, fighters: &Fighters) -> Result<()> {
+    lose_network(arena, fighters, Faults::partition()).await
+}
+
+/// The leader's network loses everything.
+pub(super) async fn black_hole(arena: &Arena, fighters: &Fighters) -> Result<()> {
+    lose_network(arena, fighters, Faults::black_hole()).await
+}
+
+/// What the leader sends arrives, and it hears nothing.
+pub(super) async fn lost_answers(arena: &Arena, fighters: &Fighters) -> Result<()> {
+    lose_network(arena, fighters, Faults::lost_answers()).await
+}
+
+async fn lose_network(arena: &Arena, fighters: &Fighters, faults: Faults) -> Result<()> {
+    let old = arena.leader(fighters).await?;
+    arena.proxies[old].set(faults);
+    arena.taken_over(fighters, old).await?;
+    arena.calm();
+    Ok(())
+}
+
+/// The leader's kube-apiserver dies and comes back.
+pub(super) async fn server_dies(arena: &Arena, fighters: &Fighters) -> Result<()> {
+    let old = arena.leader(fighters).await?;
+    let server = arena.control_plane.apiserver(server_of(old));
+    server.kill().await?;
+    let others_server_lives = (0..arena.proxies.len()).any(|replica| server_of(replica) != server_of(old));
+    if others_server_lives {
+        arena.taken_over(fighters, old).await?;
+    }
+    server.start().await
+}
+
+/// The holder's clock seems to be a century ahead, then one behind: nobody takes over from one that renews, and everybody
+/// from one that is dead.
+pub(super) async fn wrong_clocks(arena: &Arena, fighters: &Fighters) -> Result<()> {
+    let old = arena.leader(fighters).await?;
+    for year in ["2126", "1926", "2126"] {
+        let mut audit = arena.control_plane.audit_from_now()?;
+        set_renew_time(arena, year).await?;
+        audit.wait_for_count("renewals", 3, LONG, |event| renewed_lease(event, old) && event.succeeded()).await?;
+        anyhow::ensure!(arena.leader(fighters).await? == old, "a wall clock was believed");
+    }
+    fighters.deck.replica(old).process().kill().await?;
+    set_renew_time(arena, "2126").await?;
+    arena.taken_over(fighters, old).await?;
+    Ok(())
+}
+
+/// Writes another time into the Lease than the holder did.
+async fn set_renew_time(arena: &Arena, year: &str) -> Result<()> {
+    let leases: Api<Lease> = Api::namespaced(arena.control_plane.admin().await?, "kube-system");
+    let time = json!({ "spec": { "renewTime": format!("{year}-01-01T00:00:00.000000Z") } });
+    leases.patch("quarterdeck", &PatchParams::default(), &Patch::Merge(time)).await?;
+    Ok(())
+}

@@ -1,0 +1,63 @@
+//! Ways to end a tenure in which the leader stands still: what it was about to send goes out in another's tenure.
+
+use anyhow::{Result, ensure};
+use quarterdeck_it::audit::Event;
+use quarterdeck_it::eventually;
+use quarterdeck_it::proxy::{Faults, Flow};
+
+use super::LONG;
+use super::arena::{Arena, Fighters, renewed_lease, wrote_slice};
+
+/// The leader stands still in the middle of its work, and goes on when another leads.
+pub(super) async fn paused_at_work(arena: &Arena, fighters: &Fighters) -> Result<()> {
+    let old = arena.leader(fighters).await?;
+    let process = fighters.deck.replica(old).process();
+    arena.load.two_rounds().await?;
+    process.pause().await?;
+    arena.taken_over(fighters, old).await?;
+    let mut audit = arena.control_plane.audit_from_now()?;
+    process.resume()?;
+    // It reads the Lease again when it has noticed; by then all its workers have had their turn.
+    audit
+        .wait_for("the sleeper is back", LONG, |event| {
+            event.resource() == "leases.coordination.k8s.io" && event.user.groups == group_of(event, old)
+        })
+        .await?;
+    arena.load.two_rounds().await
+}
+
+fn group_of(event: &Event, replica: usize) -> Vec<String> {
+    let mut groups = event.user.groups.clone();
+    groups.retain(|group| !group.starts_with(quarterdeck_it::deck::GROUP));
+    groups.insert(0, quarterdeck_it::deck::group(replica));
+    groups
+}
+
+/// The leader stands still when writes have passed its gate and are on their way; they arrive when another leads. Returns
+/// how the server answered them.
+pub(super) async fn held_on_the_way(arena: &Arena, fighters: &Fighters) -> Result<Vec<Event>> {
+    let old = arena.leader(fighters).await?;
+    let (process, proxy) = (fighters.deck.replica(old).process(), &arena.proxies[old]);
+    arena.load.two_rounds().await?;
+    let before = proxy.connections();
+    proxy.set(Faults { to_server: Flow::Hold, ..Faults::none() });
+    eventually("writes are on their way", LONG, async || {
+        // One of them is the Lease's.
+        let busy = arena.busy_since(old, &before);
+        ensure!(busy.len() >= 3, "busy: {busy:?}");
+        Ok(())
+    })
+    .await?;
+    process.pause().await?;
+    arena.taken_over(fighters, old).await?;
+    let mut audit = arena.control_plane.audit_from_now()?;
+    arena.calm();
+    let late = audit.wait_for("a late write", LONG, |event| wrote_slice(event, old)).await;
+    // Its renewal came the same way.
+    let renewal = audit.wait_for("a late renewal", LONG, |event| renewed_lease(event, old)).await;
+    process.resume()?;
+    late?;
+    ensure!(renewal?.code() == 409, "a late renewal was taken");
+    arena.load.two_rounds().await?;
+    audit.filter(|event| wrote_slice(event, old))
+}

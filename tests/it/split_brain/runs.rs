@@ -1,0 +1,60 @@
+//! The two runs: with the fence, and where none is installed.
+
+use quarterdeck_it::checker::{History, Law, Violation, check, unfenced};
+
+use super::arena::Arena;
+use super::mishaps::{self, SLOW_TIMING};
+use super::pauses;
+
+#[track_caller]
+fn assert_lawful(history: &History, law: Law) {
+    assert!(history.orphans.is_empty(), "nobody's: {:?}", history.orphans);
+    let violations: Vec<_> = check(history, law).iter().map(Violation::to_string).collect();
+    assert!(violations.is_empty(), "{law:?}: {violations:#?}\n{:#?}", history.tenures);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_the_fence_nothing_of_a_past_tenure_lands() {
+    let arena = Arena::open().await.unwrap();
+    let fighters = arena.enter(arena.deck().args(["--fence=required"])).await.unwrap();
+    mishaps::partition(&arena, &fighters).await.unwrap();
+    mishaps::server_dies(&arena, &fighters).await.unwrap();
+    pauses::paused_at_work(&arena, &fighters).await.unwrap();
+    let late = pauses::held_on_the_way(&arena, &fighters).await.unwrap();
+    let fenced = |event: &quarterdeck_it::audit::Event| {
+        event.response_status.as_ref().is_some_and(|status| status.message.contains("quarterdeck fence"))
+    };
+    assert!(late.iter().any(fenced), "the fence refused nothing: {late:#?}");
+    mishaps::wrong_clocks(&arena, &fighters).await.unwrap();
+
+    let history = arena.history().await.unwrap();
+    assert!(history.working_tenures() >= 6, "{:#?}", history.tenures);
+    assert_lawful(&history, Law::NothingLate);
+    let unfenced = unfenced(&history);
+    assert!(unfenced.is_empty(), "without a token: {unfenced:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_fence_nothing_lands_late_but_by_pauses_and_nothing_is_undone() {
+    let arena = Arena::open().await.unwrap();
+    arena.remove_fence().await.unwrap();
+    let fighters = arena.enter_with(arena.deck(), SLOW_TIMING).await.unwrap();
+    mishaps::slow_renewals(&arena, &fighters).await.unwrap();
+    fighters.leave().await.unwrap();
+
+    let fighters = arena.enter(arena.deck()).await.unwrap();
+    mishaps::partition(&arena, &fighters).await.unwrap();
+    mishaps::black_hole(&arena, &fighters).await.unwrap();
+    mishaps::lost_answers(&arena, &fighters).await.unwrap();
+    mishaps::server_dies(&arena, &fighters).await.unwrap();
+    let history = arena.history().await.unwrap();
+    assert!(history.working_tenures() >= 7, "{:#?}", history.tenures);
+    assert_lawful(&history, Law::NothingLate);
+
+    pauses::paused_at_work(&arena, &fighters).await.unwrap();
+    let late = pauses::held_on_the_way(&arena, &fighters).await.unwrap();
+    assert!(late.iter().any(|event| event.code() == 409), "no precondition was needed: {late:#?}");
+    let history = arena.history().await.unwrap();
+    assert!(history.writes.iter().all(|write| write.token.is_none()), "there is no fence");
+    assert_lawful(&history, Law::NothingUndone);
+}

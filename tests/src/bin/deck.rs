@@ -1,0 +1,253 @@
+//! Three masters on this machine for people: what `hack/run` runs.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{Api, PostParams};
+use quarterdeck_it::deck::{self, Demo};
+use quarterdeck_it::{ControlPlane, Deck, Peer, Signal, eventually, repository};
+
+/// How long anything may take that this program waits for.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The namespace of the demonstration's workload.
+const NAMESPACE: &str = "demo";
+
+#[derive(Parser)]
+#[command(name = "hack/run", about = "Three masters of quarterdeck on this machine")]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Folder of the run's state: data, logs, kubeconfigs, addons
+    #[arg(long, global = true, default_value_os_t = repository().join("target/run"))]
+    dir: PathBuf,
+    /// Use the cluster of this kubeconfig instead of starting one
+    #[arg(long, conflicts_with_all = ["full", "check"])]
+    kubeconfig: Option<PathBuf>,
+    /// Do not ask before installing into that cluster
+    #[arg(long, requires = "kubeconfig")]
+    yes: bool,
+    /// Add a scheduler, fake nodes and the Go manager with the controllers that this build lacks
+    #[arg(long)]
+    full: bool,
+    /// Start, wait for an addon and a slice, fail over once, say so, and stop
+    #[arg(long, conflicts_with = "full")]
+    check: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// End everything that an earlier run started
+    Stop,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    let cli = Cli::parse();
+    match (&cli.command, &cli.kubeconfig) {
+        (Some(Command::Stop), _) => stop(&cli.dir).await,
+        (None, Some(kubeconfig)) => join(&cli.dir, kubeconfig, cli.yes).await,
+        (None, None) if cli.check => check(&cli.dir).await,
+        (None, None) => up(&cli.dir, cli.full).await,
+    }
+}
+
+/// Where the replicas of a run are written down.
+fn ledger(dir: &Path) -> PathBuf {
+    dir.with_extension("replicas.json")
+}
+
+async fn stop(dir: &Path) -> Result<()> {
+    Deck::end_written_down(&ledger(dir)).await?;
+    if ControlPlane::exists(dir) {
+        ControlPlane::remove(dir, false).await?;
+    }
+    println!("everything is ended");
+    Ok(())
+}
+
+/// Starts a control plane and a deck on it, and leaves both running.
+async fn up(dir: &Path, full: bool) -> Result<()> {
+    if ControlPlane::exists(dir) {
+        bail!("{} holds a run already; hack/run stop ends it", dir.display());
+    }
+    say("starting etcd and kube-apiserver");
+    let peers: &[Peer] = if full { &[Peer::Kcm, Peer::Scheduler, Peer::Kwok] } else { &[] };
+    let control_plane = ControlPlane::builder().folder(dir).detached().with(peers).start().await?;
+    let addons = addons(dir)?;
+    say("starting three replicas of quarterdeck");
+    let deck = start(&control_plane, &addons, true).await?;
+    deck.write_down(&ledger(dir))?;
+    if full {
+        start_peers(&control_plane).await?;
+    }
+    let leader = wait(&deck).await?;
+    describe(&control_plane, &deck, leader, &addons, full)
+}
+
+async fn start(control_plane: &ControlPlane, addons: &Path, detached: bool) -> Result<Deck> {
+    let flag = format!("--addon-path={}", addons.display());
+    Deck::builder(control_plane).args([flag]).detached(detached).start().await
+}
+
+/// Waits until every replica is ready and one of them leads.
+async fn wait(deck: &Deck) -> Result<usize> {
+    deck.ready(PATIENCE).await?;
+    deck.leader(PATIENCE).await
+}
+
+/// A copy of the sample addons, to be edited.
+fn addons(dir: &Path) -> Result<PathBuf> {
+    let copy = dir.join("addons");
+    std::fs::create_dir_all(&copy)?;
+    for entry in std::fs::read_dir(repository().join("hack/lib/addons"))? {
+        let entry = entry?;
+        std::fs::copy(entry.path(), copy.join(entry.file_name()))?;
+    }
+    Ok(copy)
+}
+
+/// The Go manager with what this build lacks, a scheduler, and fake nodes.
+async fn start_peers(control_plane: &ControlPlane) -> Result<()> {
+    say("starting the Go manager with the complementary controllers, a scheduler and fake nodes");
+    let output = tokio::process::Command::new(deck::program()?).arg("--print-kcm-controllers").output().await?;
+    let complement = String::from_utf8(output.stdout)?;
+    control_plane.start_kcm(&[&format!("--controllers={}", complement.trim())]).await?;
+    control_plane.start_scheduler(&[]).await?;
+    control_plane.start_kwok(&[]).await?;
+    let demo = Demo::new(control_plane.admin().await?, "default");
+    for (node, zone) in [("node-a", "a"), ("node-b", "b"), ("node-c", "c")] {
+        demo.kwok_node(node, zone).await?;
+    }
+    Ok(())
+}
+
+fn describe(control_plane: &ControlPlane, deck: &Deck, leader: usize, addons: &Path, full: bool) -> Result<()> {
+    let kubeconfig = control_plane.admin_kubeconfig()?;
+    println!("\nThe deck is manned. quarterdeck-{leader} leads.\n");
+    for (index, replica) in deck.replicas().iter().enumerate() {
+        let (url, pid) = (replica.url(), replica.process().pid());
+        println!("  quarterdeck-{index}  pid {pid:<7} {url}/metrics  {url}/statusz");
+    }
+    println!("\n  kubeconfig   export KUBECONFIG={}", kubeconfig.display());
+    println!("  kubectl      {}", control_plane.program("kubectl").display());
+    println!("  addons       {}", addons.display());
+    println!("  logs         {}", control_plane.folder().display());
+    println!("\nTry:");
+    println!("  kubectl -n kube-system get lease quarterdeck -o yaml      # who has the deck");
+    println!("  edit {}/welcome.yaml, then kubectl -n kube-system get cm welcome -o yaml", addons.display());
+    println!("  kubectl -n kube-system label cm welcome mine=yes           # drift: it is taken back");
+    println!("  kubectl create ns brig && kubectl delete ns brig           # gone in a second");
+    println!(
+        "  kill {}                                                # another replica takes the deck",
+        deck.replica(leader).process().pid()
+    );
+    if full {
+        println!("  kubectl create deploy web --image=web --replicas=3 && kubectl expose deploy web --port=80");
+        println!("  kubectl get endpointslices                                 # written by quarterdeck");
+    }
+    println!(
+        "  curl -sk --cert … --key … {}/statusz          # with the certificate in the kubeconfig",
+        deck.replica(leader).url()
+    );
+    println!("\nhack/run stop ends everything.");
+    Ok(())
+}
+
+/// Starts everything, shows that it works, and ends it.
+async fn check(dir: &Path) -> Result<()> {
+    let dir = dir.with_extension("check");
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir).with_context(|| format!("removing {}", dir.display()))?;
+    }
+    say("starting etcd and kube-apiserver");
+    let control_plane = ControlPlane::builder().folder(&dir).start().await?;
+    let addons = addons(&dir)?;
+    say("starting three replicas of quarterdeck");
+    let deck = start(&control_plane, &addons, false).await?;
+    let leader = wait(&deck).await?;
+    say(&format!("quarterdeck-{leader} leads"));
+
+    let client = control_plane.admin().await?;
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-system");
+    eventually("an addon is applied", PATIENCE, || async { Ok(maps.get("welcome").await.map(drop)?) }).await?;
+    say("an addon is applied");
+
+    control_plane.namespace(NAMESPACE).await?;
+    let demo = Demo::new(client, NAMESPACE);
+    demo.node("node-a", "a").await?;
+    demo.service("web").await?;
+    demo.pod("web-0", "web", "node-a", "10.1.0.1").await?;
+    expect(&demo, true).await?;
+    say("a slice is written");
+
+    let process = deck.replica(leader).process();
+    let begun = Instant::now();
+    process.signal(Signal::SIGTERM)?;
+    let next = eventually("another replica leads", PATIENCE, || async {
+        match deck.leader(PATIENCE).await? {
+            same if same == leader => bail!("quarterdeck-{same} still leads"),
+            other => Ok(other),
+        }
+    })
+    .await?;
+    demo.ready("web-0", false).await?;
+    expect(&demo, false).await?;
+    say(&format!("quarterdeck-{next} took over and wrote a slice, {} ms after SIGTERM", begun.elapsed().as_millis()));
+    process.wait(PATIENCE).await?;
+    drop(deck);
+    drop(control_plane);
+    println!("check passed");
+    Ok(())
+}
+
+/// Waits until the demonstration's one endpoint is ready, or not.
+async fn expect(demo: &Demo, ready: bool) -> Result<()> {
+    eventually("the slice shows the pod", PATIENCE, || async {
+        let seen = demo.endpoints("web").await?;
+        if seen == [("10.1.0.1".to_owned(), ready)] { Ok(()) } else { bail!("{seen:?}") }
+    })
+    .await
+}
+
+/// Runs three replicas against somebody's cluster, after showing what that means.
+async fn join(dir: &Path, kubeconfig: &Path, yes: bool) -> Result<()> {
+    let program = deck::program()?;
+    let client = kube::Client::try_from(
+        kube::Config::from_custom_kubeconfig(kube::config::Kubeconfig::read_from(kubeconfig)?, &<_>::default()).await?,
+    )?;
+    let review: Api<SelfSubjectReview> = Api::all(client);
+    let me = review.create(&PostParams::default(), &SelfSubjectReview::default()).await?;
+    let user = me.status.and_then(|status| status.user_info).and_then(|info| info.username).unwrap_or_default();
+    println!("This would run three replicas here as user {user:?}, after installing into that cluster:\n");
+    let args = vec![format!("--user={user}")];
+    let plan = [args.clone(), vec!["--dry-run".to_owned()]].concat();
+    print!("{}", deck::install(&program, kubeconfig, &plan).await?);
+    println!("\nControllers that the Go manager there runs stay blocked until they are handed over by name.");
+    if !yes && !confirmed()? {
+        bail!("nothing was done");
+    }
+    deck::install(&program, kubeconfig, &args).await?;
+    std::fs::create_dir_all(dir)?;
+    let addons = addons(dir)?;
+    let flags = vec![format!("--addon-path={}", addons.display())];
+    let deck = Deck::join(kubeconfig, dir, 3, &flags)?;
+    deck.write_down(&ledger(dir))?;
+    println!("\nThree replicas run; their logs are in {}.", dir.display());
+    println!("hack/run stop ends them; quarterdeck uninstall --kubeconfig {} removes the rest.", kubeconfig.display());
+    Ok(())
+}
+
+fn confirmed() -> Result<bool> {
+    eprint!("Go on? [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+fn say(text: &str) {
+    eprintln!("{text}");
+}
