@@ -103,8 +103,11 @@ pub fn is_established(crd: &Value) -> bool {
 /// What is known about kinds. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Kinds {
-    found: Arc<RwLock<HashMap<(GroupKind, Box<str>), Kind>>>,
+    found: Arc<RwLock<Found>>,
 }
+
+/// Resources by kind and version.
+type Found = HashMap<(GroupKind, Box<str>), Kind>;
 
 #[derive(Deserialize)]
 struct Resources {

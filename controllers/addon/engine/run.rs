@@ -89,7 +89,7 @@ impl Outcome {
 
 impl Engine {
     /// Brings one addon to where it should be.
-    pub async fn reconcile(self: &Arc<Self>, cx: &Cx, id: AddonId) -> Result<Action, Error> {
+    pub(crate) async fn reconcile(self: &Arc<Self>, cx: &Cx, id: AddonId) -> Result<Action, Error> {
         if !self.parts.parents.has_synced() {
             return Ok(Action::RequeueAfter(SOON));
         }
@@ -196,6 +196,11 @@ impl Run<'_> {
         };
         let mut content = parent.content.clone();
         let decided = self.engine.verdict(&self.id).flatten().is_some_and(|verdict| verdict.gone);
+        if decided && !self.observing {
+            // What another addon names now is that one's.
+            let named = self.engine.named();
+            content.members.retain(|member, _| !named.may_mean(member));
+        }
         let held = self.prune(&mut content).await?;
         if decided && content.members.is_empty() && held.is_none() && !self.outcome.retry {
             self.delete_parent(&parent).await?;
