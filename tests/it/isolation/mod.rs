@@ -6,7 +6,7 @@ mod webhook;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use quarterdeck_it::audit::Event;
@@ -29,6 +29,9 @@ impl Shop {
     async fn open(control_plane: &ControlPlane, services: &[&str]) -> Result<Self> {
         control_plane.namespace(NAMESPACE).await?;
         let shop = Self { client: control_plane.admin().await? };
+        let nodes: Api<Node> = Api::all(shop.client.clone());
+        let node = serde_json::from_value(json!({ "metadata": { "name": "node" } }))?;
+        nodes.create(&PostParams::default(), &node).await?;
         for (number, name) in services.iter().enumerate() {
             let service = json!({
                 "metadata": { "name": name },
@@ -38,7 +41,7 @@ impl Shop {
             services.create(&PostParams::default(), &serde_json::from_value(service)?).await?;
             let pod = json!({
                 "metadata": { "name": name, "labels": { "app": name } },
-                "spec": { "nodeName": "none", "containers": [{ "name": "c", "image": "none" }] },
+                "spec": { "nodeName": "node", "containers": [{ "name": "c", "image": "none" }] },
             });
             let pods: Api<Pod> = Api::namespaced(shop.client.clone(), NAMESPACE);
             pods.create(&PostParams::default(), &serde_json::from_value(pod)?).await?;

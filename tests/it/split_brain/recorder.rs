@@ -96,6 +96,10 @@ async fn follow(api: Api<DynamicObject>, mut version: String, object: String, se
                     uid: metadata.uid.unwrap_or_default(),
                     object: format!("{object} {namespace}/{name}"),
                     deleted,
+                    content: match changed.data.get("subsets") {
+                        Some(subsets) => subsets.clone(),
+                        None => changed.data["endpoints"].clone(),
+                    },
                 });
             }
             Ok::<_, kube::Error>(())
