@@ -192,7 +192,8 @@ fn plan_one(view: &View<'_>, index: usize) -> Option<Op> {
     let owners = fields::owners(live);
     let set = live.pointer("/metadata/labels").and_then(|labels| labels.get(PART_OF_LABEL)).and_then(Value::as_str);
     if let Some(set) = set.filter(|set| !view.sets.contains(*set) && !labelled_by_us(&owners)) {
-        let reason = format!("it belongs to the set {set} of another tool; take the label {PART_OF_LABEL} off to hand it over");
+        let reason =
+            format!("it belongs to the set {set} of another tool; take the label {PART_OF_LABEL} off to hand it over");
         return Some(Op::Refuse { index, reason });
     }
     let take_back = fields::take_back(&owners, view.overrides, MANAGER, &wanted.kind.api_version());

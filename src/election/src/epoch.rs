@@ -23,10 +23,7 @@ impl EpochToken {
     /// The token of the epoch before this one, which the fence must refuse.
     #[must_use]
     pub fn previous(&self) -> Self {
-        Self {
-            lease_uid: self.lease_uid.clone(),
-            transitions: self.transitions.wrapping_sub(1),
-        }
+        Self { lease_uid: self.lease_uid.clone(), transitions: self.transitions.wrapping_sub(1) }
     }
 }
 
@@ -72,14 +69,8 @@ impl Epoch {
     pub fn new(lease: &str, token: EpochToken) -> Self {
         let key = epoch_key(lease);
         let header = extra_header(&key);
-        let value =
-            HeaderValue::try_from(token.to_string()).expect("a uid has no control characters");
-        Self {
-            token,
-            key,
-            header,
-            value,
-        }
+        let value = HeaderValue::try_from(token.to_string()).expect("a uid has no control characters");
+        Self { token, key, header, value }
     }
 
     /// The token.
@@ -104,19 +95,13 @@ mod tests {
 
     #[test]
     fn token_and_header_have_the_shape_the_server_expects() {
-        let token = EpochToken {
-            lease_uid: "7b1e".into(),
-            transitions: 3,
-        };
+        let token = EpochToken { lease_uid: "7b1e".into(), transitions: 3 };
         let epoch = Epoch::new("quarterdeck", token.clone());
         assert_eq!(token.to_string(), "7b1e/3");
         assert_eq!(token.previous().to_string(), "7b1e/2");
         assert_eq!(epoch.key(), "quarterdeck.dev/epoch-quarterdeck");
         let (name, value) = epoch.header();
-        assert_eq!(
-            name.as_str(),
-            "impersonate-extra-quarterdeck.dev%2fepoch-quarterdeck"
-        );
+        assert_eq!(name.as_str(), "impersonate-extra-quarterdeck.dev%2fepoch-quarterdeck");
         assert_eq!(value, "7b1e/3");
         assert_eq!(
             extra_header(NAMESPACE_DELETION_KEY).as_str(),

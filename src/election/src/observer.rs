@@ -61,10 +61,7 @@ struct Sight {
 impl Observer {
     /// An observer that has seen nothing. `default_duration` stands in for records without a duration.
     pub fn new(default_duration: Duration) -> Self {
-        Self {
-            default_duration,
-            seen: None,
-        }
+        Self { default_duration, seen: None }
     }
 
     /// The Lease was seen, at `now`, as the answer to a read or a write or as an event.
@@ -89,21 +86,11 @@ impl Observer {
             None => now,
             Some(seen) if seen.uid == lease.uid => now,
             // Deleted and created anew, as we saw, or as we see only now.
-            Some(Sight {
-                lease: None,
-                vacant_at,
-                ..
-            }) => *vacant_at,
-            Some(Sight {
-                lease: Some(gone), ..
-            }) => self.vacant_after(now, gone),
+            Some(Sight { lease: None, vacant_at, .. }) => *vacant_at,
+            Some(Sight { lease: Some(gone), .. }) => self.vacant_after(now, gone),
         };
         let duration = lease.record.duration().unwrap_or(self.default_duration);
-        let live_until = if lease.record.is_free() {
-            now
-        } else {
-            now + duration
-        };
+        let live_until = if lease.record.is_free() { now } else { now + duration };
         self.seen = Some(Sight {
             lease: Some(lease.clone()),
             uid: lease.uid.clone(),
@@ -116,11 +103,7 @@ impl Observer {
 
     /// When a Lease found to be gone at `now` can have no holder any more.
     fn vacant_after(&self, now: BootInstant, gone: &LeaseView) -> BootInstant {
-        now + gone
-            .record
-            .duration()
-            .unwrap_or_default()
-            .max(self.default_duration)
+        now + gone.record.duration().unwrap_or_default().max(self.default_duration)
     }
 
     /// The Lease was found not to exist, at `now`. `version` is that of its deletion, if known.
@@ -171,20 +154,13 @@ impl Observer {
             return Verdict::Unknown;
         };
         let Some(lease) = &seen.lease else {
-            return Verdict::Absent {
-                vacant_at: seen.vacant_at,
-            };
+            return Verdict::Absent { vacant_at: seen.vacant_at };
         };
         let holder = lease.record.holder.clone();
         if holder.is_empty() {
-            Verdict::Free {
-                vacant_at: seen.vacant_at,
-            }
+            Verdict::Free { vacant_at: seen.vacant_at }
         } else if now < seen.held_until {
-            Verdict::Held {
-                holder,
-                until: seen.held_until,
-            }
+            Verdict::Held { holder, until: seen.held_until }
         } else {
             Verdict::Expired { holder }
         }
@@ -200,9 +176,7 @@ impl Observer {
 
     /// From when on a Lease that names nobody, or ourselves, is nobody else's.
     pub(crate) fn vacant_at(&self) -> BootInstant {
-        self.seen
-            .as_ref()
-            .map_or(BootInstant::default(), |seen| seen.vacant_at)
+        self.seen.as_ref().map_or(BootInstant::default(), |seen| seen.vacant_at)
     }
 
     /// If the last holder seen is `me`, it is known to have stopped: nothing is left to wait for.
@@ -229,18 +203,8 @@ pub(crate) mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     pub(crate) fn lease(uid: &str, version: u64, holder: &str, transitions: i32) -> LeaseView {
-        let record = Record {
-            holder: holder.into(),
-            duration_seconds: 15,
-            transitions,
-            ..Record::default()
-        };
-        LeaseView {
-            uid: uid.into(),
-            version: version.to_string().into(),
-            record,
-            metadata: Arc::default(),
-        }
+        let record = Record { holder: holder.into(), duration_seconds: 15, transitions, ..Record::default() };
+        LeaseView { uid: uid.into(), version: version.to_string().into(), record, metadata: Arc::default() }
     }
 
     fn at(seconds: u64) -> BootInstant {
@@ -258,19 +222,10 @@ pub(crate) mod tests {
         let mut observer = Observer::new(SECOND * 20);
         assert_eq!(observer.verdict(at(0)), Verdict::Unknown);
         observer.saw(at(0), &renewed(1, 1));
-        assert_eq!(
-            observer.verdict(at(14)),
-            Verdict::Held {
-                holder: "a".into(),
-                until: at(15)
-            }
-        );
+        assert_eq!(observer.verdict(at(14)), Verdict::Held { holder: "a".into(), until: at(15) });
         observer.saw(at(14), &renewed(2, 2));
         assert_eq!(observer.live_holder(at(28)).as_deref(), Some("a"));
-        assert_eq!(
-            observer.verdict(at(29)),
-            Verdict::Expired { holder: "a".into() }
-        );
+        assert_eq!(observer.verdict(at(29)), Verdict::Expired { holder: "a".into() });
         assert_eq!(observer.live_holder(at(29)), None);
     }
 
@@ -281,15 +236,8 @@ pub(crate) mod tests {
         observer.saw(at(10), &renewed(1, 1));
         // Somebody else put a label on it.
         observer.saw(at(11), &renewed(5, 1));
-        assert_eq!(
-            observer.verdict(at(15)),
-            Verdict::Expired { holder: "a".into() }
-        );
-        assert_eq!(
-            observer.lease().unwrap().version_number(),
-            Some(5),
-            "the next write needs the newest version"
-        );
+        assert_eq!(observer.verdict(at(15)), Verdict::Expired { holder: "a".into() });
+        assert_eq!(observer.lease().unwrap().version_number(), Some(5), "the next write needs the newest version");
     }
 
     #[test]
@@ -320,21 +268,12 @@ pub(crate) mod tests {
     fn a_deletion_does_not_end_the_time_of_a_live_holder() {
         let mut observer = Observer::new(SECOND * 20);
         observer.saw_none(at(0), None);
-        assert_eq!(
-            observer.verdict(at(0)),
-            Verdict::Absent { vacant_at: at(0) }
-        );
+        assert_eq!(observer.verdict(at(0)), Verdict::Absent { vacant_at: at(0) });
         observer.saw(at(1), &renewed(1, 1));
         observer.saw_none(at(5), Some(2));
-        assert_eq!(
-            observer.verdict(at(5)),
-            Verdict::Absent { vacant_at: at(25) }
-        );
+        assert_eq!(observer.verdict(at(5)), Verdict::Absent { vacant_at: at(25) });
         observer.saw_none(at(9), None);
-        assert_eq!(
-            observer.verdict(at(9)),
-            Verdict::Absent { vacant_at: at(25) }
-        );
+        assert_eq!(observer.verdict(at(9)), Verdict::Absent { vacant_at: at(25) });
         observer.saw(at(10), &lease("new", 3, "b", 0));
         assert_eq!(observer.live_holder(at(24)).as_deref(), Some("b"));
     }

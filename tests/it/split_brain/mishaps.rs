@@ -13,11 +13,8 @@ use super::LONG;
 use super::arena::{Arena, Fighters, server_of};
 
 /// Lease timing of [`slow_renewals`]: T = 1 s, W = 5.2 s, and a try to renew may take 2.5 s.
-pub(super) const SLOW_TIMING: [&str; 3] = [
-    "--leader-elect-lease-duration=8s",
-    "--leader-elect-renew-deadline=6s",
-    "--leader-elect-retry-period=200ms",
-];
+pub(super) const SLOW_TIMING: [&str; 3] =
+    ["--leader-elect-lease-duration=8s", "--leader-elect-renew-deadline=6s", "--leader-elect-retry-period=200ms"];
 /// How late renewals are answered: just in time for the try.
 const LATE_ANSWER: Duration = Duration::from_millis(2200);
 /// How long a write is on its way: just in time for the kill at T + 250 ms.

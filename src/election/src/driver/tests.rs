@@ -45,18 +45,13 @@ struct Line {
 
 impl Memory {
     fn new() -> Self {
-        Self {
-            store: Arc::default(),
-            news: watch::channel(None).0,
-        }
+        Self { store: Arc::default(), news: watch::channel(None).0 }
     }
 
     fn write(&self, uid: Option<&LeaseView>, record: &Record) -> Result<LeaseView, LeaseError> {
         let mut store = self.store.lock();
         let uid = match (&store.lease, uid) {
-            (Some(lease), Some(base)) if lease.uid == base.uid && lease.version == base.version => {
-                base.uid.clone()
-            }
+            (Some(lease), Some(base)) if lease.uid == base.uid && lease.version == base.version => base.uid.clone(),
             (None, None) => {
                 store.uids += 1;
                 format!("uid-{}", store.uids).into()
@@ -66,12 +61,7 @@ impl Memory {
         };
         store.version += 1;
         let version = store.version.to_string().into();
-        let lease = LeaseView {
-            uid,
-            version,
-            record: record.clone(),
-            metadata: Arc::default(),
-        };
+        let lease = LeaseView { uid, version, record: record.clone(), metadata: Arc::default() };
         store.lease = Some(lease.clone());
         self.news.send_replace(Some(lease.clone()));
         Ok(lease)
@@ -85,13 +75,7 @@ impl Memory {
     }
 
     fn record(&self) -> Record {
-        self.store
-            .lock()
-            .lease
-            .as_ref()
-            .expect("there is a lease")
-            .record
-            .clone()
+        self.store.lock().lease.as_ref().expect("there is a lease").record.clone()
     }
 }
 
@@ -102,11 +86,7 @@ impl Line {
         }
     }
 
-    async fn write(
-        &self,
-        base: Option<&LeaseView>,
-        record: &Record,
-    ) -> Result<LeaseView, LeaseError> {
+    async fn write(&self, base: Option<&LeaseView>, record: &Record) -> Result<LeaseView, LeaseError> {
         self.pass().await;
         self.writes.fetch_add(1, SeqCst);
         let answer = self.memory.write(base, record);
@@ -127,34 +107,18 @@ impl LeaseApi for Line {
         self.write(None, record).await
     }
 
-    async fn replace(
-        &self,
-        base: &LeaseView,
-        record: &Record,
-        _within: Duration,
-    ) -> Result<LeaseView, LeaseError> {
+    async fn replace(&self, base: &LeaseView, record: &Record, _within: Duration) -> Result<LeaseView, LeaseError> {
         self.write(Some(base), record).await
     }
 
-    async fn watch(
-        &self,
-    ) -> Result<BoxStream<'static, Result<LeaseSight, LeaseError>>, LeaseError> {
+    async fn watch(&self) -> Result<BoxStream<'static, Result<LeaseSight, LeaseError>>, LeaseError> {
         self.pass().await;
         let (line, news) = (self.clone(), self.memory.news.subscribe());
-        let first = self
-            .memory
-            .store
-            .lock()
-            .lease
-            .clone()
-            .map(|lease| Ok(LeaseSight::Is(lease)));
+        let first = self.memory.store.lock().lease.clone().map(|lease| Ok(LeaseSight::Is(lease)));
         let rest = futures::stream::unfold((line, news), |(line, mut news)| async move {
             news.changed().await.ok()?;
             line.pass().await;
-            let sight = news
-                .borrow_and_update()
-                .clone()
-                .map_or(LeaseSight::Gone(None), LeaseSight::Is);
+            let sight = news.borrow_and_update().clone().map_or(LeaseSight::Gone(None), LeaseSight::Is);
             Some((Ok(sight), (line, news)))
         });
         Ok(futures::stream::iter(first).chain(rest).boxed())
@@ -172,11 +136,7 @@ struct Candidate {
 }
 
 impl Candidate {
-    fn start(
-        name: &str,
-        memory: &Memory,
-        fence: Option<(FenceMode, Arc<dyn FenceProver>)>,
-    ) -> Self {
+    fn start(name: &str, memory: &Memory, fence: Option<(FenceMode, Arc<dyn FenceProver>)>) -> Self {
         let line = Line {
             memory: memory.clone(),
             cut: Arc::default(),
@@ -185,10 +145,7 @@ impl Candidate {
             reads: Arc::default(),
         };
         let (gate, keeper) = Gate::new(Timing::default(), Arc::new(TokioClock::default()));
-        let config = ElectionConfig {
-            identity: name.into(),
-            lease_name: "deck".into(),
-        };
+        let config = ElectionConfig { identity: name.into(), lease_name: "deck".into() };
         let mut election = Election::new(config, line.clone(), keeper);
         if let Some((mode, prover)) = fence {
             election = election.with_fence(mode, prover);
@@ -196,22 +153,11 @@ impl Candidate {
         let (leadership, status) = (election.leadership(), election.status());
         let stop = CancellationToken::new();
         let task = tokio::spawn(election.run(stop.clone()));
-        Self {
-            line,
-            gate,
-            leadership,
-            status,
-            stop,
-            task,
-        }
+        Self { line, gate, leadership, status, stop, task }
     }
 
     async fn tenure(&mut self) -> Arc<Tenure> {
-        let leading = self
-            .leadership
-            .wait_for(|leadership| leadership.tenure().is_some())
-            .await
-            .unwrap();
+        let leading = self.leadership.wait_for(|leadership| leadership.tenure().is_some()).await.unwrap();
         leading.tenure().unwrap().clone()
     }
 
@@ -227,43 +173,18 @@ async fn leads_renews_and_gives_the_lease_back() {
     let mut a = Candidate::start("a", &memory, None);
     let tenure = a.tenure().await;
     let mut b = Candidate::start("b", &memory, None);
-    b.leadership
-        .wait_for(|now| {
-            matches!(
-                now,
-                Leadership::Standby {
-                    holder: Some(_),
-                    ..
-                }
-            )
-        })
-        .await
-        .unwrap();
-    assert_eq!(
-        (tenure.token().to_string().as_str(), tenure.lease_version()),
-        ("uid-1/0", 1)
-    );
+    b.leadership.wait_for(|now| matches!(now, Leadership::Standby { holder: Some(_), .. })).await.unwrap();
+    assert_eq!((tenure.token().to_string().as_str(), tenure.lease_version()), ("uid-1/0", 1));
     assert!(a.gate.admit(SECOND).is_ok());
     assert_eq!(b.gate.admit(SECOND).unwrap_err(), Refused::NotLeading);
 
     let began = memory.record();
     sleep(SECOND * 61).await;
     let renewed = memory.record();
-    assert_eq!(
-        (renewed.transitions, renewed.acquire_time),
-        (0, began.acquire_time)
-    );
+    assert_eq!((renewed.transitions, renewed.acquire_time), (0, began.acquire_time));
     assert!(renewed.renew_time > began.renew_time);
-    assert_eq!(
-        a.line.writes.load(SeqCst),
-        31,
-        "one creation, a renewal every 2 s"
-    );
-    assert_eq!(
-        b.line.reads.load(SeqCst),
-        1,
-        "a follower whose watch works reads once"
-    );
+    assert_eq!(a.line.writes.load(SeqCst), 31, "one creation, a renewal every 2 s");
+    assert_eq!(b.line.reads.load(SeqCst), 1, "a follower whose watch works reads once");
 
     // Stopping: the other one leads as soon as the guard is dropped, not before.
     let guard = tenure.enter().unwrap();
@@ -304,10 +225,7 @@ async fn a_partition_ends_the_tenure_before_another_begins_and_work_resumes_in_p
     sleep(SECOND * 3).await;
     a.line.cut.store(true, SeqCst);
     first.ended().await;
-    assert!(
-        b.leadership.borrow().tenure().is_none(),
-        "the old tenure ends first"
-    );
+    assert!(b.leadership.borrow().tenure().is_none(), "the old tenure ends first");
     drop(guard);
     let second = b.tenure().await;
     assert_eq!(second.token().transitions, 1);
@@ -331,10 +249,7 @@ async fn slow_answers_do_not_lengthen_the_tenure() {
     a.line.answer_after.store(3500, SeqCst);
     sleep(SECOND * 20).await;
     assert!(a.leadership.borrow().tenure().is_some(), "slow is not lost");
-    assert!(
-        a.gate.remaining().unwrap() <= SECOND * 10,
-        "counted from the sending"
-    );
+    assert!(a.gate.remaining().unwrap() <= SECOND * 10, "counted from the sending");
     // So slow that no answer comes in time: every write is done, and none is known to be.
     a.line.answer_after.store(60_000, SeqCst);
     a.standby().await;
@@ -352,13 +267,7 @@ async fn a_deleted_lease_ends_the_tenure_and_the_same_one_leads_anew() {
     sleep(SECOND * 5).await;
     memory.delete();
     first.ended().await;
-    a.leadership
-        .wait_for(|now| {
-            now.tenure()
-                .is_some_and(|tenure| tenure.token() != first.token())
-        })
-        .await
-        .unwrap();
+    a.leadership.wait_for(|now| now.tenure().is_some_and(|tenure| tenure.token() != first.token())).await.unwrap();
     assert_eq!(a.tenure().await.token().to_string(), "uid-2/0");
     sleep(SECOND * 40).await;
     assert!(b.leadership.borrow_and_update().tenure().is_none());
@@ -383,10 +292,7 @@ struct Dial {
 
 impl Dial {
     fn at(state: FenceState) -> Arc<Self> {
-        Arc::new(Self {
-            state: Mutex::new(Ok(state)),
-            proofs: AtomicU64::new(0),
-        })
+        Arc::new(Self { state: Mutex::new(Ok(state)), proofs: AtomicU64::new(0) })
     }
 }
 
@@ -421,10 +327,7 @@ async fn auto_leads_without_a_fence_and_sends_the_token_only_with_one() {
     sleep(SECOND).await;
     let permit = a.gate.admit(SECOND).unwrap();
     a.gate.fence_refused(&permit);
-    a.status
-        .wait_for(|status| status.fence == Some(broken()))
-        .await
-        .unwrap();
+    a.status.wait_for(|status| status.fence == Some(broken())).await.unwrap();
     assert!(a.gate.admit(SECOND).unwrap().fence_header().is_none());
     assert!(a.leadership.borrow().tenure().is_some());
 }

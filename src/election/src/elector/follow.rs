@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use super::{Action, Answer, Elector, Holding, Pending, Phase, Purpose, Request};
+#[cfg(not(test))]
+use crate::seed::{self, Bug};
 use crate::{
     clock::BootInstant,
     lease_api::LeaseError,
     observer::Verdict,
     record::{Change, LeaseView},
-    seed::{self, Bug},
 };
 
 /// How often a follower reads the Lease while the watch is silent.
@@ -17,10 +18,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 impl Elector {
     /// Takes the lease if it can be taken, else looks at it if the watch has been silent for long.
     pub(super) fn follow(&mut self, now: BootInstant, actions: &mut Vec<Action>) {
-        let taking = self
-            .pending
-            .as_ref()
-            .is_some_and(|pending| pending.purpose == Purpose::Take);
+        let taking = self.pending.as_ref().is_some_and(|pending| pending.purpose == Purpose::Take);
         if self.stopping {
             if taking || self.perhaps_taken {
                 self.release_what_may_be_ours(now, actions);
@@ -39,33 +37,17 @@ impl Elector {
         {
             self.perhaps_taken = true;
             // Until it is answered no other try is made; then what is left of the window must still allow a renewal.
-            self.ask(
-                now,
-                Purpose::Take,
-                request,
-                self.timing.try_limit(),
-                actions,
-            );
+            self.ask(now, Purpose::Take, request, self.timing.try_limit(), actions);
             return;
         }
         if self.pending.is_none() && now >= self.look_at() {
             self.looked = Some(now);
-            self.ask(
-                now,
-                Purpose::Look,
-                Request::Get,
-                self.timing.try_limit(),
-                actions,
-            );
+            self.ask(now, Purpose::Look, Request::Get, self.timing.try_limit(), actions);
         }
     }
 
     pub(super) fn next_wake_following(&self) -> Option<BootInstant> {
-        if self
-            .pending
-            .as_ref()
-            .is_some_and(|pending| pending.purpose == Purpose::Take)
-        {
+        if self.pending.as_ref().is_some_and(|pending| pending.purpose == Purpose::Take) {
             return None;
         }
         let look = self.pending.is_none().then(|| self.look_at());
@@ -85,9 +67,7 @@ impl Elector {
         match self.observer.verdict(BootInstant::default()) {
             Verdict::Unknown => None,
             Verdict::Absent { vacant_at } | Verdict::Free { vacant_at } => Some(vacant_at),
-            Verdict::Held { holder, .. } | Verdict::Expired { holder }
-                if holder == self.identity =>
-            {
+            Verdict::Held { holder, .. } | Verdict::Expired { holder } if holder == self.identity => {
                 Some(self.observer.vacant_at())
             }
             Verdict::Expired { .. } => Some(BootInstant::default()),
@@ -101,24 +81,18 @@ impl Elector {
         }
         Some(match self.observer.lease() {
             Some(lease) => self.replace(lease.clone(), Change::Take),
-            None => Request::Create {
-                identity: self.identity.clone(),
-                duration_seconds: self.timing.lease_seconds(),
-            },
+            None => Request::Create { identity: self.identity.clone(), duration_seconds: self.timing.lease_seconds() },
         })
     }
 
     /// When to read the Lease: at once if nothing is known, else when a live holder's renewal is overdue.
     fn look_at(&self) -> BootInstant {
-        let again = self
-            .looked
-            .map_or(BootInstant::default(), |looked| looked + LOOK_EVERY);
+        let again = self.looked.map_or(BootInstant::default(), |looked| looked + LOOK_EVERY);
         if self.perhaps_taken {
             return self.not_before;
         }
-        let overdue = self.heard.map_or(BootInstant::default(), |heard| {
-            heard + self.timing.retry_period() + LOOK_EVERY
-        });
+        let overdue =
+            self.heard.map_or(BootInstant::default(), |heard| heard + self.timing.retry_period() + LOOK_EVERY);
         again.max(overdue)
     }
 
@@ -163,11 +137,7 @@ impl Elector {
                     LeaseError::Rejected(_) => false,
                 };
                 self.perhaps_taken = true;
-                self.not_before = if at_once {
-                    now
-                } else {
-                    pending.sent + self.timing.retry_period()
-                };
+                self.not_before = if at_once { now } else { pending.sent + self.timing.retry_period() };
             }
         }
     }
@@ -188,10 +158,6 @@ impl Elector {
 
     #[cfg(test)]
     pub(super) fn counted_from(&self, sent: BootInstant, answered: BootInstant) -> BootInstant {
-        if self.bugs.deadline_from_answer {
-            answered
-        } else {
-            sent
-        }
+        if self.bugs.deadline_from_answer { answered } else { sent }
     }
 }

@@ -17,10 +17,7 @@ impl Elector {
     /// Goes on with what is due while draining or releasing.
     pub(super) fn leave(&mut self, now: BootInstant, actions: &mut Vec<Action>) {
         match &self.phase {
-            Phase::Draining(Draining {
-                give_up: Some(give_up),
-                ..
-            }) if now >= *give_up => self.drained(now, actions),
+            Phase::Draining(Draining { give_up: Some(give_up), .. }) if now >= *give_up => self.drained(now, actions),
             Phase::Releasing(releasing) if now >= releasing.until => self.left(now, actions),
             Phase::Releasing(releasing) if self.pending.is_none() && now >= releasing.next_try => {
                 let within = self.timing.try_limit().min(releasing.until.since(now));
@@ -45,41 +42,19 @@ impl Elector {
             return;
         }
         // What a stop waits for others do not: we are about to follow again, and may take the lease ourselves.
-        let patience = if self.stopping {
-            self.timing.renew_deadline()
-        } else {
-            self.timing.try_limit()
-        };
-        self.phase = Phase::Releasing(Releasing {
-            until: now + patience,
-            next_try: now,
-        });
+        let patience = if self.stopping { self.timing.renew_deadline() } else { self.timing.try_limit() };
+        self.phase = Phase::Releasing(Releasing { until: now + patience, next_try: now });
         match lease {
             Some(lease) => self.release(now, lease, actions),
-            None => self.ask(
-                now,
-                Purpose::ReleaseRead,
-                Request::Get,
-                self.timing.try_limit().min(patience),
-                actions,
-            ),
+            None => self.ask(now, Purpose::ReleaseRead, Request::Get, self.timing.try_limit().min(patience), actions),
         }
     }
 
     /// Stopping while a try to take the lease is open: if it went through, give the lease back.
     pub(super) fn release_what_may_be_ours(&mut self, now: BootInstant, actions: &mut Vec<Action>) {
         let until = now + self.timing.renew_deadline();
-        self.phase = Phase::Releasing(Releasing {
-            until,
-            next_try: now,
-        });
-        self.ask(
-            now,
-            Purpose::ReleaseRead,
-            Request::Get,
-            self.timing.try_limit(),
-            actions,
-        );
+        self.phase = Phase::Releasing(Releasing { until, next_try: now });
+        self.ask(now, Purpose::ReleaseRead, Request::Get, self.timing.try_limit(), actions);
     }
 
     fn release(&mut self, now: BootInstant, lease: LeaseView, actions: &mut Vec<Action>) {

@@ -122,9 +122,7 @@ impl Elector {
     pub fn activity(&self) -> Activity {
         match &self.phase {
             Phase::Following => Activity::Standby,
-            Phase::Holding(Holding {
-                announced: false, ..
-            }) => Activity::Proving,
+            Phase::Holding(Holding { announced: false, .. }) => Activity::Proving,
             Phase::Holding(_) => Activity::Leading,
             Phase::Draining(_) => Activity::Draining,
             Phase::Releasing(_) => Activity::Releasing,
@@ -189,13 +187,7 @@ impl Elector {
         }
     }
 
-    fn on_answer(
-        &mut self,
-        now: BootInstant,
-        id: RequestId,
-        answer: Answer,
-        actions: &mut Vec<Action>,
-    ) {
+    fn on_answer(&mut self, now: BootInstant, id: RequestId, answer: Answer, actions: &mut Vec<Action>) {
         let Some(pending) = self.pending.take_if(|pending| pending.id == id) else {
             return;
         };
@@ -245,16 +237,8 @@ impl Elector {
         actions: &mut Vec<Action>,
     ) {
         self.requests += 1;
-        self.pending = Some(Pending {
-            id: self.requests,
-            purpose,
-            sent: now,
-        });
-        actions.push(Action::Ask {
-            id: self.requests,
-            request,
-            within,
-        });
+        self.pending = Some(Pending { id: self.requests, purpose, sent: now });
+        actions.push(Action::Ask { id: self.requests, request, within });
     }
 
     fn replace(&self, base: LeaseView, change: Change) -> Request {

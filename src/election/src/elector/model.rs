@@ -129,34 +129,14 @@ impl State {
         for action in self.nodes[i].elector.step(now, event) {
             let node = &mut self.nodes[i];
             match action {
-                Action::Ask {
-                    id,
-                    request,
-                    within,
-                } => {
+                Action::Ask { id, request, within } => {
                     self.abandon(i);
-                    let until = self.now
-                        + u64::try_from(within.as_nanos().div_ceil(UNIT.as_nanos()))
-                            .expect("small");
-                    let sent = Sent {
-                        id,
-                        request,
-                        until,
-                        slow: false,
-                        answer: None,
-                    };
+                    let until = self.now + u64::try_from(within.as_nanos().div_ceil(UNIT.as_nanos())).expect("small");
+                    let sent = Sent { id, request, until, slow: false, answer: None };
                     self.nodes[i].request = Some(sent);
                 }
-                Action::ProveFence { token } => self.step(
-                    i,
-                    Event::FenceJudged {
-                        token,
-                        may_lead: true,
-                    },
-                ),
-                Action::Lead {
-                    token, deadline, ..
-                } => {
+                Action::ProveFence { token } => self.step(i, Event::FenceJudged { token, may_lead: true }),
+                Action::Lead { token, deadline, .. } => {
                     let place = self.server.epochs.iter().position(|epoch| *epoch == token);
                     self.server.led = self.server.led.max(place.expect("was written"));
                     node.gate = Some((token, deadline));
@@ -182,10 +162,7 @@ impl State {
         let Some(sent) = self.nodes[i].request.take() else {
             return;
         };
-        if sent.answer.is_none()
-            && !self.nodes[i].partitioned
-            && !matches!(sent.request, Request::Get)
-        {
+        if sent.answer.is_none() && !self.nodes[i].partitioned && !matches!(sent.request, Request::Get) {
             self.server.orphans.push((i, sent.request));
         }
     }
@@ -201,9 +178,7 @@ impl State {
                 Ok((server.uids.to_string().into(), record))
             }
             (Request::Replace { base, .. }, Some(record)) => match &server.lease {
-                Some(lease) if lease.uid == base.uid && lease.version == base.version => {
-                    Ok((base.uid.clone(), record))
-                }
+                Some(lease) if lease.uid == base.uid && lease.version == base.version => Ok((base.uid.clone(), record)),
                 Some(_) => Err(LeaseError::Conflict),
                 None => Err(LeaseError::NotFound),
             },
@@ -212,18 +187,10 @@ impl State {
         Answer::Wrote(answer.map(|(uid, record)| {
             server.version += 1;
             let version = server.version.to_string().into();
-            let lease = LeaseView {
-                uid,
-                version,
-                record,
-                metadata: Arc::default(),
-            };
+            let lease = LeaseView { uid, version, record, metadata: Arc::default() };
             let token = lease.token();
             if !lease.record.is_free() && server.epochs.last() != Some(&token) {
-                assert!(
-                    !server.epochs.contains(&token),
-                    "an epoch came back: {token}"
-                );
+                assert!(!server.epochs.contains(&token), "an epoch came back: {token}");
                 server.epochs.push(token);
             }
             server.lease = Some(lease.clone());
@@ -255,9 +222,7 @@ impl State {
 
     /// The write may still land.
     fn write_in_flight(&self, i: usize) -> bool {
-        self.write
-            .as_ref()
-            .is_some_and(|write| write.node == i && self.now < write.end)
+        self.write.as_ref().is_some_and(|write| write.node == i && self.now < write.end)
     }
 }
 
@@ -290,11 +255,7 @@ impl Deck {
                 actions.push(Act::GiveUp(i));
                 return true;
             }
-            if matches!(sent.request, Request::Get)
-                && !sent.slow
-                && !node.partitioned
-                && !node.paused
-            {
+            if matches!(sent.request, Request::Get) && !sent.slow && !node.partitioned && !node.paused {
                 actions.push(Act::Exchange(i));
                 return true;
             }
@@ -319,11 +280,7 @@ impl Deck {
 
     fn tick_due(state: &State, i: usize) -> bool {
         let node = &state.nodes[i];
-        !node.paused
-            && node
-                .elector
-                .next_wake()
-                .is_some_and(|wake| wake <= state.now())
+        !node.paused && node.elector.next_wake().is_some_and(|wake| wake <= state.now())
     }
 }
 
@@ -425,11 +382,7 @@ impl Model for Deck {
             Act::Advance => {
                 state.now += 1;
                 // An unpaused write has ended in one way or another.
-                if state
-                    .write
-                    .as_ref()
-                    .is_some_and(|write| !write.paused && state.now >= write.end)
-                {
+                if state.write.as_ref().is_some_and(|write| !write.paused && state.now >= write.end) {
                     state.write = None;
                 }
             }
@@ -437,15 +390,8 @@ impl Model for Deck {
             Act::Exchange(i) => {
                 let slow = self.next_state(last, Act::Commit(i))?;
                 // What the watch said may have made the node ask something else already.
-                let answered = slow.nodes[i]
-                    .request
-                    .as_ref()
-                    .is_some_and(|sent| sent.answer.is_some());
-                return if answered {
-                    self.next_state(&slow, Act::Answer(i))
-                } else {
-                    Some(slow)
-                };
+                let answered = slow.nodes[i].request.as_ref().is_some_and(|sent| sent.answer.is_some());
+                return if answered { self.next_state(&slow, Act::Answer(i)) } else { Some(slow) };
             }
             Act::Commit(i) => {
                 let request = state.nodes[i].request.as_ref()?.request.clone();
@@ -464,11 +410,7 @@ impl Model for Deck {
                 let read = matches!(state.nodes[i].request.as_ref()?.request, Request::Get);
                 state.abandon(i);
                 let error = LeaseError::Unknown("no answer".into());
-                let answer = if read {
-                    Answer::Got(Err(error))
-                } else {
-                    Answer::Wrote(Err(error))
-                };
+                let answer = if read { Answer::Got(Err(error)) } else { Answer::Wrote(Err(error)) };
                 state.step(i, Event::Answered(id, answer));
             }
             Act::CommitOrphan(k) => {
@@ -482,29 +424,15 @@ impl Model for Deck {
             Act::StartWrite(i) => {
                 let token = self.admits(&state, i)?;
                 let flight = timing().write_timeout() * 2;
-                let end =
-                    state.now + u64::try_from(flight.as_nanos() / UNIT.as_nanos()).expect("small");
-                state.write = Some(Write {
-                    node: i,
-                    token,
-                    end,
-                    paused: false,
-                });
+                let end = state.now + u64::try_from(flight.as_nanos() / UNIT.as_nanos()).expect("small");
+                state.write = Some(Write { node: i, token, end, paused: false });
                 state.write_used = true;
             }
             Act::LandWrite => {
                 let write = state.write.take()?;
-                let place = state
-                    .server
-                    .epochs
-                    .iter()
-                    .position(|epoch| *epoch == write.token)?;
+                let place = state.server.epochs.iter().position(|epoch| *epoch == write.token)?;
                 let past = state.server.led > place;
-                let fence_admits = state
-                    .server
-                    .lease
-                    .as_ref()
-                    .is_some_and(|lease| lease.token() == write.token);
+                let fence_admits = state.server.lease.as_ref().is_some_and(|lease| lease.token() == write.token);
                 state.clobbered = past && !write.paused;
                 state.fence_failed = past && fence_admits;
             }
@@ -542,26 +470,13 @@ impl Model for Deck {
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::always(
-                "nothing of an epoch lands after a later one began",
-                |_, state: &State| !state.clobbered,
-            ),
-            Property::always(
-                "the fence stops what a pause let out",
-                |_, state: &State| !state.fence_failed,
-            ),
-            Property::always(
-                "two gates are never open to two epochs",
-                |_, state: &State| {
-                    let usable = timing().write_timeout() * 2;
-                    let open = |node: &&Node| {
-                        node.gate
-                            .as_ref()
-                            .is_some_and(|(_, end)| state.now() + usable <= *end)
-                    };
-                    state.nodes.iter().filter(open).count() < 2
-                },
-            ),
+            Property::always("nothing of an epoch lands after a later one began", |_, state: &State| !state.clobbered),
+            Property::always("the fence stops what a pause let out", |_, state: &State| !state.fence_failed),
+            Property::always("two gates are never open to two epochs", |_, state: &State| {
+                let usable = timing().write_timeout() * 2;
+                let open = |node: &&Node| node.gate.as_ref().is_some_and(|(_, end)| state.now() + usable <= *end);
+                state.nodes.iter().filter(open).count() < 2
+            }),
             Property::sometimes("a second node leads", |_, state: &State| {
                 state.nodes[1..].iter().any(|node| node.working)
             }),

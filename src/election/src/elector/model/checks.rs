@@ -6,10 +6,7 @@ use super::*;
 
 /// Looks at every run; the properties that do not hold, after printing a run that shows it.
 fn check(deck: Deck) -> Vec<&'static str> {
-    let checker = deck
-        .checker()
-        .threads(2)
-        .finish_when(HasDiscoveries::AnyFailures);
+    let checker = deck.checker().threads(2).finish_when(HasDiscoveries::AnyFailures);
     let checker = checker.spawn_bfs().join();
     let properties = checker.model().properties();
     let failed = properties.iter().filter(|property| {
@@ -92,9 +89,7 @@ fn walk(deck: &Deck, seed: u64) -> Result<(), String> {
     }
     let alive = |node: &&Node| node.elector.activity() != Activity::Finished;
     if state.nodes.iter().any(|node| alive(&node)) && !state.nodes.iter().any(|node| node.working) {
-        return Err(format!(
-            "seed {seed}: nobody leads in the end: {run:?}\n{state:?}"
-        ));
+        return Err(format!("seed {seed}: nobody leads in the end: {run:?}\n{state:?}"));
     }
     Ok(())
 }
@@ -106,10 +101,7 @@ const SOUND: Deck = Deck {
     nodes: 3,
     horizon: 12,
     faults: 1,
-    bugs: Bugs {
-        deadline_from_answer: false,
-        release_first: false,
-    },
+    bugs: Bugs { deadline_from_answer: false, release_first: false },
     gate_off: false,
 };
 
@@ -120,22 +112,13 @@ fn no_write_of_an_epoch_lands_after_a_later_one_began() {
 
 #[test]
 fn nor_does_one_with_two_faults() {
-    let deck = Deck {
-        nodes: 2,
-        faults: 2,
-        horizon: 12,
-        ..SOUND
-    };
+    let deck = Deck { nodes: 2, faults: 2, horizon: 12, ..SOUND };
     assert_eq!(check(deck), [] as [&str; 0]);
 }
 
 #[test]
 fn nor_does_one_in_long_random_runs_and_somebody_leads_in_the_end() {
-    let deck = Deck {
-        faults: 6,
-        horizon: 40 + QUIET,
-        ..SOUND
-    };
+    let deck = Deck { faults: 6, horizon: 40 + QUIET, ..SOUND };
     for seed in 1..=400 {
         if let Err(failure) = walk(&deck, seed) {
             panic!("{failure}");
@@ -145,30 +128,11 @@ fn nor_does_one_in_long_random_runs_and_somebody_leads_in_the_end() {
 
 #[test]
 fn the_model_catches_seeded_bugs() {
-    let two = Deck {
-        nodes: 2,
-        faults: 2,
-        ..SOUND
-    };
+    let two = Deck { nodes: 2, faults: 2, ..SOUND };
     let bugs = [
-        Deck {
-            gate_off: true,
-            ..two
-        },
-        Deck {
-            bugs: Bugs {
-                deadline_from_answer: true,
-                ..SOUND.bugs
-            },
-            ..two
-        },
-        Deck {
-            bugs: Bugs {
-                release_first: true,
-                ..SOUND.bugs
-            },
-            ..two
-        },
+        Deck { gate_off: true, ..two },
+        Deck { bugs: Bugs { deadline_from_answer: true, ..SOUND.bugs }, ..two },
+        Deck { bugs: Bugs { release_first: true, ..SOUND.bugs }, ..two },
     ];
     for bug in bugs {
         assert_ne!(check(bug), [] as [&str; 0], "{bug:?}");
