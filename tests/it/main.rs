@@ -2,7 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails where its helper does")]
 
+mod bad_input;
 mod client;
 mod cluster;
+mod deploy;
 mod informer;
+mod metrics_doc;
+mod observe;
+mod rbac;
+mod rooms;
 mod split_brain;
