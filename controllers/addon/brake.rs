@@ -111,7 +111,8 @@ mod tests {
 
     #[test]
     fn the_rules_of_the_brake() {
-        let table: Vec<(&str, usize, usize, Vec<Loss>, (usize, usize), Vec<bool>)> = vec![
+        type Row = (&'static str, usize, usize, Vec<Loss>, (usize, usize), Vec<bool>);
+        let table: Vec<Row> = vec![
             ("one file, however large", 100, 5, vec![gone(90)], (0, 0), vec![false]),
             ("the last file", 3, 0, vec![gone(3)], (0, 0), vec![false]),
             ("the last two files", 2, 0, vec![gone(1), gone(1)], (0, 0), vec![true, true]),

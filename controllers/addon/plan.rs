@@ -189,12 +189,13 @@ fn plan_one(view: &View<'_>, index: usize) -> Option<Op> {
     if live.pointer("/metadata/deletionTimestamp").is_some() {
         return Some(Op::Wait { index });
     }
+    let owners = fields::owners(live);
     let set = live.pointer("/metadata/labels").and_then(|labels| labels.get(PART_OF_LABEL)).and_then(Value::as_str);
-    if let Some(set) = set.filter(|set| !view.sets.contains(*set)) {
-        let reason = format!("it belongs to the set {set} of another tool; take the label {PART_OF_LABEL} off to hand it over");
+    if let Some(set) = set.filter(|set| !view.sets.contains(*set) && !labelled_by_us(&owners)) {
+        let reason =
+            format!("it belongs to the set {set} of another tool; take the label {PART_OF_LABEL} off to hand it over");
         return Some(Op::Refuse { index, reason });
     }
-    let owners = fields::owners(live);
     let take_back = fields::take_back(&owners, view.overrides, MANAGER, &wanted.kind.api_version());
     let body = fields::without(wanted.body.clone(), &fields::yielded(&owners, view.overrides));
     let ours = fields::applied_by(&owners, MANAGER);
@@ -218,6 +219,12 @@ fn plan_one(view: &View<'_>, index: usize) -> Option<Op> {
         body,
         drift: same_file.is_some(),
     })
+}
+
+/// Whether the label of the object's set was applied by us: the set's parent may be gone already.
+fn labelled_by_us(owners: &[fields::Owner]) -> bool {
+    let labels = fields::applied_by(owners, MANAGER).and_then(|ours| ours.field("metadata")?.field("labels"));
+    labels.is_some_and(|labels| labels.field(PART_OF_LABEL).is_some())
 }
 
 /// What to remember of an object that is right as the server has it.

@@ -19,7 +19,7 @@ fn our_fields() -> Value {
     json!({"f:data": {"f:k": {}}, "f:metadata": {"f:labels": {"f:addonmanager.kubernetes.io/mode": {}, "f:applyset.kubernetes.io/part-of": {}}}})
 }
 
-fn entry(manager: &str, operation: &str, fields: Value) -> Value {
+fn entry(manager: &str, operation: &str, fields: &Value) -> Value {
     json!({"manager": manager, "operation": operation, "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": fields})
 }
 
@@ -28,7 +28,7 @@ fn live() -> Value {
     let mut live = wanted("Reconcile").body;
     live["metadata"]["uid"] = "u".into();
     live["metadata"]["resourceVersion"] = "5".into();
-    live["metadata"]["managedFields"] = json!([entry(MANAGER, "Apply", our_fields())]);
+    live["metadata"]["managedFields"] = json!([entry(MANAGER, "Apply", &our_fields())]);
     live
 }
 
@@ -50,16 +50,28 @@ fn what_is_seen_decides() {
     };
     let changed = with(&|live| live["data"]["k"] = "w".into());
     let deleting = with(&|live| live["metadata"]["deletionTimestamp"] = "now".into());
-    let foreign = with(&|live| live["metadata"]["labels"][PART_OF_LABEL] = "applyset-other-v1".into());
+    let moved = with(&|live| live["metadata"]["labels"][PART_OF_LABEL] = "applyset-other-v1".into());
+    let foreign = with(&|live| {
+        live["metadata"]["labels"][PART_OF_LABEL] = "applyset-other-v1".into();
+        live["metadata"]["managedFields"] = json!([entry("kubectl-applyset", "Apply", &our_fields())]);
+    });
     let added_by_controller = with(&|live| {
         live["data"]["n"] = "1".into();
-        live["metadata"]["managedFields"] = json!([entry(MANAGER, "Apply", our_fields()), entry("some-controller", "Update", json!({"f:data": {"f:n": {}}}))]);
+        live["metadata"]["managedFields"] = json!([
+            entry(MANAGER, "Apply", &our_fields()),
+            entry("some-controller", "Update", &json!({"f:data": {"f:n": {}}}))
+        ]);
     });
     let added_by_person = with(&|live| {
         live["data"]["n"] = "1".into();
-        live["metadata"]["managedFields"] = json!([entry(MANAGER, "Apply", our_fields()), entry("kubectl-edit", "Update", json!({"f:data": {"f:n": {}}}))]);
+        live["metadata"]["managedFields"] = json!([
+            entry(MANAGER, "Apply", &our_fields()),
+            entry("kubectl-edit", "Update", &json!({"f:data": {"f:n": {}}}))
+        ]);
     });
-    let kubectl_only = with(&|live| live["metadata"]["managedFields"] = json!([entry("kubectl-client-side-apply", "Update", our_fields())]));
+    let kubectl_only = with(&|live| {
+        live["metadata"]["managedFields"] = json!([entry("kubectl-client-side-apply", "Update", &our_fields())])
+    });
 
     let name = |op: Option<Op>| match op {
         None => "nothing".to_owned(),
@@ -68,7 +80,12 @@ fn what_is_seen_decides() {
         Some(Op::Wait { .. }) => "wait".to_owned(),
         Some(Op::Refuse { .. }) => "refuse".to_owned(),
         Some(Op::Apply { take_back, drift, fields, .. }) => {
-            format!("{} {} {}", if drift { "repair" } else { "apply" }, if take_back.is_some() { "taking back" } else { "alone" }, fields.join(" "))
+            format!(
+                "{} {} {}",
+                if drift { "repair" } else { "apply" },
+                if take_back.is_some() { "taking back" } else { "alone" },
+                fields.join(" ")
+            )
         }
     };
     for (case, wanted, live, right, expected) in [
@@ -84,6 +101,13 @@ fn what_is_seen_decides() {
         ("kubectl applied it", &reconcile, Live::Present(&kubectl_only), None, "apply taking back data metadata"),
         ("being deleted", &reconcile, Live::Present(&deleting), known, "wait"),
         ("another tool's", &reconcile, Live::Present(&foreign), known, "refuse"),
+        (
+            "from another set of ours",
+            &reconcile,
+            Live::Present(&moved),
+            None,
+            "apply alone metadata.labels.applyset.kubernetes.io/part-of",
+        ),
         ("ensure: absent", &ensure, Live::Absent, None, "create"),
         ("ensure: changed", &ensure, Live::Present(&changed), None, "accept"),
         ("ensure: a person added", &ensure, Live::Present(&added_by_person), None, "accept"),
@@ -120,14 +144,18 @@ fn an_autoscalers_replicas_are_not_applied() {
     let mut live = deployment.body.clone();
     live["spec"]["replicas"] = 7.into();
     let scale = |manager: &str| json!({"manager": manager, "operation": "Update", "subresource": "scale", "apiVersion": "apps/v1", "fieldsV1": {"f:spec": {"f:replicas": {}}}});
-    live["metadata"]["managedFields"] = json!([entry(MANAGER, "Apply", fields.clone()), scale("kube-controller-manager")]);
+    live["metadata"]["managedFields"] = json!([entry(MANAGER, "Apply", &fields), scale("kube-controller-manager")]);
     assert_eq!(run(&deployment, Live::Present(&live), None), Some(Op::Accept { index: 0 }));
     live["spec"]["paused"] = false.into();
-    let Some(Op::Apply { body, .. }) = run(&deployment, Live::Present(&live), None) else { panic!("a change is reverted") };
+    let Some(Op::Apply { body, .. }) = run(&deployment, Live::Present(&live), None) else {
+        panic!("a change is reverted")
+    };
     assert_eq!(body["spec"], json!({"paused": true}));
     // A person who scales is reverted: the file says how many.
-    live["metadata"]["managedFields"] = json!([entry(MANAGER, "Apply", fields), scale("kubectl")]);
-    let Some(Op::Apply { body, .. }) = run(&deployment, Live::Present(&live), None) else { panic!("a scale is reverted") };
+    live["metadata"]["managedFields"] = json!([entry(MANAGER, "Apply", &fields), scale("kubectl")]);
+    let Some(Op::Apply { body, .. }) = run(&deployment, Live::Present(&live), None) else {
+        panic!("a scale is reverted")
+    };
     assert_eq!(body["spec"]["replicas"], 1);
 }
 
@@ -138,7 +166,12 @@ fn namespaces_and_crds_come_first() {
         kind: Kind::new(group, "v1", kind, "things", false),
         ..wanted("Reconcile")
     };
-    let objects = [object("", "ConfigMap", "c"), object("apiextensions.k8s.io", "CustomResourceDefinition", "d"), object("", "Namespace", "n"), object("", "Secret", "s")];
+    let objects = [
+        object("", "ConfigMap", "c"),
+        object("apiextensions.k8s.io", "CustomResourceDefinition", "d"),
+        object("", "Namespace", "n"),
+        object("", "Secret", "s"),
+    ];
     let seen: Vec<Seen<'_>> = objects.iter().map(|wanted| Seen { wanted, live: Live::Absent, right: None }).collect();
     let ops = plan(&View { objects: &seen, overrides: &Overrides::default(), sets: &HashSet::new() });
     assert_eq!(ops, [2, 1, 0, 3].map(|index| Op::Create { index }));

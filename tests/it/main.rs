@@ -2,13 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails where its helper does")]
 
+mod addon;
 mod bad_input;
 mod client;
 mod cluster;
 mod deploy;
+mod fence;
 mod informer;
+mod isolation;
 mod metrics_doc;
 mod observe;
 mod rbac;
 mod rooms;
 mod split_brain;
+mod standby;

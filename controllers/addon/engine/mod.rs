@@ -50,25 +50,25 @@ impl fmt::Display for Key {
 }
 
 /// The fixed parts of an engine.
-pub struct Parts {
+pub(crate) struct Parts {
     /// Informers that read as the account that writes.
-    pub informers: Informers,
+    pub(crate) informers: Informers,
     /// The controller's queue.
-    pub queue: Enqueue<Key>,
+    pub(crate) queue: Enqueue<Key>,
     /// Pods of the predecessor's namespace.
-    pub pods: Lister<PodView>,
+    pub(crate) pods: Lister<PodView>,
     /// Parents of all sources.
-    pub parents: Lister<ConfigMap>,
+    pub(crate) parents: Lister<ConfigMap>,
     /// Whose changes are taken back.
-    pub overrides: Overrides,
+    pub(crate) overrides: Overrides,
     /// Kinds that a person has to let go.
-    pub protected: BTreeSet<GroupKind>,
+    pub(crate) protected: BTreeSet<GroupKind>,
     /// Metrics.
-    pub metrics: Metrics,
+    pub(crate) metrics: Metrics,
 }
 
 /// What all sources share.
-pub struct Engine {
+pub(crate) struct Engine {
     parts: Parts,
     kinds: Kinds,
     shared: Mutex<Shared>,
@@ -126,7 +126,7 @@ struct Memory {
 impl Engine {
     /// An engine without sources.
     #[must_use]
-    pub fn new(parts: Parts) -> Arc<Self> {
+    pub(crate) fn new(parts: Parts) -> Arc<Self> {
         let engine = Arc::new(Self { parts, kinds: Kinds::default(), shared: Mutex::default() });
         engine.watch_parents();
         engine.watch_predecessor();
@@ -134,7 +134,7 @@ impl Engine {
     }
 
     /// Takes a new reading of a source, and wakes what it concerns.
-    pub fn publish(self: &Arc<Self>, source: &'static str, snapshot: Snapshot) {
+    pub(crate) fn publish(self: &Arc<Self>, source: &'static str, snapshot: Snapshot) {
         self.parts.metrics.read(source, &snapshot);
         let snapshot = Arc::new(snapshot);
         let mut shared = self.shared.lock();
@@ -143,19 +143,19 @@ impl Engine {
             return;
         }
         let problem = |snapshot: &Snapshot| snapshot.problem.clone();
-        if let Some(problem) = problem(&snapshot).filter(|new| before.as_deref().and_then(problem).as_ref() != Some(new)) {
+        if let Some(problem) =
+            problem(&snapshot).filter(|new| before.as_deref().and_then(problem).as_ref() != Some(new))
+        {
             tracing::warn!(source, problem, "the source cannot be read whole; nothing is removed");
         }
-        shared.retake();
-        let changed = snapshot.addons.values().filter(|addon| before.as_ref().and_then(|before| before.addons.get(&addon.id.name)) != Some(addon));
+        // What moved from one addon to another concerns both, whichever of them changed.
+        let mut woken = shared.retake();
+        let changed = snapshot
+            .addons
+            .values()
+            .filter(|addon| before.as_ref().and_then(|before| before.addons.get(&addon.id.name)) != Some(addon));
         let changed: Vec<Arc<Addon>> = changed.cloned().collect();
-        // An addon that took over an object, or lost it, may be another one than the one that changed.
-        let moved = before.iter().flat_map(|before| before.addons.keys()).any(|name| !snapshot.addons.contains_key(name));
-        let everyone: Vec<AddonId> = if moved || changed.iter().any(|addon| !addon.problems.is_empty()) {
-            shared.sources.values().flat_map(|snapshot| snapshot.addons.values()).map(|addon| addon.id.clone()).collect()
-        } else {
-            changed.iter().map(|addon| addon.id.clone()).collect()
-        };
+        woken.extend(changed.iter().map(|addon| addon.id.clone()));
         drop(shared);
         for addon in &changed {
             for problem in &addon.problems {
@@ -163,7 +163,7 @@ impl Engine {
             }
             self.warm(addon);
         }
-        everyone.into_iter().for_each(|id| self.parts.queue.add(Key::Addon(id)));
+        woken.into_iter().for_each(|id| self.parts.queue.add(Key::Addon(id)));
         self.parts.queue.add(Key::Pass(source));
     }
 
@@ -239,7 +239,13 @@ impl Engine {
             .filter_map(|map| map.metadata.labels.as_ref()?.get(super::applyset::ID_LABEL).cloned())
             .collect();
         let shared = self.shared.lock();
-        sets.extend(shared.written.keys().chain(shared.sources.values().flat_map(|snapshot| snapshot.addons.values()).map(|addon| &addon.id)).map(parent::set_id));
+        sets.extend(
+            shared
+                .written
+                .keys()
+                .chain(shared.sources.values().flat_map(|snapshot| snapshot.addons.values()).map(|addon| &addon.id))
+                .map(parent::set_id),
+        );
         sets
     }
 
@@ -257,10 +263,11 @@ impl Engine {
 }
 
 impl Shared {
-    /// Draws up again what follows from the sources.
-    fn retake(&mut self) {
+    /// Draws up again what follows from the sources; returns the addons that lost an object to
+    /// another, or took one over.
+    fn retake(&mut self) -> BTreeSet<AddonId> {
         let mut named = Named::default();
-        self.claims.clear();
+        let before = std::mem::take(&mut self.claims);
         self.declared.clear();
         for snapshot in self.sources.values() {
             named.add(snapshot);
@@ -279,5 +286,7 @@ impl Shared {
             }
         }
         self.named = Arc::new(named);
+        let moved = before.iter().filter_map(|(ident, before)| Some((before, self.claims.get(ident)?)));
+        moved.filter(|(before, now)| before != now).flat_map(|(before, now)| [before.clone(), now.clone()]).collect()
     }
 }

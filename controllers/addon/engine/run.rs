@@ -89,7 +89,7 @@ impl Outcome {
 
 impl Engine {
     /// Brings one addon to where it should be.
-    pub async fn reconcile(self: &Arc<Self>, cx: &Cx, id: AddonId) -> Result<Action, Error> {
+    pub(crate) async fn reconcile(self: &Arc<Self>, cx: &Cx, id: AddonId) -> Result<Action, Error> {
         if !self.parts.parents.has_synced() {
             return Ok(Action::RequeueAfter(SOON));
         }
@@ -196,6 +196,11 @@ impl Run<'_> {
         };
         let mut content = parent.content.clone();
         let decided = self.engine.verdict(&self.id).flatten().is_some_and(|verdict| verdict.gone);
+        if decided && !self.observing {
+            // What another addon names now is that one's.
+            let named = self.engine.named();
+            content.members.retain(|member, _| !named.may_mean(member));
+        }
         let held = self.prune(&mut content).await?;
         if decided && content.members.is_empty() && held.is_none() && !self.outcome.retry {
             self.delete_parent(&parent).await?;
@@ -241,7 +246,9 @@ impl Run<'_> {
             if let Some(other) = claim.filter(|claim| *claim != self.id) {
                 self.outcome.errors.push(format!("{object_name}: {other} has the same object and comes first"));
             } else if wanted.contains_key(&object.ident) {
-                self.outcome.errors.push(format!("{object_name}: the object stands twice in the file; the first counts"));
+                self.outcome
+                    .errors
+                    .push(format!("{object_name}: the object stands twice in the file; the first counts"));
             } else {
                 order.push(object.ident.clone());
                 wanted.insert(object.ident.clone(), object);
@@ -263,7 +270,10 @@ impl Run<'_> {
                 Ok(None)
             }
             Ok(None) => {
-                let text = format!("{}, {}: the server has no such kind in version {}", object.place, object.ident, object.version);
+                let text = format!(
+                    "{}, {}: the server has no such kind in version {}",
+                    object.place, object.ident, object.version
+                );
                 self.outcome.errors.push(text);
                 self.outcome.retry = true;
                 Ok(None)
@@ -315,7 +325,8 @@ impl Run<'_> {
         }
         let named = self.engine.named();
         content.members.retain(|member, _| {
-            let ours = addon.objects.iter().any(|object| object.mode == Mode::Reconcile && member.may_be(&object.ident));
+            let ours =
+                addon.objects.iter().any(|object| object.mode == Mode::Reconcile && member.may_be(&object.ident));
             ours || !named.may_mean(member)
         });
     }

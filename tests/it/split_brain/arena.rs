@@ -10,7 +10,7 @@ use kube::api::{Api, DeleteParams};
 use parking_lot::Mutex;
 use quarterdeck_it::audit::Event;
 use quarterdeck_it::checker::{History, history};
-use quarterdeck_it::deck::{DeckBuilder, group, install, program};
+use quarterdeck_it::deck::{DeckBuilder, group, install, lease_connection, program};
 use quarterdeck_it::proxy::Faults;
 use quarterdeck_it::{AuditPolicy, AuditReader, ControlPlane, Deck, Proxy, eventually};
 
@@ -23,15 +23,10 @@ const NAMESPACE: &str = "load";
 pub(super) const REPLICAS: usize = 3;
 /// Of the policy and of its binding.
 const FENCE: &str = "quarterdeck-fence-quarterdeck";
-/// A request's least bytes on the wire; pings and window updates have fewer.
-const REQUEST: u64 = 400;
 
 /// Lease timing of most scenarios, seconds: a take-over takes four.
-const TIMING: [&str; 3] = [
-    "--leader-elect-lease-duration=4s",
-    "--leader-elect-renew-deadline=3s",
-    "--leader-elect-retry-period=500ms",
-];
+const TIMING: [&str; 3] =
+    ["--leader-elect-lease-duration=4s", "--leader-elect-renew-deadline=3s", "--leader-elect-retry-period=500ms"];
 /// What every replica runs: two controllers that write for each flip of a pod, faster than they are let.
 const ARGS: [&str; 3] = [
     "--controllers=endpointslice-controller,endpoints-controller",
@@ -160,27 +155,7 @@ impl Arena {
 
     /// The connection that a replica renews its Lease on; the load must be paused.
     pub(super) async fn lease_connection(&self, replica: usize) -> Result<u64> {
-        eventually("one connection is busy", LONG, async || {
-            let before = self.proxies[replica].connections();
-            let mut audit = self.control_plane.audit_from_now()?;
-            let renewed = |event: &Event| renewed_lease(event, replica) && event.succeeded();
-            audit.wait_for_count("three renewals", 3, LONG, renewed).await?;
-            let busy: Vec<_> = self.busy_since(replica, &before);
-            match busy[..] {
-                [lease] => Ok(lease),
-                _ => bail!("busy: {busy:?}"),
-            }
-        })
-        .await
-    }
-
-    /// The connections, beyond their handshakes then, on which a replica has sent requests since.
-    pub(super) fn busy_since(&self, replica: usize, before: &[quarterdeck_it::proxy::Connection]) -> Vec<u64> {
-        let sent = |connection: &quarterdeck_it::proxy::Connection| {
-            let earlier = before.iter().find(|earlier| earlier.id == connection.id && earlier.from_server > 0)?;
-            (connection.from_client >= earlier.from_client + REQUEST).then_some(connection.id)
-        };
-        self.proxies[replica].connections().iter().filter_map(sent).collect()
+        lease_connection(&self.control_plane, &self.proxies[replica], replica).await
     }
 
     /// Ends all faults of all networks.
@@ -192,10 +167,9 @@ impl Arena {
 
     /// What has happened so far; waits until all of it is known.
     pub(super) async fn history(&self) -> Result<History> {
+        let (recorded, until) = self.recorder.seen().await?;
         self.control_plane.settle_audit().await?;
-        let recorded = self.recorder.seen().await?;
-        self.control_plane.settle_audit().await?;
-        history(self.control_plane.audit().read()?, &recorded, "quarterdeck")
+        history(self.control_plane.audit().read()?, &recorded, until, "quarterdeck")
     }
 }
 
@@ -208,12 +182,5 @@ pub(super) fn server_of(replica: usize) -> usize {
 pub(super) fn wrote_slice(event: &Event, replica: usize) -> bool {
     event.is_write()
         && event.resource() == "endpointslices.discovery.k8s.io"
-        && event.user.groups.contains(&group(replica))
-}
-
-/// Did this replica ask for a change of the Lease?
-pub(super) fn renewed_lease(event: &Event, replica: usize) -> bool {
-    event.verb == "update"
-        && event.resource() == "leases.coordination.k8s.io"
         && event.user.groups.contains(&group(replica))
 }

@@ -21,7 +21,8 @@ async fn program() -> Result<PathBuf> {
         return Ok(path.into());
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let arguments = ["build", "--quiet", "-p", "quarterdeck", "--features", "seeded-bugs", "--bin", "quarterdeck-seeded"];
+    let arguments =
+        ["build", "--quiet", "-p", "quarterdeck", "--features", "seeded-bugs", "--bin", "quarterdeck-seeded"];
     let built = Command::new(cargo).args(arguments).current_dir(repository()).status().await?;
     if !built.success() {
         bail!("building quarterdeck-seeded: {built}");

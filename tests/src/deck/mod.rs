@@ -3,6 +3,7 @@
 mod demo;
 mod ledger;
 mod replica;
+mod wires;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use tokio::process::Command;
 
 pub use demo::Demo;
 pub use replica::{Replica, Status};
+pub use wires::{busy_since, lease_connection, read_connection, renewed_lease};
 
 use crate::wait::eventually;
 use crate::{ControlPlane, Credentials, Launch, ReservedPort};
