@@ -4,10 +4,16 @@
 
 mod account;
 mod addon;
+mod bad_input;
 mod client;
 mod cluster;
+mod deploy;
 mod fence;
 mod informer;
 mod isolation;
+mod metrics_doc;
+mod observe;
+mod rbac;
+mod rooms;
 mod split_brain;
 mod standby;
