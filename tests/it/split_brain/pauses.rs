@@ -30,18 +30,15 @@ pub(super) async fn paused_at_work(arena: &Arena, fighters: &Fighters) -> Result
 /// The leader stands still when writes have passed its gate and are on their way; they arrive when another leads. Returns
 /// how the server answered them.
 pub(super) async fn held_on_the_way(arena: &Arena, fighters: &Fighters) -> Result<Vec<Event>> {
-    let old = arena.leader(fighters).await?;
-    let (process, proxy) = (fighters.deck.replica(old).process(), &arena.proxies[old]);
     arena.load.two_rounds().await?;
-    let before = proxy.connections();
-    proxy.set(Faults { to_server: Flow::Hold, ..Faults::none() });
-    eventually("writes are on their way", LONG, async || {
-        // One of them may be the Lease's, another the reader's.
-        let busy = busy_since(proxy, &before);
-        ensure!(busy.len() >= 3, "busy: {busy:?}");
-        Ok(())
-    })
-    .await?;
+    let old = loop {
+        let old = arena.leader(fighters).await?;
+        if hold_writes(arena, fighters, old).await? {
+            break old;
+        }
+        arena.calm();
+    };
+    let process = fighters.deck.replica(old).process();
     process.pause().await?;
     arena.taken_over(fighters, old).await?;
     let mut audit = arena.control_plane.audit_from_now()?;
@@ -54,4 +51,19 @@ pub(super) async fn held_on_the_way(arena: &Arena, fighters: &Fighters) -> Resul
     let renewed = audit.filter(|event| renewed_lease(event, old) && event.succeeded())?;
     ensure!(renewed.is_empty(), "a late renewal was taken: {renewed:?}");
     audit.filter(|event| wrote_slice(event, old))
+}
+
+/// Holds back what the leader sends until writes are among it; false if another one leads before that.
+async fn hold_writes(arena: &Arena, fighters: &Fighters, old: usize) -> Result<bool> {
+    let proxy = &arena.proxies[old];
+    let before = proxy.connections();
+    proxy.set(Faults { to_server: Flow::Hold, ..Faults::none() });
+    eventually("writes are on their way", LONG, async || {
+        // One of them may be the Lease's, another the reader's.
+        let busy = busy_since(proxy, &before);
+        let deposed = arena.leader(fighters).await? != old;
+        ensure!(busy.len() >= 3 || deposed, "busy: {busy:?}");
+        Ok(!deposed)
+    })
+    .await
 }
