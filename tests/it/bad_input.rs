@@ -51,7 +51,10 @@ async fn wrong_flags_are_named() -> Result<()> {
         (&["--leader-elect-lease-duration=15"], "duration \"15\" lacks a unit"),
         (&["--leader-elect-lease-duration=10s"], "must be greater than --leader-elect-renew-deadline"),
         (&["--fence=off"], "must be one of auto, required"),
-        (&["--controllers=namespce"], "\"namespce\" is not in the list of known controllers (did you mean \"namespace\"?)"),
+        (
+            &["--controllers=namespce"],
+            "\"namespce\" is not in the list of known controllers (did you mean \"namespace\"?)",
+        ),
         (&["--master=https://a"], "--master is not supported"),
         (&["--leader-elect-resource-name=kube-controller-manager"], "--allow-partial-takeover"),
         (&["--concurrent-namespace-syncs=0"], "namespace-controller: --concurrent-namespace-syncs: must be at least 1"),
@@ -69,7 +72,8 @@ async fn wrong_flags_are_named() -> Result<()> {
     for part in ["--leader-elct", "--secure-port"] {
         assert!(said.lines().any(|line| line.contains(part)), "{part}: {said}");
     }
-    let timing = ["--leader-elect-lease-duration=3s", "--leader-elect-renew-deadline=2s", "--leader-elect-retry-period=1s"];
+    let timing =
+        ["--leader-elect-lease-duration=3s", "--leader-elect-renew-deadline=2s", "--leader-elect-retry-period=1s"];
     let (_, said) = refused(&timing).await?;
     for flag in ["--leader-elect-lease-duration", "--leader-elect-renew-deadline", "--leader-elect-retry-period"] {
         assert!(said.contains(flag), "{flag}: {said}");
@@ -246,9 +250,7 @@ async fn bad_manifests_stop_no_good_ones() -> Result<()> {
     let maps: Api<ConfigMap> = Api::namespaced(control_plane.admin().await?, "kube-system");
     let applied = |name: &'static str| {
         let maps = maps.clone();
-        async move {
-            eventually(name, PATIENCE, || async { Ok(drop(maps.get(name).await?)) }).await
-        }
+        async move { eventually(name, PATIENCE, || async { Ok(drop(maps.get(name).await?)) }).await }
     };
     for name in ["a-first", "z-last", "beside-a-bad-one"] {
         applied(name).await?;
@@ -301,7 +303,11 @@ fn bad_manifests(folder: &Path) -> Result<Vec<(&'static str, &'static str)>> {
         ("binary.yaml", vec![0, 159, 146, 150], "UTF-8"),
         ("half.yaml", half.into_bytes(), "apiVersion"),
         ("scalar.yaml", b"just words\n".to_vec(), "scalar.yaml"),
-        ("unknown.yaml", map("x").replace("v1\nkind: ConfigMap", "example.com/v1\nkind: Nothing").into_bytes(), "Nothing"),
+        (
+            "unknown.yaml",
+            map("x").replace("v1\nkind: ConfigMap", "example.com/v1\nkind: Nothing").into_bytes(),
+            "Nothing",
+        ),
     ];
     let mut said = Vec::new();
     for (name, text, what) in files {

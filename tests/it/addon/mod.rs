@@ -103,20 +103,14 @@ impl World {
 
     /// The parent of a file, once it is in this state.
     async fn parent(&self, file: &str, state: &str) -> Value {
-<<<<<<< HEAD
-        let looked = eventually(&format!("{file} is {state}"), LONG, async || {
+        let what = format!("{file} is {state}");
+        let looked = eventually(&what, LONG, async || {
             let all = self
                 .get("/api/v1/namespaces/kube-system/configmaps?labelSelector=quarterdeck.dev/addon-source")
                 .await?;
             let all = all
                 .and_then(|mut list| Some(list["items"].as_array_mut()?.drain(..).collect::<Vec<_>>()))
                 .unwrap_or_default();
-=======
-        let what = format!("{file} is {state}");
-        let looked = eventually(&what, LONG, async || {
-            let all = self.get("/api/v1/namespaces/kube-system/configmaps?labelSelector=quarterdeck.dev/addon-source").await?;
-            let all = all.and_then(|mut list| Some(list["items"].as_array_mut()?.drain(..).collect::<Vec<_>>())).unwrap_or_default();
->>>>>>> addon
             let ours = all.into_iter().find(|map| map["metadata"]["annotations"]["quarterdeck.dev/addon"] == file);
             match ours {
                 Some(map) if map["data"]["state"] == state => Ok(map),
