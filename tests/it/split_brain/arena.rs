@@ -168,7 +168,9 @@ impl Arena {
             let list = leases.list(&ListParams::default()).await?;
             Ok(list.metadata.resource_version.context("no version")?.parse()?)
         };
+        // Long enough ago for every write of before to be answered and logged.
         let before = revision().await?;
+        self.load.two_rounds().await?;
         self.control_plane.apiserver(index).kill().await?;
         let after = revision().await?;
         self.unlogged.lock().push((before, after));

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use quarterdeck_it::audit::Event;
-use quarterdeck_it::deck::{busy_since, group, renewed_lease};
+use quarterdeck_it::deck::{busy_since, renewed_lease};
 use quarterdeck_it::eventually;
 use quarterdeck_it::proxy::{Faults, Flow};
 
@@ -16,14 +16,12 @@ pub(super) async fn paused_at_work(arena: &Arena, fighters: &Fighters) -> Result
     arena.load.two_rounds().await?;
     process.pause().await?;
     arena.taken_over(fighters, old).await?;
-    let mut audit = arena.control_plane.audit_from_now()?;
     process.resume()?;
-    // It reads the Lease again when it has noticed; by then all its workers have had their turn.
-    audit
-        .wait_for("the sleeper is back", LONG, |event| {
-            event.resource() == "leases.coordination.k8s.io" && event.user.groups.contains(&group(old))
-        })
-        .await?;
+    eventually("the sleeper has noticed", LONG, async || {
+        ensure!(!fighters.deck.replica(old).status().await?.leads(), "it leads");
+        Ok(())
+    })
+    .await?;
     arena.load.two_rounds().await
 }
 
