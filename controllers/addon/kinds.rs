@@ -30,10 +30,28 @@ const BUILT_IN: &[Kind] = &[
     Kind::new("", "v1", "Secret", "secrets", true),
     Kind::new("", "v1", "Service", "services", true),
     Kind::new("", "v1", "ServiceAccount", "serviceaccounts", true),
-    Kind::new("admissionregistration.k8s.io", "v1", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", false),
+    Kind::new(
+        "admissionregistration.k8s.io",
+        "v1",
+        "MutatingWebhookConfiguration",
+        "mutatingwebhookconfigurations",
+        false,
+    ),
     Kind::new("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicy", "validatingadmissionpolicies", false),
-    Kind::new("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings", false),
-    Kind::new("admissionregistration.k8s.io", "v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations", false),
+    Kind::new(
+        "admissionregistration.k8s.io",
+        "v1",
+        "ValidatingAdmissionPolicyBinding",
+        "validatingadmissionpolicybindings",
+        false,
+    ),
+    Kind::new(
+        "admissionregistration.k8s.io",
+        "v1",
+        "ValidatingWebhookConfiguration",
+        "validatingwebhookconfigurations",
+        false,
+    ),
     Kind::new("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", false),
     Kind::new("apiregistration.k8s.io", "v1", "APIService", "apiservices", false),
     Kind::new("apps", "v1", "DaemonSet", "daemonsets", true),
@@ -97,7 +115,10 @@ pub fn declared(desired: &Desired) -> Option<Declared> {
 #[must_use]
 pub fn is_established(crd: &Value) -> bool {
     let conditions = crd.pointer("/status/conditions").and_then(Value::as_array);
-    conditions.into_iter().flatten().any(|condition| condition["type"] == "Established" && condition["status"] == "True")
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition["type"] == "Established" && condition["status"] == "True")
 }
 
 /// What is known about kinds. Clones share it.
@@ -179,7 +200,9 @@ impl Kinds {
         if group_kind.group.is_empty() {
             return self.find(api, group_kind, "v1").await;
         }
-        let Some(group) = some::<Group>(api.read(&format!("/apis/{}", group_kind.group)).await)? else { return Ok(None) };
+        let Some(group) = some::<Group>(api.read(&format!("/apis/{}", group_kind.group)).await)? else {
+            return Ok(None);
+        };
         self.find(api, group_kind, &group.preferred_version.version).await
     }
 
@@ -206,8 +229,15 @@ mod tests {
 
     #[test]
     fn the_table_is_that_of_the_types() {
-        use k8s_openapi::api::{apps::v1::Deployment, core::v1::Namespace, policy::v1::PodDisruptionBudget, rbac::v1::ClusterRole};
-        for kind in [Kind::of::<Deployment>(), Kind::of::<Namespace>(), Kind::of::<PodDisruptionBudget>(), Kind::of::<ClusterRole>()] {
+        use k8s_openapi::api::{
+            apps::v1::Deployment, core::v1::Namespace, policy::v1::PodDisruptionBudget, rbac::v1::ClusterRole,
+        };
+        for kind in [
+            Kind::of::<Deployment>(),
+            Kind::of::<Namespace>(),
+            Kind::of::<PodDisruptionBudget>(),
+            Kind::of::<ClusterRole>(),
+        ] {
             assert_eq!(built_in(&GroupKind::from(&kind), &kind.version), Some(kind));
         }
         assert_eq!(built_in(&GroupKind::new("apps", "Deployment"), "v1beta1"), None);
@@ -216,7 +246,12 @@ mod tests {
     #[test]
     fn established_is_a_condition() {
         for (status, expected) in [("True", true), ("False", false)] {
-            assert_eq!(is_established(&json!({"status": {"conditions": [{"type": "NamesAccepted", "status": "True"}, {"type": "Established", "status": status}]}})), expected);
+            assert_eq!(
+                is_established(
+                    &json!({"status": {"conditions": [{"type": "NamesAccepted", "status": "True"}, {"type": "Established", "status": status}]}})
+                ),
+                expected
+            );
         }
         assert!(!is_established(&json!({})));
     }

@@ -39,12 +39,14 @@ impl Metrics {
     #[must_use]
     pub(super) fn new(registry: &Registry) -> Self {
         let gauge = |name: &str, help: &str, labels: &[&str]| {
-            let metric = GaugeVec::new(Opts::new(name, help), labels).expect("the name and labels are constant and legal");
+            let metric =
+                GaugeVec::new(Opts::new(name, help), labels).expect("the name and labels are constant and legal");
             let _ = registry.register(Box::new(metric.clone()));
             metric
         };
         let counters = |name: &str, help: &str, labels: &[&str]| {
-            let metric = CounterVec::new(Opts::new(name, help), labels).expect("the name and labels are constant and legal");
+            let metric =
+                CounterVec::new(Opts::new(name, help), labels).expect("the name and labels are constant and legal");
             let _ = registry.register(Box::new(metric.clone()));
             metric
         };
@@ -53,22 +55,56 @@ impl Metrics {
             let _ = registry.register(Box::new(metric.clone()));
             metric
         };
-        let observing = Gauge::new("quarterdeck_addon_observing", "Whether addons are only looked at because a predecessor is alive (1 or 0).")
-            .expect("the name is constant and legal");
+        let observing = Gauge::new(
+            "quarterdeck_addon_observing",
+            "Whether addons are only looked at because a predecessor is alive (1 or 0).",
+        )
+        .expect("the name is constant and legal");
         let _ = registry.register(Box::new(observing.clone()));
         Self {
-            addons: gauge("quarterdeck_addon_addons", "Addons by source and state, as the leader sees them.", &["source", "state"]),
-            failing: gauge("quarterdeck_addon_failing", "1 for each addon that is degraded or held; at most 50 are named.", &["source", "addon", "state"]),
+            addons: gauge(
+                "quarterdeck_addon_addons",
+                "Addons by source and state, as the leader sees them.",
+                &["source", "state"],
+            ),
+            failing: gauge(
+                "quarterdeck_addon_failing",
+                "1 for each addon that is degraded or held; at most 50 are named.",
+                &["source", "addon", "state"],
+            ),
             applied: counters("quarterdeck_addon_applied_total", "Objects by what an apply did.", &["result"]),
-            repaired: counter("quarterdeck_addon_drift_repaired_total", "Objects that somebody had changed or deleted and that were put back."),
+            repaired: counter(
+                "quarterdeck_addon_drift_repaired_total",
+                "Objects that somebody had changed or deleted and that were put back.",
+            ),
             reads: counter("quarterdeck_addon_object_reads_total", "Objects read because they may have changed."),
-            pruned: counters("quarterdeck_addon_pruned_total", "Objects that left their addon, by what became of them.", &["result"]),
+            pruned: counters(
+                "quarterdeck_addon_pruned_total",
+                "Objects that left their addon, by what became of them.",
+                &["result"],
+            ),
             held: gauge("quarterdeck_addon_held_objects", "Objects whose removal waits for a person.", &["source"]),
             observing,
-            files: gauge("quarterdeck_addon_source_addons", "Addons in the source, as this replica reads it.", &["source"]),
-            problems: gauge("quarterdeck_addon_source_problems", "Problems in the source's manifests, as this replica reads it.", &["source"]),
-            readable: gauge("quarterdeck_addon_source_complete", "Whether this replica could read the source whole (1 or 0).", &["source"]),
-            digest: gauge("quarterdeck_addon_source_digest", "A digest of the source; replicas that read different content show different values.", &["source"]),
+            files: gauge(
+                "quarterdeck_addon_source_addons",
+                "Addons in the source, as this replica reads it.",
+                &["source"],
+            ),
+            problems: gauge(
+                "quarterdeck_addon_source_problems",
+                "Problems in the source's manifests, as this replica reads it.",
+                &["source"],
+            ),
+            readable: gauge(
+                "quarterdeck_addon_source_complete",
+                "Whether this replica could read the source whole (1 or 0).",
+                &["source"],
+            ),
+            digest: gauge(
+                "quarterdeck_addon_source_digest",
+                "A digest of the source; replicas that read different content show different values.",
+                &["source"],
+            ),
         }
     }
 

@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use quarterdeck_runtime::client::Identity;
-use quarterdeck_runtime::controller::{ClientShare, Action, Controller, Cx, Descriptor, Error, Setup, SetupError};
+use quarterdeck_runtime::controller::{Action, ClientShare, Controller, Cx, Descriptor, Error, Setup, SetupError};
 use quarterdeck_runtime::informer::Selection;
 use quarterdeck_runtime::object::Kind;
 use quarterdeck_runtime::queue::Retry;

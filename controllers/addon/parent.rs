@@ -302,7 +302,9 @@ impl Parent {
     #[must_use]
     pub fn says(&self, id: &AddonId, content: &Content) -> bool {
         let data = data(id, content);
-        self.intact && data.len() == self.data.len() && data.iter().all(|(name, text)| self.data.get(*name) == Some(text))
+        self.intact
+            && data.len() == self.data.len()
+            && data.iter().all(|(name, text)| self.data.get(*name) == Some(text))
     }
 }
 
@@ -317,14 +319,22 @@ mod tests {
     fn content() -> Content {
         let ident = |text: &str| Ident::parse(text).expect("an ident");
         Content {
-            members: BTreeMap::from([(ident("ConfigMap/a/x"), "u1".to_owned()), (ident("Namespace//n"), String::new())]),
+            members: BTreeMap::from([
+                (ident("ConfigMap/a/x"), "u1".to_owned()),
+                (ident("Namespace//n"), String::new()),
+            ]),
             version: "v".into(),
             state: Some(State::Held),
             objects: 2,
             skipped: 1,
             drift: 3,
             errors: vec!["document 1: bad".into()],
-            held: Some(Held { plan: "p1".into(), members: BTreeSet::from([ident("Namespace//n")]), reason: "why".into(), braked: true }),
+            held: Some(Held {
+                plan: "p1".into(),
+                members: BTreeSet::from([ident("Namespace//n")]),
+                reason: "why".into(),
+                braked: true,
+            }),
         }
     }
 
@@ -337,13 +347,17 @@ mod tests {
 
     #[test]
     fn names_are_readable_legal_and_unique() {
-        let names: BTreeSet<String> = ["dns.yaml", "dns.json", "a/dns.yaml", "A/Dns.yaml", "über.yaml", "---.yaml", &"x".repeat(300), "a b.yaml"]
-            .iter()
-            .map(|path| name(&addon(path)))
-            .collect();
+        let names: BTreeSet<String> =
+            ["dns.yaml", "dns.json", "a/dns.yaml", "A/Dns.yaml", "über.yaml", "---.yaml", &"x".repeat(300), "a b.yaml"]
+                .iter()
+                .map(|path| name(&addon(path)))
+                .collect();
         assert_eq!(names.len(), 8);
         for name in &names {
-            assert!(name.len() < 100 && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'), "{name}");
+            assert!(
+                name.len() < 100 && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'),
+                "{name}"
+            );
             assert!(name.starts_with("addon-directory-") && !name.ends_with('-'));
         }
         assert!(name(&addon("dns.yaml")).starts_with("addon-directory-dns-"));
@@ -372,8 +386,20 @@ mod tests {
         assert_eq!(change(|map| map.metadata.name = Some("copy".into())), None);
         assert_eq!(change(|map| map.metadata.namespace = Some("a".into())), None);
         assert_eq!(change(|map| map.metadata.labels = None), None);
-        assert_eq!(change(|map| map.metadata.annotations.iter_mut().for_each(|all| drop(all.insert(TOOLING_ANNOTATION.into(), "kubectl/v1".into())))), None);
-        let touched = change(|map| map.metadata.annotations.iter_mut().for_each(|all| drop(all.insert(KINDS_ANNOTATION.into(), "Secret".into()))));
+        assert_eq!(
+            change(|map| map
+                .metadata
+                .annotations
+                .iter_mut()
+                .for_each(|all| drop(all.insert(TOOLING_ANNOTATION.into(), "kubectl/v1".into())))),
+            None
+        );
+        let touched = change(|map| {
+            map.metadata
+                .annotations
+                .iter_mut()
+                .for_each(|all| drop(all.insert(KINDS_ANNOTATION.into(), "Secret".into())))
+        });
         assert!(!touched.expect("still ours").intact);
         assert_eq!(change(|map| map.data = None).expect("still ours").content, Content::default());
     }
@@ -383,6 +409,9 @@ mod tests {
         let content = Content { errors: vec!["é".repeat(1000); 50], ..Content::default() };
         let id = addon("a");
         assert!(manifest(&id, &content)["data"]["errors"].as_str().expect("text").len() < LONGEST + 100);
-        assert!(read(&stored(&id, &content)).expect("a parent").says(&id, &content), "what is cut is not written again");
+        assert!(
+            read(&stored(&id, &content)).expect("a parent").says(&id, &content),
+            "what is cut is not written again"
+        );
     }
 }

@@ -192,7 +192,8 @@ fn plan_one(view: &View<'_>, index: usize) -> Option<Op> {
     let owners = fields::owners(live);
     let set = live.pointer("/metadata/labels").and_then(|labels| labels.get(PART_OF_LABEL)).and_then(Value::as_str);
     if let Some(set) = set.filter(|set| !view.sets.contains(*set) && !labelled_by_us(&owners)) {
-        let reason = format!("it belongs to the set {set} of another tool; take the label {PART_OF_LABEL} off to hand it over");
+        let reason =
+            format!("it belongs to the set {set} of another tool; take the label {PART_OF_LABEL} off to hand it over");
         return Some(Op::Refuse { index, reason });
     }
     let take_back = fields::take_back(&owners, view.overrides, MANAGER, &wanted.kind.api_version());
@@ -224,6 +225,15 @@ fn plan_one(view: &View<'_>, index: usize) -> Option<Op> {
 fn labelled_by_us(owners: &[fields::Owner]) -> bool {
     let labels = fields::applied_by(owners, MANAGER).and_then(|ours| ours.field("metadata")?.field("labels"));
     labels.is_some_and(|labels| labels.field(PART_OF_LABEL).is_some())
+}
+
+/// Whether the answer to an apply is what was wanted: a person may have written between our look and
+/// our apply, which does not depend on the version that was looked at.
+#[must_use]
+pub fn is_settled(wanted: &Wanted, live: &Value, overrides: &Overrides) -> bool {
+    let owners = fields::owners(live);
+    wanted.mode == Mode::EnsureExists
+        || fields::take_back(&owners, overrides, MANAGER, &wanted.kind.api_version()).is_none()
 }
 
 /// What to remember of an object that is right as the server has it.

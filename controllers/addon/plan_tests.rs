@@ -57,13 +57,21 @@ fn what_is_seen_decides() {
     });
     let added_by_controller = with(&|live| {
         live["data"]["n"] = "1".into();
-        live["metadata"]["managedFields"] = json!([entry(MANAGER, "Apply", &our_fields()), entry("some-controller", "Update", &json!({"f:data": {"f:n": {}}}))]);
+        live["metadata"]["managedFields"] = json!([
+            entry(MANAGER, "Apply", &our_fields()),
+            entry("some-controller", "Update", &json!({"f:data": {"f:n": {}}}))
+        ]);
     });
     let added_by_person = with(&|live| {
         live["data"]["n"] = "1".into();
-        live["metadata"]["managedFields"] = json!([entry(MANAGER, "Apply", &our_fields()), entry("kubectl-edit", "Update", &json!({"f:data": {"f:n": {}}}))]);
+        live["metadata"]["managedFields"] = json!([
+            entry(MANAGER, "Apply", &our_fields()),
+            entry("kubectl-edit", "Update", &json!({"f:data": {"f:n": {}}}))
+        ]);
     });
-    let kubectl_only = with(&|live| live["metadata"]["managedFields"] = json!([entry("kubectl-client-side-apply", "Update", &our_fields())]));
+    let kubectl_only = with(&|live| {
+        live["metadata"]["managedFields"] = json!([entry("kubectl-client-side-apply", "Update", &our_fields())])
+    });
 
     let name = |op: Option<Op>| match op {
         None => "nothing".to_owned(),
@@ -72,7 +80,12 @@ fn what_is_seen_decides() {
         Some(Op::Wait { .. }) => "wait".to_owned(),
         Some(Op::Refuse { .. }) => "refuse".to_owned(),
         Some(Op::Apply { take_back, drift, fields, .. }) => {
-            format!("{} {} {}", if drift { "repair" } else { "apply" }, if take_back.is_some() { "taking back" } else { "alone" }, fields.join(" "))
+            format!(
+                "{} {} {}",
+                if drift { "repair" } else { "apply" },
+                if take_back.is_some() { "taking back" } else { "alone" },
+                fields.join(" ")
+            )
         }
     };
     for (case, wanted, live, right, expected) in [
@@ -88,7 +101,13 @@ fn what_is_seen_decides() {
         ("kubectl applied it", &reconcile, Live::Present(&kubectl_only), None, "apply taking back data metadata"),
         ("being deleted", &reconcile, Live::Present(&deleting), known, "wait"),
         ("another tool's", &reconcile, Live::Present(&foreign), known, "refuse"),
-        ("from another set of ours", &reconcile, Live::Present(&moved), None, "apply alone metadata.labels.applyset.kubernetes.io/part-of"),
+        (
+            "from another set of ours",
+            &reconcile,
+            Live::Present(&moved),
+            None,
+            "apply alone metadata.labels.applyset.kubernetes.io/part-of",
+        ),
         ("ensure: absent", &ensure, Live::Absent, None, "create"),
         ("ensure: changed", &ensure, Live::Present(&changed), None, "accept"),
         ("ensure: a person added", &ensure, Live::Present(&added_by_person), None, "accept"),
@@ -128,11 +147,15 @@ fn an_autoscalers_replicas_are_not_applied() {
     live["metadata"]["managedFields"] = json!([entry(MANAGER, "Apply", &fields), scale("kube-controller-manager")]);
     assert_eq!(run(&deployment, Live::Present(&live), None), Some(Op::Accept { index: 0 }));
     live["spec"]["paused"] = false.into();
-    let Some(Op::Apply { body, .. }) = run(&deployment, Live::Present(&live), None) else { panic!("a change is reverted") };
+    let Some(Op::Apply { body, .. }) = run(&deployment, Live::Present(&live), None) else {
+        panic!("a change is reverted")
+    };
     assert_eq!(body["spec"], json!({"paused": true}));
     // A person who scales is reverted: the file says how many.
     live["metadata"]["managedFields"] = json!([entry(MANAGER, "Apply", &fields), scale("kubectl")]);
-    let Some(Op::Apply { body, .. }) = run(&deployment, Live::Present(&live), None) else { panic!("a scale is reverted") };
+    let Some(Op::Apply { body, .. }) = run(&deployment, Live::Present(&live), None) else {
+        panic!("a scale is reverted")
+    };
     assert_eq!(body["spec"]["replicas"], 1);
 }
 
@@ -143,7 +166,12 @@ fn namespaces_and_crds_come_first() {
         kind: Kind::new(group, "v1", kind, "things", false),
         ..wanted("Reconcile")
     };
-    let objects = [object("", "ConfigMap", "c"), object("apiextensions.k8s.io", "CustomResourceDefinition", "d"), object("", "Namespace", "n"), object("", "Secret", "s")];
+    let objects = [
+        object("", "ConfigMap", "c"),
+        object("apiextensions.k8s.io", "CustomResourceDefinition", "d"),
+        object("", "Namespace", "n"),
+        object("", "Secret", "s"),
+    ];
     let seen: Vec<Seen<'_>> = objects.iter().map(|wanted| Seen { wanted, live: Live::Absent, right: None }).collect();
     let ops = plan(&View { objects: &seen, overrides: &Overrides::default(), sets: &HashSet::new() });
     assert_eq!(ops, [2, 1, 0, 3].map(|index| Op::Create { index }));
@@ -155,4 +183,17 @@ fn namespaces_follow_the_kinds_scope() {
     assert_eq!(resolved(&ident("ConfigMap//x"), true), ident("ConfigMap/default/x"));
     assert_eq!(resolved(&ident("ConfigMap/a/x"), true), ident("ConfigMap/a/x"));
     assert_eq!(resolved(&ident("Namespace/a/x"), false), ident("Namespace//x"));
+}
+
+#[test]
+fn an_answer_that_shows_a_persons_hand_is_not_the_end() {
+    let overrides = Overrides::default();
+    let mut answer = live();
+    assert!(is_settled(&wanted("Reconcile"), &answer, &overrides));
+    answer["metadata"]["managedFields"] = json!([
+        entry(MANAGER, "Apply", &our_fields()),
+        entry("kubectl-edit", "Update", &json!({"f:data": {"f:n": {}}}))
+    ]);
+    assert!(!is_settled(&wanted("Reconcile"), &answer, &overrides));
+    assert!(is_settled(&wanted("EnsureExists"), &answer, &overrides));
 }

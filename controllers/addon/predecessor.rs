@@ -11,7 +11,8 @@ pub(super) const NAMESPACE: &str = "kube-system";
 #[must_use]
 pub(super) fn is_predecessor(pod: &PodView) -> bool {
     pod.key.namespace() == NAMESPACE
-        && (pod.labels.get("component") == Some("kube-addon-manager") || pod.key.name().starts_with("kube-addon-manager"))
+        && (pod.labels.get("component") == Some("kube-addon-manager")
+            || pod.key.name().starts_with("kube-addon-manager"))
 }
 
 /// Whether it may still write: until it is gone, a pod that is being deleted may.

@@ -133,8 +133,9 @@ pub fn decide(pass: &Losing<'_>) -> BTreeMap<AddonId, Verdict> {
 fn name_plans(verdicts: &mut BTreeMap<AddonId, Verdict>, parents: &BTreeMap<AddonId, Parent>) {
     let before = |id: &AddonId| parents.get(id).and_then(|parent| parent.content.held.as_ref());
     let held = || verdicts.iter().filter_map(|(id, verdict)| Some((id, verdict.held.as_ref()?)));
-    let kept: BTreeSet<Option<&str>> =
-        held().map(|(id, held)| before(id).filter(|before| before.members == held.members).map(|before| &*before.plan)).collect();
+    let kept: BTreeSet<Option<&str>> = held()
+        .map(|(id, held)| before(id).filter(|before| before.members == held.members).map(|before| &*before.plan))
+        .collect();
     let plan = match kept.iter().next() {
         Some(Some(plan)) if kept.len() == 1 && !plan.is_empty() => (*plan).to_owned(),
         _ => {

@@ -67,7 +67,14 @@ impl World {
         let mut named = Named::default();
         named.add(&self.snapshot);
         let protected = ["Namespace", "PersistentVolumeClaim"].map(|kind| GroupKind::new("", kind)).into();
-        decide(&Losing { snapshot: &self.snapshot, parents: &self.parents, named: &named, protected: &protected, recent_files: 0, recent_objects: 0 })
+        decide(&Losing {
+            snapshot: &self.snapshot,
+            parents: &self.parents,
+            named: &named,
+            protected: &protected,
+            recent_files: 0,
+            recent_objects: 0,
+        })
     }
 
     /// Writes what was decided to the parents, as the engine does; `released` is what a person says.
@@ -85,7 +92,12 @@ fn maps(name: &str, count: usize) -> Vec<String> {
 }
 
 fn counts(verdicts: &BTreeMap<AddonId, Verdict>) -> Vec<(String, usize, usize)> {
-    verdicts.iter().map(|(id, verdict)| (id.name.to_string(), verdict.go.len(), verdict.held.as_ref().map_or(0, |held| held.members.len()))).collect()
+    verdicts
+        .iter()
+        .map(|(id, verdict)| {
+            (id.name.to_string(), verdict.go.len(), verdict.held.as_ref().map_or(0, |held| held.members.len()))
+        })
+        .collect()
 }
 
 fn row(name: &str, go: usize, held: usize) -> (String, usize, usize) {
@@ -176,7 +188,8 @@ fn one_command_lets_a_whole_plan_go_piece_by_piece() {
     world.file("stays.yaml", &maps("s", 5));
     assert_eq!(counts(&world.decide()), [row("a.yaml", 0, 5), row("b.yaml", 0, 5), row("c.yaml", 0, 5)]);
     world.settle(None);
-    let plans: BTreeSet<String> = world.parents.values().filter_map(|parent| Some(parent.content.held.clone()?.plan)).collect();
+    let plans: BTreeSet<String> =
+        world.parents.values().filter_map(|parent| Some(parent.content.held.clone()?.plan)).collect();
     assert_eq!(plans.len(), 1);
     let plan = plans.into_iter().next().expect("one");
     for name in ["a.yaml", "b.yaml"] {

@@ -143,12 +143,17 @@ impl Engine {
             return;
         }
         let problem = |snapshot: &Snapshot| snapshot.problem.clone();
-        if let Some(problem) = problem(&snapshot).filter(|new| before.as_deref().and_then(problem).as_ref() != Some(new)) {
+        if let Some(problem) =
+            problem(&snapshot).filter(|new| before.as_deref().and_then(problem).as_ref() != Some(new))
+        {
             tracing::warn!(source, problem, "the source cannot be read whole; nothing is removed");
         }
         // What moved from one addon to another concerns both, whichever of them changed.
         let mut woken = shared.retake();
-        let changed = snapshot.addons.values().filter(|addon| before.as_ref().and_then(|before| before.addons.get(&addon.id.name)) != Some(addon));
+        let changed = snapshot
+            .addons
+            .values()
+            .filter(|addon| before.as_ref().and_then(|before| before.addons.get(&addon.id.name)) != Some(addon));
         let changed: Vec<Arc<Addon>> = changed.cloned().collect();
         woken.extend(changed.iter().map(|addon| addon.id.clone()));
         drop(shared);
@@ -234,7 +239,13 @@ impl Engine {
             .filter_map(|map| map.metadata.labels.as_ref()?.get(super::applyset::ID_LABEL).cloned())
             .collect();
         let shared = self.shared.lock();
-        sets.extend(shared.written.keys().chain(shared.sources.values().flat_map(|snapshot| snapshot.addons.values()).map(|addon| &addon.id)).map(parent::set_id));
+        sets.extend(
+            shared
+                .written
+                .keys()
+                .chain(shared.sources.values().flat_map(|snapshot| snapshot.addons.values()).map(|addon| &addon.id))
+                .map(parent::set_id),
+        );
         sets
     }
 

@@ -28,7 +28,8 @@ impl Engine {
         let parents = self.parents_of(source);
         let named = self.named();
         let now = Instant::now();
-        let (recent_files, recent_objects) = self.recent(now, |id| parents.get(id).is_some_and(|parent| !losing(parent, id, &snapshot, &named).is_empty()));
+        let (recent_files, recent_objects) = self
+            .recent(now, |id| parents.get(id).is_some_and(|parent| !losing(parent, id, &snapshot, &named).is_empty()));
         let verdicts = decide(&Losing {
             snapshot: &snapshot,
             parents: &parents,
@@ -41,7 +42,9 @@ impl Engine {
         for (id, parent) in &parents {
             let verdict = verdicts.get(id);
             let held = verdict.and_then(|verdict| verdict.held.as_ref());
-            if held != parent.content.held.as_ref() || verdict.is_some_and(|verdict| !verdict.go.is_empty() || (verdict.gone && held.is_none())) {
+            if held != parent.content.held.as_ref()
+                || verdict.is_some_and(|verdict| !verdict.go.is_empty() || (verdict.gone && held.is_none()))
+            {
                 wake.push(id.clone());
             }
         }
@@ -83,7 +86,12 @@ impl Engine {
         } else {
             tracing::info!(source, "the last kube-addon-manager pod is gone: addons are reconciled");
         }
-        let all: Vec<_> = shared.sources.values().flat_map(|snapshot| snapshot.addons.values()).map(|addon| addon.id.clone()).collect();
+        let all: Vec<_> = shared
+            .sources
+            .values()
+            .flat_map(|snapshot| snapshot.addons.values())
+            .map(|addon| addon.id.clone())
+            .collect();
         let verdicts: Vec<_> = shared.verdicts.values().flat_map(|decided| decided.verdicts.keys()).cloned().collect();
         drop(shared);
         all.into_iter().chain(verdicts).for_each(|id| self.parts.queue.add(Key::Addon(id)));

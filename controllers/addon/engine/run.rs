@@ -246,7 +246,9 @@ impl Run<'_> {
             if let Some(other) = claim.filter(|claim| *claim != self.id) {
                 self.outcome.errors.push(format!("{object_name}: {other} has the same object and comes first"));
             } else if wanted.contains_key(&object.ident) {
-                self.outcome.errors.push(format!("{object_name}: the object stands twice in the file; the first counts"));
+                self.outcome
+                    .errors
+                    .push(format!("{object_name}: the object stands twice in the file; the first counts"));
             } else {
                 order.push(object.ident.clone());
                 wanted.insert(object.ident.clone(), object);
@@ -268,7 +270,10 @@ impl Run<'_> {
                 Ok(None)
             }
             Ok(None) => {
-                let text = format!("{}, {}: the server has no such kind in version {}", object.place, object.ident, object.version);
+                let text = format!(
+                    "{}, {}: the server has no such kind in version {}",
+                    object.place, object.ident, object.version
+                );
                 self.outcome.errors.push(text);
                 self.outcome.retry = true;
                 Ok(None)
@@ -320,7 +325,8 @@ impl Run<'_> {
         }
         let named = self.engine.named();
         content.members.retain(|member, _| {
-            let ours = addon.objects.iter().any(|object| object.mode == Mode::Reconcile && member.may_be(&object.ident));
+            let ours =
+                addon.objects.iter().any(|object| object.mode == Mode::Reconcile && member.may_be(&object.ident));
             ours || !named.may_mean(member)
         });
     }

@@ -15,8 +15,8 @@ use super::run::Run;
 use super::{Engine, Memory};
 use crate::addon::drift::{Cached, Known, Look, look};
 use crate::addon::ident::Ident;
+use crate::addon::plan::{Live, MANAGER, Op, Right, Seen, View, Wanted, is_settled, plan, right};
 use crate::addon::source::AddonId;
-use crate::addon::plan::{Live, MANAGER, Op, Right, Seen, View, Wanted, plan, right};
 
 /// Objects of one addon that are read at the same time.
 const READS: usize = 8;
@@ -42,7 +42,8 @@ impl Run<'_> {
         let now = Instant::now();
         let asked: Vec<bool> = stage.iter().map(|wanted| self.must_look(wanted, memory, now)).collect();
         let read = self.read(stage, &asked).await?;
-        let rights: Vec<Option<Right>> = stage.iter().map(|wanted| memory.known.get(&wanted.ident).map(|known| known.right)).collect();
+        let rights: Vec<Option<Right>> =
+            stage.iter().map(|wanted| memory.known.get(&wanted.ident).map(|known| known.right)).collect();
         let sets = self.engine.sets();
         let seen: Vec<Seen<'_>> = stage
             .iter()
@@ -135,7 +136,8 @@ impl Run<'_> {
                 let wait = FIGHT.saturating_sub(now.duration_since(*first));
                 self.outcome.look_again(wait);
                 let fields = if fields.is_empty() { String::new() } else { format!(" ({})", fields.join(", ")) };
-                let text = format!("somebody changes it again and again{fields}: put back {MANY} times within a minute");
+                let text =
+                    format!("somebody changes it again and again{fields}: put back {MANY} times within a minute");
                 self.outcome.errors.push(format!("{}: {text}", describe(seen[*index].wanted)));
                 false
             }
@@ -188,9 +190,16 @@ impl Run<'_> {
             memory.known.remove(&wanted.ident);
             return Ok(());
         }
+        if !done.word.is_empty() && !is_settled(wanted, live, &self.engine.parts.overrides) {
+            memory.known.remove(&wanted.ident);
+            self.outcome.wait();
+            return Ok(());
+        }
         match Metadata::deserialize(live) {
             Ok(metadata) => {
-                let seen = self.engine.cached(wanted, |cached| matches!(cached, Cached::Held(held) if held.uid == metadata.uid));
+                let seen = self
+                    .engine
+                    .cached(wanted, |cached| matches!(cached, Cached::Held(held) if held.uid == metadata.uid));
                 let known = Known { looks, seen, ..Known::new(&metadata, right(wanted, live), Instant::now()) };
                 memory.known.insert(wanted.ident.clone(), known);
                 if !seen {
@@ -232,7 +241,9 @@ async fn carry_out(api: &Api, seen: &[Seen<'_>], op: Op, observing: bool) -> Don
                 }
             }
             let stored = api.apply(&wanted.kind, &key, &body, &ApplyTo::Known { uid }, &options(true)).await;
-            let same = stored.as_ref().is_ok_and(|stored| stored.pointer("/metadata/resourceVersion").and_then(Value::as_str) == Some(&before));
+            let same = stored.as_ref().is_ok_and(|stored| {
+                stored.pointer("/metadata/resourceVersion").and_then(Value::as_str) == Some(&before)
+            });
             done(index, if same { "unchanged" } else { "changed" }, drift, stored.map(Some))
         }
     }

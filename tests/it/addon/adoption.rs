@@ -16,7 +16,10 @@ async fn what_kubectl_applied_is_adopted() {
     let after = world.until(&at("x"), "it is as the file says", |object| object["data"] == json!({"k": "v"})).await;
     assert_eq!(after["metadata"]["uid"], before["metadata"]["uid"]);
     let annotations = after["metadata"]["annotations"].as_object();
-    assert!(annotations.is_none_or(|all| !all.contains_key("kubectl.kubernetes.io/last-applied-configuration")), "{after}");
+    assert!(
+        annotations.is_none_or(|all| !all.contains_key("kubectl.kubernetes.io/last-applied-configuration")),
+        "{after}"
+    );
     world.write("stays.yaml", &map("stays", "Reconcile", "v"));
     world.parent("x.yaml", "ready").await;
     world.remove("x.yaml");
@@ -26,7 +29,15 @@ async fn what_kubectl_applied_is_adopted() {
 #[tokio::test]
 async fn copies_of_labels_are_not_ours() {
     let world = World::start(&[]).await;
-    world.write("x.yaml", &format!("{}---\n{}", map("x", "Reconcile", "v"), map("kept", "Reconcile", "v").replace("  labels:", "  annotations: {quarterdeck.dev/prune: keep}\n  labels:")));
+    world.write(
+        "x.yaml",
+        &format!(
+            "{}---\n{}",
+            map("x", "Reconcile", "v"),
+            map("kept", "Reconcile", "v")
+                .replace("  labels:", "  annotations: {quarterdeck.dev/prune: keep}\n  labels:")
+        ),
+    );
     world.write("stays.yaml", &map("stays", "Reconcile", "v"));
     world.parent("x.yaml", "ready").await;
     // A copy with everything, managedFields included; one owned by a controller; one of another name space.

@@ -48,7 +48,9 @@ async fn an_emptied_directory_is_held_until_it_is_released() {
 async fn one_file_goes_at_once_but_for_its_namespace() {
     let world = World::start(&[]).await;
     let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: harbour, labels: {addonmanager.kubernetes.io/mode: Reconcile}}\n";
-    let maps: Vec<String> = (0..30).map(|n| map(&format!("m{n}"), "Reconcile", "v").replace("  labels", "  namespace: harbour\n  labels")).collect();
+    let maps: Vec<String> = (0..30)
+        .map(|n| map(&format!("m{n}"), "Reconcile", "v").replace("  labels", "  namespace: harbour\n  labels"))
+        .collect();
     world.write("only.yaml", &format!("{namespace}---\n{}", maps.join("---\n")));
     world.parent("only.yaml", "ready").await;
     let in_harbour = |n: u32| format!("/api/v1/namespaces/harbour/configmaps/m{n}");
@@ -62,13 +64,18 @@ async fn one_file_goes_at_once_but_for_its_namespace() {
     assert_eq!(parent["data"]["held"], "Namespace//harbour\n");
     assert!(world.until_there("/api/v1/namespaces/harbour").await["metadata"].get("deletionTimestamp").is_none());
     release(&world, &parent).await;
-    world.until("/api/v1/namespaces/harbour", "the namespace goes", |object| object["metadata"].get("deletionTimestamp").is_some()).await;
+    world
+        .until("/api/v1/namespaces/harbour", "the namespace goes", |object| {
+            object["metadata"].get("deletionTimestamp").is_some()
+        })
+        .await;
 }
 
 #[tokio::test]
 async fn a_large_edit_is_held_and_a_missing_directory_is_no_edit() {
     let world = World::start(&["--addon-prune-protect="]).await;
-    let maps = |count: u32| (0..count).map(|n| map(&format!("m{n}"), "Reconcile", "v")).collect::<Vec<_>>().join("---\n");
+    let maps =
+        |count: u32| (0..count).map(|n| map(&format!("m{n}"), "Reconcile", "v")).collect::<Vec<_>>().join("---\n");
     world.write("many.yaml", &maps(20));
     world.parent("many.yaml", "ready").await;
     world.write("many.yaml", &maps(9));

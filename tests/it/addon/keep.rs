@@ -49,9 +49,20 @@ async fn what_people_add_is_taken_back_and_what_controllers_add_stays() {
     // A controller's hand: a sidecar, an annotation, and the scale subresource.
     let sidecar = json!({"metadata": {"annotations": {"controller": "was here"}}, "spec": {"template": {"spec": {"containers": [{"name": "sidecar", "image": "s"}]}}}});
     let strategic = "application/strategic-merge-patch+json";
-    world.send(Method::PATCH, &format!("{DEPLOYMENT}?fieldManager=some-controller"), strategic, &sidecar).await.unwrap();
+    world
+        .send(Method::PATCH, &format!("{DEPLOYMENT}?fieldManager=some-controller"), strategic, &sidecar)
+        .await
+        .unwrap();
     let scale = json!({"spec": {"replicas": 5}});
-    world.send(Method::PATCH, &format!("{DEPLOYMENT}/scale?fieldManager=kube-controller-manager"), "application/merge-patch+json", &scale).await.unwrap();
+    world
+        .send(
+            Method::PATCH,
+            &format!("{DEPLOYMENT}/scale?fieldManager=kube-controller-manager"),
+            "application/merge-patch+json",
+            &scale,
+        )
+        .await
+        .unwrap();
 
     // A person's: a container, a variable, a port, an annotation, a rule, a key; and another tool's.
     let patch = json!({"metadata": {"annotations": {"person": "was here"}}, "spec": {"template": {"spec": {"containers": [
@@ -62,21 +73,40 @@ async fn what_people_add_is_taken_back_and_what_controllers_add_stays() {
     let rule = json!({"rules": [{"apiGroups": [""], "resources": ["services"], "verbs": ["list"]}, {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]});
     world.kubectl(&["patch", "role", "dns", "--type=merge", "-p", &rule.to_string()]).await;
     world.kubectl(&["patch", "configmap", "dns", "--type=merge", "-p", r#"{"data":{"added":"by hand"}}"#]).await;
-    world.send(Method::PATCH, &format!("{}?fieldManager=some-tool", at("dns")), "application/merge-patch+json", &json!({"data": {"tool": "x"}})).await.unwrap();
+    world
+        .send(
+            Method::PATCH,
+            &format!("{}?fieldManager=some-tool", at("dns")),
+            "application/merge-patch+json",
+            &json!({"data": {"tool": "x"}}),
+        )
+        .await
+        .unwrap();
 
     let names = |object: &Value| -> Vec<String> {
-        container(object).as_array().into_iter().flatten().map(|one| one["name"].as_str().unwrap_or_default().to_owned()).collect()
+        container(object)
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|one| one["name"].as_str().unwrap_or_default().to_owned())
+            .collect()
     };
-    let ours = |object: &Value| container(object).as_array().and_then(|all| all.iter().find(|one| one["name"] == "dns").cloned());
+    let ours = |object: &Value| {
+        container(object).as_array().and_then(|all| all.iter().find(|one| one["name"] == "dns").cloned())
+    };
     let now = world
         .until(DEPLOYMENT, "the person's additions are gone", |object| {
-            !names(object).contains(&"debug".to_owned()) && ours(object) == ours(&good) && object["metadata"]["annotations"].get("person").is_none()
+            !names(object).contains(&"debug".to_owned())
+                && ours(object) == ours(&good)
+                && object["metadata"]["annotations"].get("person").is_none()
         })
         .await;
     assert!(names(&now).contains(&"sidecar".to_owned()), "{now}");
     assert_eq!(now["metadata"]["annotations"]["controller"], "was here");
     assert_eq!(now["spec"]["replicas"], 5, "an autoscaler's replicas are its own");
-    world.until(ROLE, "the rule is gone", |object| object["rules"].as_array().is_some_and(|rules| rules.len() == 1)).await;
+    world
+        .until(ROLE, "the rule is gone", |object| object["rules"].as_array().is_some_and(|rules| rules.len() == 1))
+        .await;
     world.until(&at("dns"), "the keys are gone", |object| object["data"] == json!({"k": "v"})).await;
 
     // A person who scales is reverted.
@@ -95,11 +125,15 @@ async fn our_own_writes_start_nothing() {
     for round in 0..3 {
         let label = format!("round={round}");
         world.kubectl(&["label", "configmap", "dns", "--overwrite", &label]).await;
-        world.until(&at("dns"), "the label is gone", |object| object["metadata"]["labels"].get("round").is_none()).await;
+        world
+            .until(&at("dns"), "the label is gone", |object| object["metadata"]["labels"].get("round").is_none())
+            .await;
     }
     world.until_drift("dns.yaml", 3).await;
     world.control_plane.settle_audit().await.unwrap();
-    let of_ours = |event: &quarterdeck_it::audit::Event| event.acting_user().ends_with(":quarterdeck-addons") && event.verb != "watch";
+    let of_ours = |event: &quarterdeck_it::audit::Event| {
+        event.acting_user().ends_with(":quarterdeck-addons") && event.verb != "watch"
+    };
     let events = audit.filter(|event| of_ours(event) && event.succeeded()).unwrap();
     let count = |name: &str, resource: &str, verb: &str| {
         events.iter().filter(|event| event.name() == name && event.resource() == resource && event.verb == verb).count()

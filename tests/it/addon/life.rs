@@ -20,7 +20,8 @@ fn limit(name: &str) -> String {
 #[tokio::test]
 async fn files_are_applied_kept_and_removed() {
     let world = World::start(&[]).await;
-    let file = |cpu| format!("{}---\n{}", limits("reconciled", "Reconcile", cpu), limits("ensured", "EnsureExists", cpu));
+    let file =
+        |cpu| format!("{}---\n{}", limits("reconciled", "Reconcile", cpu), limits("ensured", "EnsureExists", cpu));
     world.write("multi.yaml", &file(100));
     world.write("other.yaml", &map("other", "Reconcile", "v"));
     world.write("skipped.yaml", &map("never", "NotMatch", "v"));
@@ -40,7 +41,9 @@ async fn files_are_applied_kept_and_removed() {
         world.kubectl(&["patch", "limitrange", name, "--type=merge", "-p", &patch.to_string()]).await;
     }
     world
-        .until(&limit("reconciled"), "a person's change is reverted", |object| cpu(object) == "200m" && object["metadata"]["annotations"].get("by").is_none())
+        .until(&limit("reconciled"), "a person's change is reverted", |object| {
+            cpu(object) == "200m" && object["metadata"]["annotations"].get("by").is_none()
+        })
         .await;
     assert_eq!(cpu(&world.until_there(&limit("ensured")).await), "999m");
 
@@ -65,14 +68,22 @@ async fn files_are_applied_kept_and_removed() {
 async fn a_bad_file_hurts_nobody_else() {
     let world = World::start(&[]).await;
     world.write("a-bad.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: [\n");
-    world.write("b-half.yaml", &format!("{}---\nkind: 7\n---\n{}", map("before", "Reconcile", "v"), map("after", "Reconcile", "v")));
+    world.write(
+        "b-half.yaml",
+        &format!("{}---\nkind: 7\n---\n{}", map("before", "Reconcile", "v"), map("after", "Reconcile", "v")),
+    );
     world.write("c-unknown.yaml", &format!("{}---\napiVersion: nowhere.example/v1\nkind: Nothing\nmetadata: {{name: x, labels: {{addonmanager.kubernetes.io/mode: Reconcile}}}}\n", map("beside", "Reconcile", "v")));
-    world.write("d-refused.yaml", &format!("{}---\n{}", limits("Bad_Name", "Reconcile", 1), map("with", "Reconcile", "v")));
+    world.write(
+        "d-refused.yaml",
+        &format!("{}---\n{}", limits("Bad_Name", "Reconcile", 1), map("with", "Reconcile", "v")),
+    );
     world.write("e-good.yaml", &format!("{}---\n{}", map("good", "Reconcile", "v"), map("going", "Reconcile", "v")));
     for name in ["before", "after", "beside", "with", "good", "going"] {
         world.until_there(&at(name)).await;
     }
-    let errors = async |file: &str| world.parent(file, "degraded").await["data"]["errors"].as_str().unwrap_or_default().to_owned();
+    let errors = async |file: &str| {
+        world.parent(file, "degraded").await["data"]["errors"].as_str().unwrap_or_default().to_owned()
+    };
     assert!(errors("a-bad.yaml").await.contains("line"));
     assert!(errors("b-half.yaml").await.contains("document 2"));
     assert!(errors("c-unknown.yaml").await.contains("no such kind"));
@@ -111,6 +122,14 @@ async fn a_crd_and_its_resources_come_in_one_pass() {
     world.parent("fleet.json", "ready").await;
     world.parent("a-ship.json", "ready").await;
     // Drift of a kind that came later is seen, too.
-    world.send(Method::PATCH, &format!("{}?fieldManager=kubectl-edit", path("one")), "application/merge-patch+json", &json!({"spec": {"sails": 4, "crew": 5}})).await.unwrap();
+    world
+        .send(
+            Method::PATCH,
+            &format!("{}?fieldManager=kubectl-edit", path("one")),
+            "application/merge-patch+json",
+            &json!({"spec": {"sails": 4, "crew": 5}}),
+        )
+        .await
+        .unwrap();
     world.until(&path("one"), "it is put back", |object| object["spec"] == json!({"sails": 3})).await;
 }

@@ -70,7 +70,11 @@ impl World {
     }
 
     async fn send(&self, method: http::Method, path: &str, kind: &str, body: &Value) -> Result<Value> {
-        let request = Request::builder().method(method).uri(path).header("content-type", kind).body(body.to_string().into_bytes())?;
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("content-type", kind)
+            .body(body.to_string().into_bytes())?;
         Ok(self.client.request::<Value>(request).await?)
     }
 
@@ -101,8 +105,12 @@ impl World {
     async fn parent(&self, file: &str, state: &str) -> Value {
         let what = format!("{file} is {state}");
         let looked = eventually(&what, LONG, async || {
-            let all = self.get("/api/v1/namespaces/kube-system/configmaps?labelSelector=quarterdeck.dev/addon-source").await?;
-            let all = all.and_then(|mut list| Some(list["items"].as_array_mut()?.drain(..).collect::<Vec<_>>())).unwrap_or_default();
+            let all = self
+                .get("/api/v1/namespaces/kube-system/configmaps?labelSelector=quarterdeck.dev/addon-source")
+                .await?;
+            let all = all
+                .and_then(|mut list| Some(list["items"].as_array_mut()?.drain(..).collect::<Vec<_>>()))
+                .unwrap_or_default();
             let ours = all.into_iter().find(|map| map["metadata"]["annotations"]["quarterdeck.dev/addon"] == file);
             match ours {
                 Some(map) if map["data"]["state"] == state => Ok(map),

@@ -35,9 +35,15 @@ async fn a_predecessor_that_is_alive_has_the_word() {
     .await
     .unwrap();
     world.control_plane.settle_audit().await.unwrap();
-    let writes = world.control_plane.audit().filter(|event| event.is_write() && event.acting_user().ends_with(":quarterdeck-addons")).unwrap();
+    let writes = world
+        .control_plane
+        .audit()
+        .filter(|event| event.is_write() && event.acting_user().ends_with(":quarterdeck-addons"))
+        .unwrap();
     assert!(writes.is_empty(), "{writes:#?}");
-    world.kubectl(&["-n", "kube-system", "delete", "pod", "kube-addon-manager-master-1", "--force", "--grace-period=0"]).await;
+    world
+        .kubectl(&["-n", "kube-system", "delete", "pod", "kube-addon-manager-master-1", "--force", "--grace-period=0"])
+        .await;
     world.until_there(&at("x")).await;
     observing(0.0).await;
 }

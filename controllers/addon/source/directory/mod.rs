@@ -8,5 +8,5 @@ mod scan;
 mod watch;
 
 pub use read::{FileText, ReadFault, Root};
-pub use scan::{Scanner, SOURCE};
+pub use scan::{SOURCE, Scanner};
 pub use watch::DirectoryWatch;

@@ -215,7 +215,12 @@ impl Walk<'_> {
             Some(Type::File) => false,
             Some(Type::Symlink) if !is_manifest(path) => {
                 // A link that is neither a folder nor called a manifest is none of ours.
-                if self.root.open_below(path, OFlag::O_PATH).and_then(|file| Ok(file.metadata()?)).is_ok_and(|m| m.is_dir()) {
+                if self
+                    .root
+                    .open_below(path, OFlag::O_PATH)
+                    .and_then(|file| Ok(file.metadata()?))
+                    .is_ok_and(|m| m.is_dir())
+                {
                     self.links.push((path.to_owned(), depth + 1));
                 }
                 return Ok(());

@@ -65,7 +65,9 @@ fn nothing_outside_is_read() {
     symlink("../x", dir.join("x/again")).expect("a link");
     fs::write(dir.join("x/good.yaml"), "good").expect("a file");
     let root = Root::open(&dir).expect("a root");
-    for name in ["absolute.yaml", "up.yaml", "over.yaml", "proc.yaml", "loop.yaml", "../secret.yaml", "folder/secret.yaml"] {
+    for name in
+        ["absolute.yaml", "up.yaml", "over.yaml", "proc.yaml", "loop.yaml", "../secret.yaml", "folder/secret.yaml"]
+    {
         assert!(root.read(name, 100).is_err(), "{name}");
     }
     assert!(matches!(root.read("up.yaml", 100), Err(ReadFault::LeadsOut)));

@@ -118,7 +118,8 @@ fn id(name: &Arc<str>) -> AddonId {
 
 /// A file that is there and cannot be read: nothing of it is wanted, and nothing of it goes.
 fn unreadable(name: &Arc<str>, fault: &ReadFault) -> Addon {
-    let problem = Problem { place: Place::default(), object: None, field: None, message: fault.to_string(), warning: false };
+    let problem =
+        Problem { place: Place::default(), object: None, field: None, message: fault.to_string(), warning: false };
     Addon {
         id: id(name),
         version: "unreadable".into(),
@@ -152,7 +153,8 @@ mod tests {
 
     use super::*;
 
-    const MAP: &str = "{apiVersion: v1, kind: ConfigMap, metadata: {name: x, labels: {addonmanager.kubernetes.io/mode: Reconcile}}}";
+    const MAP: &str =
+        "{apiVersion: v1, kind: ConfigMap, metadata: {name: x, labels: {addonmanager.kubernetes.io/mode: Reconcile}}}";
 
     fn scanner(dir: &Path) -> Scanner {
         Scanner::new(dir.to_owned(), Limits { file_bytes: 1000, ..Limits::default() })
@@ -187,8 +189,18 @@ mod tests {
         std::os::unix::fs::symlink("../x", at("out.yaml")).expect("a link");
         let snapshot = scanner(dir.path()).scan(Instant::now());
         assert!(snapshot.complete);
-        let evidence: Vec<_> = snapshot.addons.iter().map(|(name, addon)| (&**name, addon.objects.len(), addon.is_evidence())).collect();
-        assert_eq!(evidence, [("empty.yaml", 0, false), ("good.yaml", 1, true), ("half.yaml", 1, false), ("large.yaml", 0, false), ("out.yaml", 0, false)]);
+        let evidence: Vec<_> =
+            snapshot.addons.iter().map(|(name, addon)| (&**name, addon.objects.len(), addon.is_evidence())).collect();
+        assert_eq!(
+            evidence,
+            [
+                ("empty.yaml", 0, false),
+                ("good.yaml", 1, true),
+                ("half.yaml", 1, false),
+                ("large.yaml", 0, false),
+                ("out.yaml", 0, false)
+            ]
+        );
         assert!(snapshot.addons["large.yaml"].problems[0].to_string().contains("2000 bytes"));
     }
 
@@ -230,7 +242,8 @@ mod tests {
             for _ in 0..2000 {
                 let snapshot = scanner.scan(Instant::now());
                 let addon = &snapshot.addons["a.yaml"];
-                let expected = texts.iter().position(|text| hex(&Sha256::digest(text.as_bytes()).into()) == *addon.version);
+                let expected =
+                    texts.iter().position(|text| hex(&Sha256::digest(text.as_bytes()).into()) == *addon.version);
                 assert_eq!(addon.objects[0].ident.name.strip_prefix('x').and_then(|n| n.parse().ok()), expected);
             }
             stop.store(true, std::sync::atomic::Ordering::Relaxed);

@@ -136,7 +136,8 @@ mod tests {
     use super::*;
     use crate::addon::manifest::Limits;
 
-    const MAP: &str = "{apiVersion: v1, kind: ConfigMap, metadata: {name: x, labels: {addonmanager.kubernetes.io/mode: Reconcile}}}";
+    const MAP: &str =
+        "{apiVersion: v1, kind: ConfigMap, metadata: {name: x, labels: {addonmanager.kubernetes.io/mode: Reconcile}}}";
 
     /// The next reading for which `wanted` holds; a test that waits for ever hangs and is ended.
     async fn until(readings: &mut mpsc::UnboundedReceiver<Snapshot>, wanted: impl Fn(&Snapshot) -> bool) {
