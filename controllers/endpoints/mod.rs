@@ -17,7 +17,9 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{Endpoints, ObjectReference, Service};
 use quarterdeck_runtime::client::{ApiError, Class, DeletePrecondition, Propagation};
-use quarterdeck_runtime::controller::{ClientShare, Action, Controller, Cx, Descriptor, Error, Predecessor, Setup, SetupError};
+use quarterdeck_runtime::controller::{
+    Action, ClientShare, Controller, Cx, Descriptor, Error, Predecessor, Setup, SetupError,
+};
 use quarterdeck_runtime::events::EventType;
 use quarterdeck_runtime::informer::{Change, Lister, Selection};
 use quarterdeck_runtime::object::{Cached, Kind, ObjectKey};

@@ -20,7 +20,9 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use quarterdeck_runtime::controller::{ClientShare, Action, Controller, Cx, Descriptor, Error, Predecessor, Setup, SetupError};
+use quarterdeck_runtime::controller::{
+    Action, ClientShare, Controller, Cx, Descriptor, Error, Predecessor, Setup, SetupError,
+};
 use quarterdeck_runtime::informer::{Lister, Selection};
 use quarterdeck_runtime::object::{Cached as _, ObjectKey};
 use quarterdeck_runtime::queue::Retry;

@@ -23,8 +23,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Namespace, ObjectReference};
 use parking_lot::Mutex;
 use quarterdeck_runtime::client::Api;
-use quarterdeck_runtime::controller::{ClientShare, 
-    Action, Controller, Cx, Descriptor, Error, Grant, Predecessor, Setup, SetupError,
+use quarterdeck_runtime::controller::{
+    Action, ClientShare, Controller, Cx, Descriptor, Error, Grant, Predecessor, Setup, SetupError,
 };
 use quarterdeck_runtime::events::EventType;
 use quarterdeck_runtime::informer::{Change, Selection};

@@ -2,8 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails where its helper does")]
 
+mod account;
 mod addon;
+mod bad_input;
 mod client;
 mod cluster;
+mod deploy;
+mod fence;
 mod informer;
+mod isolation;
+mod metrics_doc;
+mod observe;
+mod rbac;
+mod rooms;
 mod split_brain;
+mod standby;

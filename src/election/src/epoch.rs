@@ -46,7 +46,9 @@ pub fn extra_header(key: &str) -> HeaderName {
     let mut name = String::from("impersonate-extra-");
     for byte in key.bytes() {
         match byte.to_ascii_lowercase() {
-            plain @ (b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_') => name.push(char::from(plain)),
+            plain @ (b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_') => {
+                name.push(char::from(plain));
+            }
             other => name.push_str(&format!("%{other:02x}")),
         }
     }

@@ -45,10 +45,19 @@ pub(crate) fn run(manager: &Manager, args: impl IntoIterator<Item = OsString>) -
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("Error: {error:#}");
+            eprintln!("Error: {}", told(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error with its causes, each told once: many messages hold those of their causes already.
+fn told(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.as_str() {
+        "" => cause,
+        _ if text.contains(&cause) => text,
+        _ => format!("{text}: {cause}"),
+    })
 }
 
 fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
@@ -71,4 +80,17 @@ fn announce(manager: &Manager, parsed: &Parsed) {
         "starting {}",
         manager.program.name
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::told;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = anyhow!("no such file").context("/a: no such file").context("reading");
+        assert_eq!(told(&error), "reading: /a: no such file");
+    }
 }

@@ -6,11 +6,11 @@ use anyhow::{Context, Result, bail, ensure};
 use futures::future::try_join_all;
 use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::{Api, DeleteParams};
+use kube::api::{Api, DeleteParams, ListParams};
 use parking_lot::Mutex;
 use quarterdeck_it::audit::Event;
 use quarterdeck_it::checker::{History, history};
-use quarterdeck_it::deck::{DeckBuilder, group, install, program};
+use quarterdeck_it::deck::{DeckBuilder, group, install, lease_connection, program};
 use quarterdeck_it::proxy::Faults;
 use quarterdeck_it::{AuditPolicy, AuditReader, ControlPlane, Deck, Proxy, eventually};
 
@@ -23,15 +23,10 @@ const NAMESPACE: &str = "load";
 pub(super) const REPLICAS: usize = 3;
 /// Of the policy and of its binding.
 const FENCE: &str = "quarterdeck-fence-quarterdeck";
-/// A request's least bytes on the wire; pings and window updates have fewer.
-const REQUEST: u64 = 400;
 
 /// Lease timing of most scenarios, seconds: a take-over takes four.
-const TIMING: [&str; 3] = [
-    "--leader-elect-lease-duration=4s",
-    "--leader-elect-renew-deadline=3s",
-    "--leader-elect-retry-period=500ms",
-];
+const TIMING: [&str; 3] =
+    ["--leader-elect-lease-duration=4s", "--leader-elect-renew-deadline=3s", "--leader-elect-retry-period=500ms"];
 /// What every replica runs: two controllers that write for each flip of a pod, faster than they are let.
 const ARGS: [&str; 3] = [
     "--controllers=endpointslice-controller,endpoints-controller",
@@ -44,6 +39,8 @@ pub(super) struct Arena {
     pub(super) proxies: Vec<Proxy>,
     pub(super) load: Load,
     recorder: Recorder,
+    /// Revisions, from and to, between which a server died, and with it lines of its audit log.
+    unlogged: Mutex<Vec<(u64, u64)>>,
 }
 
 /// Three replicas in the arena.
@@ -73,7 +70,7 @@ impl Arena {
         }
         let load = Load::start(&control_plane, NAMESPACE).await?;
         let recorder = Recorder::start(&control_plane, NAMESPACE).await?;
-        Ok(Self { control_plane, proxies, load, recorder })
+        Ok(Self { control_plane, proxies, load, recorder, unlogged: Mutex::default() })
     }
 
     /// Removes the fence, policy first.
@@ -160,27 +157,22 @@ impl Arena {
 
     /// The connection that a replica renews its Lease on; the load must be paused.
     pub(super) async fn lease_connection(&self, replica: usize) -> Result<u64> {
-        eventually("one connection is busy", LONG, async || {
-            let before = self.proxies[replica].connections();
-            let mut audit = self.control_plane.audit_from_now()?;
-            let renewed = |event: &Event| renewed_lease(event, replica) && event.succeeded();
-            audit.wait_for_count("three renewals", 3, LONG, renewed).await?;
-            let busy: Vec<_> = self.busy_since(replica, &before);
-            match busy[..] {
-                [lease] => Ok(lease),
-                _ => bail!("busy: {busy:?}"),
-            }
-        })
-        .await
+        lease_connection(&self.control_plane, &self.proxies[replica], replica).await
     }
 
-    /// The connections, beyond their handshakes then, on which a replica has sent requests since.
-    pub(super) fn busy_since(&self, replica: usize, before: &[quarterdeck_it::proxy::Connection]) -> Vec<u64> {
-        let sent = |connection: &quarterdeck_it::proxy::Connection| {
-            let earlier = before.iter().find(|earlier| earlier.id == connection.id && earlier.from_server > 0)?;
-            (connection.from_client >= earlier.from_client + REQUEST).then_some(connection.id)
+    /// Kills a kube-apiserver.
+    pub(super) async fn kill_server(&self, index: usize) -> Result<()> {
+        let other = self.control_plane.admin_at((index + 1) % self.control_plane.apiservers().len()).await?;
+        let leases: Api<Lease> = Api::namespaced(other, "default");
+        let revision = async || -> Result<u64> {
+            let list = leases.list(&ListParams::default()).await?;
+            Ok(list.metadata.resource_version.context("no version")?.parse()?)
         };
-        self.proxies[replica].connections().iter().filter_map(sent).collect()
+        let before = revision().await?;
+        self.control_plane.apiserver(index).kill().await?;
+        let after = revision().await?;
+        self.unlogged.lock().push((before, after));
+        Ok(())
     }
 
     /// Ends all faults of all networks.
@@ -192,10 +184,13 @@ impl Arena {
 
     /// What has happened so far; waits until all of it is known.
     pub(super) async fn history(&self) -> Result<History> {
+        let (recorded, until) = self.recorder.seen().await?;
         self.control_plane.settle_audit().await?;
-        let recorded = self.recorder.seen().await?;
-        self.control_plane.settle_audit().await?;
-        history(self.control_plane.audit().read()?, &recorded, "quarterdeck")
+        let mut history = history(self.control_plane.audit().read()?, &recorded, until, "quarterdeck")?;
+        let unlogged = self.unlogged.lock();
+        let logged = |version: u64| unlogged.iter().all(|(from, to)| !(from..=to).contains(&&version));
+        history.orphans.retain(|landed| logged(landed.version));
+        Ok(history)
     }
 }
 
@@ -208,12 +203,5 @@ pub(super) fn server_of(replica: usize) -> usize {
 pub(super) fn wrote_slice(event: &Event, replica: usize) -> bool {
     event.is_write()
         && event.resource() == "endpointslices.discovery.k8s.io"
-        && event.user.groups.contains(&group(replica))
-}
-
-/// Did this replica ask for a change of the Lease?
-pub(super) fn renewed_lease(event: &Event, replica: usize) -> bool {
-    event.verb == "update"
-        && event.resource() == "leases.coordination.k8s.io"
         && event.user.groups.contains(&group(replica))
 }

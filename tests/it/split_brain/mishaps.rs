@@ -1,21 +1,20 @@
 //! Ways to end a tenure in which no process stands still.
 
-use anyhow::Result;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{Api, Patch, PatchParams};
-use quarterdeck_it::proxy::Faults;
+use quarterdeck_it::deck::renewed_lease;
+use quarterdeck_it::proxy::{Faults, Flow};
 use serde_json::json;
 
 use super::LONG;
-use super::arena::{Arena, Fighters, renewed_lease, server_of};
-use std::time::Duration;
+use super::arena::{Arena, Fighters, server_of};
 
 /// Lease timing of [`slow_renewals`]: T = 1 s, W = 5.2 s, and a try to renew may take 2.5 s.
-pub(super) const SLOW_TIMING: [&str; 3] = [
-    "--leader-elect-lease-duration=8s",
-    "--leader-elect-renew-deadline=6s",
-    "--leader-elect-retry-period=200ms",
-];
+pub(super) const SLOW_TIMING: [&str; 3] =
+    ["--leader-elect-lease-duration=8s", "--leader-elect-renew-deadline=6s", "--leader-elect-retry-period=200ms"];
 /// How late renewals are answered: just in time for the try.
 const LATE_ANSWER: Duration = Duration::from_millis(2200);
 /// How long a write is on its way: just in time for the kill at T + 250 ms.
@@ -34,7 +33,7 @@ pub(super) async fn slow_renewals(arena: &Arena, fighters: &Fighters) -> Result<
     arena.load.resume();
     let mut audit = arena.control_plane.audit_from_now()?;
     audit.wait_for_count("slow renewals", 2, LONG, |event| renewed_lease(event, old) && event.succeeded()).await?;
-    let cut_off = Faults { to_server: quarterdeck_it::proxy::Flow::Swallow, ..Faults::slow_answers(LATE_ANSWER) };
+    let cut_off = Faults { to_server: Flow::Swallow, ..Faults::slow_answers(LATE_ANSWER) };
     proxy.set_one(lease, cut_off);
     arena.taken_over(fighters, old).await?;
     arena.calm();
@@ -67,13 +66,9 @@ async fn lose_network(arena: &Arena, fighters: &Fighters, faults: Faults) -> Res
 /// The leader's kube-apiserver dies and comes back.
 pub(super) async fn server_dies(arena: &Arena, fighters: &Fighters) -> Result<()> {
     let old = arena.leader(fighters).await?;
-    let server = arena.control_plane.apiserver(server_of(old));
-    server.kill().await?;
-    let others_server_lives = (0..arena.proxies.len()).any(|replica| server_of(replica) != server_of(old));
-    if others_server_lives {
-        arena.taken_over(fighters, old).await?;
-    }
-    server.start().await
+    arena.kill_server(server_of(old)).await?;
+    arena.taken_over(fighters, old).await?;
+    arena.control_plane.apiserver(server_of(old)).start().await
 }
 
 /// The holder's clock seems to be a century ahead, then one behind: nobody takes over from one that renews, and everybody
@@ -84,7 +79,7 @@ pub(super) async fn wrong_clocks(arena: &Arena, fighters: &Fighters) -> Result<(
         let mut audit = arena.control_plane.audit_from_now()?;
         set_renew_time(arena, year).await?;
         audit.wait_for_count("renewals", 3, LONG, |event| renewed_lease(event, old) && event.succeeded()).await?;
-        anyhow::ensure!(arena.leader(fighters).await? == old, "a wall clock was believed");
+        ensure!(arena.leader(fighters).await? == old, "a wall clock was believed");
     }
     fighters.deck.replica(old).process().kill().await?;
     set_renew_time(arena, "2126").await?;

@@ -48,14 +48,16 @@ impl Recorder {
         Ok(Self { seen, kinds, _watches: watches })
     }
 
-    /// Everything that happened before this call, oldest first.
-    pub(super) async fn seen(&self) -> Result<Vec<Landed>> {
+    /// Everything that happened up to a revision of now, oldest first, and that revision.
+    pub(super) async fn seen(&self) -> Result<(Vec<Landed>, u64)> {
+        let mut until = u64::MAX;
         for (resource, api) in &self.kinds {
             // What comes after a marker on a watch is newer than it.
             let name = format!("marker-{}", self.seen.lock().len());
             let mut marker = DynamicObject::new(&name, resource);
             marker.data = serde_json::json!({ "addressType": "IPv4", "endpoints": [] });
             let marker = api.create(&PostParams::default(), &marker).await?;
+            until = until.min(marker.metadata.resource_version.context("no version")?.parse()?);
             eventually("the recorder has seen the marker", LONG, async || {
                 let seen = self.seen.lock().iter().any(|landed| Some(&landed.uid) == marker.metadata.uid.as_ref());
                 ensure!(seen, "not yet");
@@ -67,7 +69,7 @@ impl Recorder {
         seen.sort_by_key(|landed| landed.version);
         seen.dedup_by_key(|landed| landed.version);
         seen.retain(|landed| !landed.object.contains("/marker-"));
-        Ok(seen)
+        Ok((seen, until))
     }
 }
 
@@ -94,6 +96,10 @@ async fn follow(api: Api<DynamicObject>, mut version: String, object: String, se
                     uid: metadata.uid.unwrap_or_default(),
                     object: format!("{object} {namespace}/{name}"),
                     deleted,
+                    content: match changed.data.get("subsets") {
+                        Some(subsets) => subsets.clone(),
+                        None => changed.data["endpoints"].clone(),
+                    },
                 });
             }
             Ok::<_, kube::Error>(())

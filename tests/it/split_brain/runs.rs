@@ -1,5 +1,6 @@
 //! The two runs: with the fence, and where none is installed.
 
+use quarterdeck_it::audit::Event;
 use quarterdeck_it::checker::{History, Law, Violation, check, unfenced};
 
 use super::arena::Arena;
@@ -21,10 +22,8 @@ async fn with_the_fence_nothing_of_a_past_tenure_lands() {
     mishaps::server_dies(&arena, &fighters).await.unwrap();
     pauses::paused_at_work(&arena, &fighters).await.unwrap();
     let late = pauses::held_on_the_way(&arena, &fighters).await.unwrap();
-    let fenced = |event: &quarterdeck_it::audit::Event| {
-        event.response_status.as_ref().is_some_and(|status| status.message.contains("quarterdeck fence"))
-    };
-    assert!(late.iter().any(fenced), "the fence refused nothing: {late:#?}");
+    // Of some the fence says so; others the server refuses before it asks the fence, for their resourceVersion.
+    assert!(!late.iter().any(Event::succeeded), "late writes were taken: {late:#?}");
     mishaps::wrong_clocks(&arena, &fighters).await.unwrap();
 
     let history = arena.history().await.unwrap();

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use anyhow::{Context, Result};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
 
 use super::history::{History, Tenure, Verb, Write};
 use crate::audit::{Event, Stage};
@@ -19,17 +21,19 @@ pub struct Landed {
     pub object: String,
     /// Whether it is gone.
     pub deleted: bool,
+    /// `endpoints` or `subsets`.
+    pub content: Value,
 }
 
-/// The history of the Lease `lease`, from what the kube-apiservers logged (bodies of Leases included) and what a recorder saw
-/// of the objects that the replicas write. Replicas are known by their group; other writers are left out.
+/// The history of the Lease `lease` up to the revision `until`, from what the kube-apiservers logged (bodies of Leases
+/// included) and what a recorder saw of the objects that the replicas write; both must be complete up to there. Replicas are known by their group; other writers are left out.
 ///
 /// A write whose answer was an error may have landed all the same: such changes are found in the recorder's list, and
-/// attributed where only one replica can have made them.
+/// attributed to the write that asked for just this change of just that version.
 ///
 /// # Errors
 /// When a successful write lacks what makes it part of a history.
-pub fn history(events: &[Event], recorded: &[Landed], lease: &str) -> Result<History> {
+pub fn history(events: &[Event], recorded: &[Landed], until: u64, lease: &str) -> Result<History> {
     let mut writes: Vec<_> = events
         .iter()
         .filter(|event| event.stage == Stage::ResponseComplete && event.is_write() && !event.is_dry_run())
@@ -55,36 +59,115 @@ pub fn history(events: &[Event], recorded: &[Landed], lease: &str) -> Result<His
     for event in writes.iter().filter(|event| !is_lease(event) && event.succeeded()) {
         let mut write = write(event, 0).with_context(|| format!("a write: {event:?}"))?;
         write.version = match write.verb {
-            // The answer holds the object before it went.
-            Verb::Delete => *deletions.get(write.uid.as_str()).with_context(|| format!("not recorded: {event:?}"))?,
+            // The answer does not say when. What the recorder has not seen came later than all this.
+            Verb::Delete => match deletions.get(write.uid.as_str()) {
+                Some(version) => *version,
+                None => continue,
+            },
             _ => event.response_version().with_context(|| format!("no version: {event:?}"))?,
         };
         history.writes.push(write);
     }
     let known: HashSet<_> = history.writes.iter().map(|write| write.version).collect();
-    for landed in recorded.iter().filter(|landed| !known.contains(&landed.version)) {
-        match unanswered(&writes, landed) {
+    let clock = Clock::of(events);
+    let mut present = HashMap::new();
+    for landed in recorded.iter().filter(|landed| landed.version <= until) {
+        let before = present.insert(landed.uid.as_str(), landed.version);
+        if known.contains(&landed.version) {
+            continue;
+        }
+        match unanswered(&writes, landed, before, &clock) {
             Some(write) => history.writes.push(write),
             None => history.orphans.push(landed.clone()),
         }
     }
     history.writes.sort_by_key(|write| write.version);
+    let mut history = history.until(until);
     // A write that changes nothing is answered with the version of an earlier one.
     history.writes.dedup_by_key(|write| write.version);
     Ok(history)
 }
 
-/// The write that was answered with an error and landed all the same, if it can only have been one replica's.
-fn unanswered(writes: &[&Event], landed: &Landed) -> Option<Write> {
-    let failed = |event: &&&Event| event.code() == 0 || event.code() >= 500;
-    let mut candidates = writes.iter().filter(failed).filter(|event| object(event) == landed.object);
-    let first = candidates.next()?;
-    if candidates.any(|event| replica(event) != replica(first)) {
-        return None;
-    }
-    let mut write = write(first, landed.version)?;
+/// The write that was answered with an error and landed all the same: it asked for this content, on top of the version that
+/// there was before (or none, where preconditions are off), and was under way at the time. Of several, the last one that was
+/// sent.
+fn unanswered(writes: &[&Event], landed: &Landed, before: Option<u64>, clock: &Clock) -> Option<Write> {
+    let fits = |event: &&&Event| {
+        let Some(body) = &event.request_object else { return false };
+        let base = body["metadata"]["resourceVersion"].as_str().and_then(|version| version.parse().ok());
+        let verb = match event.verb.as_str() {
+            "create" => before.is_none(),
+            "delete" => landed.deleted,
+            _ => base.is_none_or(|base: u64| Some(base) == before) && !landed.deleted,
+        };
+        let content = if landed.object.starts_with("endpoints ") { &body["subsets"] } else { &body["endpoints"] };
+        let same = landed.deleted || base.is_some() || without_nulls(content) == without_nulls(&landed.content);
+        let failed = event.code() == 0 || event.code() >= 500;
+        failed && object(event) == landed.object && verb && same && clock.allows(event, landed.version)
+    };
+    let event = writes.iter().filter(fits).max_by_key(|event| event.request_received_timestamp)?;
+    let mut write = write(event, landed.version)?;
     write.uid.clone_from(&landed.uid);
     Some(write)
+}
+
+/// When revisions came to be, as far as the writes whose versions are known tell.
+struct Clock {
+    /// The latest moment at which a write of this version or an earlier one arrived.
+    after: BTreeMap<u64, Timestamp>,
+    /// The earliest moment at which a write of this version or a later one was answered.
+    before: BTreeMap<u64, Timestamp>,
+}
+
+/// A server may carry a write out for a little while after it has given up on it.
+const AFTERMATH: SignedDuration = SignedDuration::from_secs(1);
+
+impl Clock {
+    fn of(events: &[Event]) -> Self {
+        let (mut after, mut before) = (BTreeMap::new(), BTreeMap::new());
+        let known = events.iter().filter(|event| event.is_write() && event.succeeded() && !event.is_dry_run());
+        for event in known {
+            // Others may be answered with a version from before: a delete, and a write without effect.
+            let moves = event.verb == "create" || event.resource().starts_with("leases");
+            if let Some(version) = event.response_version().filter(|_| moves) {
+                after.insert(version, event.request_received_timestamp);
+                before.insert(version, event.stage_timestamp);
+            }
+        }
+        let mut latest = Timestamp::MIN;
+        for time in after.values_mut() {
+            latest = latest.max(*time);
+            *time = latest;
+        }
+        let mut earliest = Timestamp::MAX;
+        for time in before.values_mut().rev() {
+            earliest = earliest.min(*time);
+            *time = earliest;
+        }
+        Self { after, before }
+    }
+
+    /// Can this request have made this version?
+    fn allows(&self, event: &Event, version: u64) -> bool {
+        let begun = self.after.range(..version).next_back().map_or(Timestamp::MIN, |(_, time)| *time);
+        let done = self.before.range(version..).next().map_or(Timestamp::MAX, |(_, time)| *time);
+        event.request_received_timestamp <= done
+            && event.stage_timestamp.saturating_add(AFTERMATH).is_ok_and(|end| end >= begun)
+    }
+}
+
+/// Absent, null and empty are the same to the server.
+fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(name, value)| (name.clone(), without_nulls(value)))
+            .filter(|(_, value)| !value.is_null())
+            .collect(),
+        Value::Array(items) if items.is_empty() => Value::Null,
+        Value::Array(items) => items.iter().map(without_nulls).collect(),
+        other => other.clone(),
+    }
 }
 
 fn replica(event: &Event) -> Option<&str> {

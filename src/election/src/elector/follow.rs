@@ -5,7 +5,12 @@ use std::time::Duration;
 use super::{Action, Answer, Elector, Holding, Pending, Phase, Purpose, Request};
 #[cfg(not(test))]
 use crate::seed::{self, Bug};
-use crate::{clock::BootInstant, lease_api::LeaseError, observer::Verdict, record::Change};
+use crate::{
+    clock::BootInstant,
+    lease_api::LeaseError,
+    observer::Verdict,
+    record::{Change, LeaseView},
+};
 
 /// How often a follower reads the Lease while the watch is silent.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -61,9 +66,11 @@ impl Elector {
         }
         match self.observer.verdict(BootInstant::default()) {
             Verdict::Unknown => None,
-            Verdict::Absent { vacant_at } => Some(vacant_at),
-            Verdict::Free | Verdict::Expired { .. } => Some(BootInstant::default()),
-            Verdict::Held { holder, .. } if holder == self.identity => Some(BootInstant::default()),
+            Verdict::Absent { vacant_at } | Verdict::Free { vacant_at } => Some(vacant_at),
+            Verdict::Held { holder, .. } | Verdict::Expired { holder } if holder == self.identity => {
+                Some(self.observer.vacant_at())
+            }
+            Verdict::Expired { .. } => Some(BootInstant::default()),
             Verdict::Held { until, .. } => Some(until),
         }
     }
@@ -103,6 +110,10 @@ impl Elector {
                     self.not_before = self.not_before.max(pending.sent + LOOK_EVERY);
                 }
             }
+            Answer::Wrote(Ok(lease)) if !self.is_surely_ours(now, &lease) => {
+                self.perhaps_taken = true;
+                self.not_before = now;
+            }
             Answer::Wrote(Ok(lease)) => {
                 self.perhaps_taken = false;
                 let token = lease.token();
@@ -129,6 +140,14 @@ impl Elector {
                 self.not_before = if at_once { now } else { pending.sent + self.timing.retry_period() };
             }
         }
+    }
+
+    /// Whether a write of ours that went through began a tenure: not if the Lease is known to have gone on since, nor if it
+    /// was deleted on the way, so that a holder whom we had not waited for may go on.
+    fn is_surely_ours(&self, now: BootInstant, written: &LeaseView) -> bool {
+        let latest = self.observer.lease();
+        latest.is_some_and(|latest| latest.uid == written.uid && latest.record == written.record)
+            && self.observer.vacant_at() <= now
     }
 
     #[cfg(not(test))]

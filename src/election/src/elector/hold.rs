@@ -24,13 +24,7 @@ impl Elector {
         holding.try_began = now;
         let base = holding.lease.clone();
         let request = self.replace(base, Change::Renew);
-        self.ask(
-            now,
-            Purpose::Renew,
-            request,
-            self.timing.try_limit(),
-            actions,
-        );
+        self.ask(now, Purpose::Renew, request, self.timing.try_limit(), actions);
     }
 
     pub(super) fn next_wake_holding(&self, holding: &Holding) -> BootInstant {
@@ -53,13 +47,7 @@ impl Elector {
             (Answer::Wrote(Ok(lease)), _) => self.renewed(now, pending, lease, actions),
             (Answer::Wrote(Err(_)), Purpose::Renew) => {
                 self.slow_paths += 1;
-                self.ask(
-                    now,
-                    Purpose::SlowRead { until: now + limit },
-                    Request::Get,
-                    limit,
-                    actions,
-                );
+                self.ask(now, Purpose::SlowRead { until: now + limit }, Request::Get, limit, actions);
             }
             (Answer::Got(Ok(lease)), Purpose::SlowRead { until }) => {
                 self.judge_tenure(now, lease.as_ref(), None, actions);
@@ -74,13 +62,7 @@ impl Elector {
         }
     }
 
-    fn renewed(
-        &mut self,
-        now: BootInstant,
-        pending: &Pending,
-        lease: LeaseView,
-        actions: &mut Vec<Action>,
-    ) {
+    fn renewed(&mut self, now: BootInstant, pending: &Pending, lease: LeaseView, actions: &mut Vec<Action>) {
         let renewed = self.counted_from(pending.sent, now);
         let Phase::Holding(holding) = &mut self.phase else {
             return;
@@ -89,9 +71,7 @@ impl Elector {
         holding.lease = lease;
         holding.next_try = pending.sent + self.timing.retry_period();
         if holding.announced {
-            actions.push(Action::Extend {
-                deadline: renewed + self.timing.tenure(),
-            });
+            actions.push(Action::Extend { deadline: renewed + self.timing.tenure() });
         }
     }
 
@@ -120,9 +100,7 @@ impl Elector {
         let loss = match lease {
             Some(lease) if lease.uid != holding.lease.uid => Loss::Deleted,
             Some(lease) if !self.is_mine(&lease.record) || lease.token() != holding.token => {
-                Loss::Taken {
-                    holder: lease.record.holder.clone(),
-                }
+                Loss::Taken { holder: lease.record.holder.clone() }
             }
             Some(_) => return,
             None => Loss::Deleted,
@@ -130,13 +108,7 @@ impl Elector {
         self.lose(now, loss, actions);
     }
 
-    pub(super) fn on_fence(
-        &mut self,
-        now: BootInstant,
-        token: &EpochToken,
-        may_lead: bool,
-        actions: &mut Vec<Action>,
-    ) {
+    pub(super) fn on_fence(&mut self, now: BootInstant, token: &EpochToken, may_lead: bool, actions: &mut Vec<Action>) {
         let tenure = self.timing.tenure();
         let Phase::Holding(holding) = &mut self.phase else {
             return;
@@ -178,10 +150,7 @@ impl Elector {
         // With a write under way it is not known what the Lease's version will be.
         let lease = self.pending.is_none().then(|| holding.lease.clone());
         self.pending = None;
-        let release = matches!(
-            loss,
-            Loss::Stopped | Loss::NotRenewed | Loss::FenceNotProven
-        );
+        let release = matches!(loss, Loss::Stopped | Loss::NotRenewed | Loss::FenceNotProven);
         self.not_before = match loss {
             // Let one that can renew go first.
             Loss::NotRenewed => now + self.timing.retry_period(),
@@ -190,12 +159,7 @@ impl Elector {
             Loss::Stopped | Loss::Taken { .. } | Loss::Deleted => now,
         };
         let give_up = self.stopping.then(|| now + self.timing.longest_write() * 2);
-        self.phase = Phase::Draining(Draining {
-            release,
-            lease,
-            ours_until,
-            give_up,
-        });
+        self.phase = Phase::Draining(Draining { release, lease, ours_until, give_up });
         #[cfg(test)]
         let announced = announced
             && !(self.bugs.release_first && {

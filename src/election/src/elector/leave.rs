@@ -74,9 +74,15 @@ impl Elector {
         actions: &mut Vec<Action>,
     ) {
         match answer {
-            Answer::Got(Ok(Some(lease))) if self.is_mine(&lease.record) => self.release(now, lease, actions),
-            Answer::Got(Ok(_)) | Answer::Wrote(Ok(_) | Err(LeaseError::NotFound)) => self.left(now, actions),
-            Answer::Got(Err(_)) | Answer::Wrote(Err(_)) if !self.stopping => self.left(now, actions),
+            Answer::Got(Ok(Some(lease))) if self.is_mine(&lease.record) => {
+                self.release(now, lease, actions);
+            }
+            Answer::Got(Ok(_)) | Answer::Wrote(Ok(_) | Err(LeaseError::NotFound)) => {
+                self.left(now, actions);
+            }
+            Answer::Got(Err(_)) | Answer::Wrote(Err(_)) if !self.stopping => {
+                self.left(now, actions);
+            }
             Answer::Wrote(Err(LeaseError::Conflict)) => {
                 if let Phase::Releasing(releasing) = &mut self.phase {
                     releasing.next_try = now;

@@ -93,7 +93,9 @@ impl Elector {
             Event::Tick => {}
             Event::Seen(sight) => self.on_seen(now, &sight, &mut actions),
             Event::Answered(id, answer) => self.on_answer(now, id, answer, &mut actions),
-            Event::FenceJudged { token, may_lead } => self.on_fence(now, &token, may_lead, &mut actions),
+            Event::FenceJudged { token, may_lead } => {
+                self.on_fence(now, &token, may_lead, &mut actions);
+            }
             Event::Doubt => self.on_doubt(now),
             Event::WorkersJoined => self.on_joined(now, &mut actions),
             Event::Stop => self.on_stop(now, &mut actions),
@@ -206,7 +208,9 @@ impl Elector {
             Purpose::Renew | Purpose::SlowRead { .. } | Purpose::SlowRenew => {
                 self.on_hold_answer(now, &pending, answer, actions);
             }
-            Purpose::ReleaseRead | Purpose::Release => self.on_leave_answer(now, &pending, answer, actions),
+            Purpose::ReleaseRead | Purpose::Release => {
+                self.on_leave_answer(now, &pending, answer, actions);
+            }
         }
     }
 

@@ -126,8 +126,8 @@ async fn quiet_waits_for_answers_and_for_the_time_of_abandoned_writes() {
     assert!(clock.now() >= start + SECOND * 4, "the abandoned write may run for twice its timeout");
 }
 
-#[test]
-fn a_write_is_either_refused_or_seen_in_flight_by_whoever_shuts() {
+#[tokio::test(start_paused = true)]
+async fn a_write_is_either_refused_or_seen_in_flight_by_whoever_shuts() {
     for _ in 0..200 {
         let (clock, gate, keeper) = gate();
         keeper.open(epoch(1), clock.now() + SECOND * 10, true);

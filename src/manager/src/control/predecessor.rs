@@ -128,7 +128,7 @@ async fn follow<A: LeaseApi>(
     };
     loop {
         let now = clock.now();
-        let (seen, until) = judge(lease, observer.verdict(now));
+        let (seen, until) = judge(lease, observer.verdict(now), now);
         publish(sight, seen);
         let expired = async {
             match until {
@@ -149,12 +149,16 @@ async fn follow<A: LeaseApi>(
 }
 
 /// What a verdict means for our controllers, and until when it holds if nothing changes.
-fn judge(lease: &str, verdict: Verdict) -> (Sight, Option<BootInstant>) {
+fn judge(lease: &str, verdict: Verdict, now: BootInstant) -> (Sight, Option<BootInstant>) {
     let lease = lease.to_owned();
     match verdict {
         Verdict::Unknown => (Sight::NotYet, None),
         Verdict::Held { holder, until } => (Sight::Alive { lease, holder }, Some(until)),
-        Verdict::Free | Verdict::Expired { .. } | Verdict::Absent { .. } => (Sight::Gone, None),
+        // A deleted Lease does not stop its holder at once.
+        Verdict::Absent { vacant_at } | Verdict::Free { vacant_at } if now < vacant_at => {
+            (Sight::Unknown { lease, error: "its last holder may still be at work".to_owned() }, Some(vacant_at))
+        }
+        Verdict::Free { .. } | Verdict::Expired { .. } | Verdict::Absent { .. } => (Sight::Gone, None),
     }
 }
 

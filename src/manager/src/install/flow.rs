@@ -21,7 +21,7 @@ pub(super) fn objects(target: &Target) -> Vec<Value> {
             "rules": [{
                 "subjects": [{ "kind": "User", "user": { "name": target.user } }],
                 "resourceRules": [{
-                    "verbs": ["get", "list", "watch", "create", "update"],
+                    "verbs": ["get", "watch", "create", "update"],
                     "apiGroups": ["coordination.k8s.io"],
                     "resources": ["leases"],
                     "namespaces": [target.lease_namespace],

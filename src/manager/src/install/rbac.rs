@@ -66,20 +66,20 @@ fn manager(target: &Target, controllers: &[Needs]) -> Vec<Value> {
     );
     let mut rules = vec![
         json!({ "apiGroups": [""], "resources": ["serviceaccounts"], "resourceNames": accounts, "verbs": ["impersonate"] }),
-        json!({ "apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["extension-apiserver-authentication"], "verbs": ["get", "list", "watch"] }),
-        json!({ "apiGroups": ["", "events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch", "update"] }),
+        json!({ "apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["extension-apiserver-authentication"], "verbs": ["get"] }),
+        json!({ "apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"] }),
     ];
     if !predecessors.is_empty() {
         rules.push(json!({
             "apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
-            "resourceNames": predecessors, "verbs": ["get", "list", "watch"],
+            "resourceNames": predecessors, "verbs": ["get", "watch"],
         }));
     }
     objects.extend(role("quarterdeck:manager", NAMESPACE, rules, &user));
     let lease = vec![
         json!({
             "apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
-            "resourceNames": [target.lease_name], "verbs": ["get", "list", "watch", "update"],
+            "resourceNames": [target.lease_name], "verbs": ["get", "watch", "update"],
         }),
         json!({ "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"] }),
     ];
@@ -96,7 +96,7 @@ fn reader(controllers: &[Needs]) -> Vec<Value> {
         .collect();
     let rules = kinds
         .into_iter()
-        .map(|(group, resource)| json!({ "apiGroups": [group], "resources": [resource], "verbs": ["get", "list", "watch"] }))
+        .map(|(group, resource)| json!({ "apiGroups": [group], "resources": [resource], "verbs": ["list", "watch"] }))
         .collect();
     cluster_role("quarterdeck:reader", rules, &account(READER_ACCOUNT))
 }

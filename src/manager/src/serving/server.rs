@@ -48,7 +48,7 @@ pub enum ServeError {
         source: io::Error,
     },
     /// The certificate cannot be used.
-    #[error(transparent)]
+    #[error("serving certificate: {0}")]
     Certificate(#[from] CertError),
     /// The TLS settings do not go together.
     #[error("tls: {0}")]

@@ -15,7 +15,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, Response, Uri};
 use http_body_util::Empty;
 use kube::client::ConfigExt;
-use kube::config::Kubeconfig;
+use kube::config::{Kubeconfig, KubeconfigError};
 use rustls::pki_types::ServerName;
 use tokio::sync::Notify;
 use tower::util::BoxCloneSyncService;
@@ -61,6 +61,22 @@ impl From<kube::Config> for Source {
 /// Why no client could be made. Nothing has been sent.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
+    /// The kubeconfig cannot be read.
+    #[error("kubeconfig {}: {source}", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The kubeconfig is not one. What the parser shows of the file is left out: it may be a key.
+    #[error("kubeconfig {}: not a kubeconfig in YAML{place}", .path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Where the mistake is, with what stands before it in the message; empty if that is not known.
+        place: String,
+    },
     /// The kubeconfig cannot be used.
     #[error("kubeconfig {}: {source}", .path.display())]
     Kubeconfig {
@@ -78,7 +94,7 @@ pub enum ConnectError {
         what: String,
     },
     /// The pod's service account cannot be used.
-    #[error("in-cluster configuration: {0}")]
+    #[error("no kubeconfig is given, and the pod's service account cannot be used: {0}")]
     InCluster(#[from] kube::config::InClusterError),
     /// Certificates or credentials cannot be used.
     #[error("credentials for {server}: {source}")]
@@ -136,7 +152,7 @@ fn load_kubeconfig(path: &Path, context: Option<&str>) -> Result<Loaded, Connect
     let unsupported = |what: String| ConnectError::Unsupported { path: path.to_owned(), what };
     // Stamped before they are read: a change while reading is seen at the next look.
     let mut files = vec![(path.to_owned(), stamp(path))];
-    let mut kubeconfig = Kubeconfig::read_from(path).map_err(broken)?;
+    let mut kubeconfig = read_kubeconfig(path)?;
     if let Some(context) = context {
         kubeconfig.current_context = Some(context.to_owned());
     }
@@ -159,6 +175,22 @@ fn load_kubeconfig(path: &Path, context: Option<&str>) -> Result<Loaded, Connect
     // From the environment's HTTPS_PROXY: a control plane talks to its own API server directly.
     config.proxy_url = None;
     Ok(Loaded { config, files })
+}
+
+fn read_kubeconfig(path: &Path) -> Result<Kubeconfig, ConnectError> {
+    let path_buf = || path.to_owned();
+    let bytes = std::fs::read(path).map_err(|source| ConnectError::Unreadable { path: path_buf(), source })?;
+    if std::str::from_utf8(&bytes).is_err() {
+        // kube would take some such files for UTF-16, and may panic.
+        return Err(ConnectError::Malformed { path: path_buf(), place: ": it is not UTF-8 text".to_owned() });
+    }
+    Kubeconfig::read_from(path).map_err(|error| match error {
+        KubeconfigError::Parse(error) => {
+            let place = error.location().map(|at| format!(": line {}, column {}", at.line(), at.column()));
+            ConnectError::Malformed { path: path_buf(), place: place.unwrap_or_default() }
+        }
+        source => ConnectError::Kubeconfig { path: path_buf(), source },
+    })
 }
 
 fn chosen_proxy(kubeconfig: &Kubeconfig) -> Option<String> {
@@ -385,6 +417,13 @@ mod tests {
             let error = load_text(&text).await.map(|_| ()).unwrap_err();
             assert!(error.to_string().contains(expected), "{error:?} {error}");
         }
+        let secret =
+            load_text("users:\n- user:\n    token: [\n    client-key-data: c2VjcmV0\n").await.map(|_| ()).unwrap_err();
+        assert!(secret.to_string().contains(": line ") && !format!("{secret:?}").contains("c2V"), "{secret:?}");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), b"\xff\xfe\0").unwrap();
+        let binary = Wires::load(Source::kubeconfig(file.path())).await.map(|_| ()).unwrap_err();
+        assert!(binary.to_string().contains("not UTF-8"), "{binary}");
         let missing = Wires::load(Source::kubeconfig("/nowhere/config")).await.map(|_| ()).unwrap_err();
         assert!(missing.to_string().contains("/nowhere/config"), "{missing}");
     }

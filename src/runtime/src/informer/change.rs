@@ -35,12 +35,15 @@ impl Selection {
     }
 }
 
+/// Calls its second argument with each key of an object.
+pub type IndexKeys<K> = fn(&K, &mut dyn FnMut(&str));
+
 /// An index: the function gives every key under which an object is found.
 pub struct Index<K> {
     /// Name, unique within the informer; the same name must always mean the same function.
     pub name: &'static str,
     /// Calls its second argument with each key of the object.
-    pub keys: fn(&K, &mut dyn FnMut(&str)),
+    pub keys: IndexKeys<K>,
 }
 
 /// A change of one object as a handler sees it. For one key, a handler is told `Added`, any number

@@ -45,10 +45,18 @@ const SHORT_WATCH: Duration = Duration::from_secs(1);
 /// Most bytes read of an error's body.
 const ERROR_BODY: usize = 64 << 10;
 
+/// An error with its causes: the outermost of a transport error says little.
+fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes
+        .map(ToString::to_string)
+        .fold(error.to_string(), |text, cause| if text.contains(&cause) { text } else { format!("{text}: {cause}") })
+}
+
 /// Why a request or a stream came to nothing.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
-    #[error("{0}")]
+    #[error("{}", with_causes(&**.0))]
     Transport(BoxError),
     #[error("no answer within {0:?}")]
     NoAnswer(Duration),

@@ -97,7 +97,11 @@ impl World {
                 && world.server.watches() == informers
                 && status.version == world.server.version().to_string()
         };
-        while !seen(self) {
+        for round in 0.. {
+            if seen(self) {
+                return;
+            }
+            assert!(round < 50_000, "never settles: {:?}", self.pods.status());
             tokio::task::yield_now().await;
             self.server.bookmark();
             // Time is paused: it moves on to the next retry only when nothing else can be done.
@@ -320,6 +324,43 @@ async fn a_list_after_410_finds_what_is_gone() {
     world.check();
     assert_eq!(*told.lock(), [("a".to_owned(), false), ("b".to_owned(), true)]);
     assert_eq!(world.pods.status().relists, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_list_removes_nothing() {
+    for refuses_streams in [false, true] {
+        let world = world_with(&["a", "b", "c", "d", "e"]).await;
+        world.server.refuse_streams(refuses_streams);
+        world.server.break_next_stream(300);
+        world.server.expire_pages();
+        world.pods.on_change(|change| assert!(!matches!(change, Change::Deleted { .. }), "{change:?}"));
+        let panics = world.pods.shared.core.counters.handler_panics.clone();
+        world.server.fail_watches(410);
+        world.settle().await;
+        world.check();
+        assert_eq!((panics.get(), world.pods.status().relists), (0, 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn metrics_show_what_is_held() {
+    let world = world_with(&["a", "b"]).await;
+    let registry = prometheus::Registry::new();
+    world.informers.register(&registry).unwrap();
+    world.server.put("b", true);
+    world.settle().await;
+    let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+    let pods = r#"group="",resource="pods",version="v1""#;
+    for line in [
+        format!("quarterdeck_informer_objects{{{pods}}} 2"),
+        format!("quarterdeck_informer_synced{{{pods}}} 1"),
+        format!("quarterdeck_informer_watching{{{pods}}} 1"),
+        format!("quarterdeck_informer_lists_total{{{pods}}} 1"),
+        format!("quarterdeck_informer_decode_errors_total{{{pods}}} 1"),
+        r#"informer_store_resource_version{group="",name="quarterdeck",resource="pods",version="v1"} 103"#.to_owned(),
+    ] {
+        assert!(text.lines().any(|shown| shown == line), "no {line} in\n{text}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

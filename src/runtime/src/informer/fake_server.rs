@@ -77,8 +77,8 @@ fn status(code: u16) -> Value {
 
 impl State {
     fn publish(&mut self, line: String) {
-        self.history.push((self.version, line.clone()));
         self.send(&line);
+        self.history.push((self.version, line));
     }
 
     fn send(&mut self, text: &str) {
@@ -221,7 +221,7 @@ impl FakeServer {
         }
         let probe = query.contains_key("fieldSelector");
         if !query.contains_key("watch") {
-            return state.page(query.get("limit").is_some(), query.get("continue").copied(), probe);
+            return state.page(query.contains_key("limit"), query.get("continue").copied(), probe);
         }
         let lists = query.contains_key("sendInitialEvents");
         if lists && state.refuses_streams {

@@ -3,6 +3,7 @@
 use std::sync::Weak;
 use std::time::UNIX_EPOCH;
 
+use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
@@ -96,6 +97,8 @@ struct Gauges {
     watching: IntGaugeVec,
     last_event: GaugeVec,
     store_version: IntGaugeVec,
+    /// One gathering at a time: it begins with a reset.
+    gathering: Mutex<()>,
 }
 
 impl Gauges {
@@ -107,8 +110,8 @@ impl Gauges {
             informers,
             objects: gauge("quarterdeck_informer_objects", "Objects held.", &LABELS),
             bytes: gauge("quarterdeck_informer_bytes", "Estimate of the bytes that the objects held take.", &LABELS),
-            synced: gauge("quarterdeck_informer_synced", "Whether a complete list has been read.", &LABELS),
-            watching: gauge("quarterdeck_informer_watching", "Whether changes are being followed.", &LABELS),
+            synced: gauge("quarterdeck_informer_synced", "Informers that have read a complete list.", &LABELS),
+            watching: gauge("quarterdeck_informer_watching", "Informers that follow changes.", &LABELS),
             last_event: GaugeVec::new(
                 Opts::new(
                     "quarterdeck_informer_last_event_timestamp_seconds",
@@ -122,6 +125,7 @@ impl Gauges {
                 "Resource version up to which the informer's store is complete.",
                 &["name", "group", "version", "resource"],
             ),
+            gathering: Mutex::new(()),
         }
     }
 
@@ -149,6 +153,7 @@ impl Collector for Gauges {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
+        let _gathering = self.gathering.lock();
         let ints = [&self.objects, &self.bytes, &self.synced, &self.watching, &self.store_version];
         ints.iter().for_each(|vec| vec.reset());
         self.last_event.reset();

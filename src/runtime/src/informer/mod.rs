@@ -28,7 +28,7 @@ mod visible;
 mod wire;
 
 pub use barrier::Freshness;
-pub use change::{Change, Index, Selection};
+pub use change::{Change, Index, IndexKeys, Selection};
 pub use lister::Lister;
 pub use registry::{InformerHandle, Informers};
 pub use status::{State, Status};

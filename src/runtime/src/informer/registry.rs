@@ -209,9 +209,9 @@ impl Informers {
         one_less();
     }
 
-    /// Waits until each synced informer of a kind shows at least what the server had at `version`, or what it
-    /// has now; at most `limit`. Versions are compared only as a shortcut: where the informer has
-    /// not seen `version` yet, the server is asked.
+    /// Waits until each synced informer of a kind shows at least what the server had at `version`,
+    /// or what it has now; at most `limit`. Versions are compared only as a shortcut: where the
+    /// informer has not seen `version` yet, the server is asked.
     pub async fn barrier(
         &self,
         kind: &Kind,
