@@ -227,6 +227,15 @@ fn labelled_by_us(owners: &[fields::Owner]) -> bool {
     labels.is_some_and(|labels| labels.field(PART_OF_LABEL).is_some())
 }
 
+/// Whether the answer to an apply is what was wanted: a person may have written between our look and
+/// our apply, which does not depend on the version that was looked at.
+#[must_use]
+pub fn is_settled(wanted: &Wanted, live: &Value, overrides: &Overrides) -> bool {
+    let owners = fields::owners(live);
+    wanted.mode == Mode::EnsureExists
+        || fields::take_back(&owners, overrides, MANAGER, &wanted.kind.api_version()).is_none()
+}
+
 /// What to remember of an object that is right as the server has it.
 #[must_use]
 pub fn right(wanted: &Wanted, live: &Value) -> Right {

@@ -184,3 +184,16 @@ fn namespaces_follow_the_kinds_scope() {
     assert_eq!(resolved(&ident("ConfigMap/a/x"), true), ident("ConfigMap/a/x"));
     assert_eq!(resolved(&ident("Namespace/a/x"), false), ident("Namespace//x"));
 }
+
+#[test]
+fn an_answer_that_shows_a_persons_hand_is_not_the_end() {
+    let overrides = Overrides::default();
+    let mut answer = live();
+    assert!(is_settled(&wanted("Reconcile"), &answer, &overrides));
+    answer["metadata"]["managedFields"] = json!([
+        entry(MANAGER, "Apply", &our_fields()),
+        entry("kubectl-edit", "Update", &json!({"f:data": {"f:n": {}}}))
+    ]);
+    assert!(!is_settled(&wanted("Reconcile"), &answer, &overrides));
+    assert!(is_settled(&wanted("EnsureExists"), &answer, &overrides));
+}

@@ -15,7 +15,7 @@ use super::run::Run;
 use super::{Engine, Memory};
 use crate::addon::drift::{Cached, Known, Look, look};
 use crate::addon::ident::Ident;
-use crate::addon::plan::{Live, MANAGER, Op, Right, Seen, View, Wanted, plan, right};
+use crate::addon::plan::{Live, MANAGER, Op, Right, Seen, View, Wanted, is_settled, plan, right};
 use crate::addon::source::AddonId;
 
 /// Objects of one addon that are read at the same time.
@@ -188,6 +188,11 @@ impl Run<'_> {
         // While observing, what was seen is not right, and is not remembered as right.
         if done.word == "planned" {
             memory.known.remove(&wanted.ident);
+            return Ok(());
+        }
+        if !done.word.is_empty() && !is_settled(wanted, live, &self.engine.parts.overrides) {
+            memory.known.remove(&wanted.ident);
+            self.outcome.wait();
             return Ok(());
         }
         match Metadata::deserialize(live) {
