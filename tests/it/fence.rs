@@ -63,7 +63,8 @@ impl Strangers {
 
 /// As an administrator, as an account without extras, and with extras of other keys; on an object and a subresource.
 async fn write_for_ever(client: kube::Client, refusals: Arc<Mutex<Vec<String>>>, written: Arc<Mutex<u64>>) {
-    let extras = [("impersonate-extra-example.com%2fother", "x"), ("impersonate-extra-quarterdeck.dev%2fepoch-other", "x/1")];
+    let extras =
+        [("impersonate-extra-example.com%2fother", "x"), ("impersonate-extra-quarterdeck.dev%2fepoch-other", "x/1")];
     let mut pace = tokio::time::interval(Duration::from_millis(10));
     for number in 0_u64.. {
         pace.tick().await;
@@ -181,7 +182,8 @@ async fn whatever_befalls_the_fence_no_stranger_is_refused() {
     bindings.delete(FENCE, &DeleteParams::default()).await.unwrap();
     tokio::time::sleep(Duration::from_secs(5)).await;
     strangers.are_well().await;
-    binding.metadata = ObjectMeta { name: binding.metadata.name, labels: binding.metadata.labels, ..Default::default() };
+    binding.metadata =
+        ObjectMeta { name: binding.metadata.name, labels: binding.metadata.labels, ..Default::default() };
     bindings.create(&PostParams::default(), &binding).await.unwrap();
     strangers.are_well().await;
     let before = end_tenure(&deck).await;
@@ -202,7 +204,8 @@ async fn whatever_befalls_the_fence_no_stranger_is_refused() {
         move |event: &Event| event.verb == "delete" && event.name() == FENCE && event.resource().starts_with(resource)
     };
     let policy = audit.wait_for("the policy's end", LONG, deleted("validatingadmissionpolicies.")).await.unwrap();
-    let binding = audit.wait_for("the binding's end", LONG, deleted("validatingadmissionpolicybindings.")).await.unwrap();
+    let binding =
+        audit.wait_for("the binding's end", LONG, deleted("validatingadmissionpolicybindings.")).await.unwrap();
     assert!(policy.stage_timestamp < binding.request_received_timestamp, "the binding went first");
     let policies: Api<ValidatingAdmissionPolicy> = Api::all(client.clone());
     assert!(policies.get_opt(FENCE).await.unwrap().is_none());

@@ -15,11 +15,8 @@ use serde_json::json;
 
 /// Time that anything gets on a loaded machine.
 const LONG: Duration = Duration::from_secs(60);
-const TIMING: [&str; 3] = [
-    "--leader-elect-lease-duration=4s",
-    "--leader-elect-renew-deadline=3s",
-    "--leader-elect-retry-period=500ms",
-];
+const TIMING: [&str; 3] =
+    ["--leader-elect-lease-duration=4s", "--leader-elect-renew-deadline=3s", "--leader-elect-retry-period=500ms"];
 const NAMESPACE: &str = "standby";
 
 /// Makes a service, and waits for its slice: the leader works.
@@ -109,7 +106,8 @@ async fn renewals_are_in_the_priority_level_of_leader_election() {
     let path = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/quarterdeck";
     let ask = async |request: Request<Vec<u8>>| {
         let answer = client.send(request.map(Into::into)).await.unwrap();
-        let level = answer.headers().get("x-kubernetes-pf-prioritylevel-uid").map(|uid| uid.to_str().unwrap().to_owned());
+        let level =
+            answer.headers().get("x-kubernetes-pf-prioritylevel-uid").map(|uid| uid.to_str().unwrap().to_owned());
         (answer.status().as_u16(), level.unwrap_or_default())
     };
     let lease = client.request::<serde_json::Value>(Request::get(path).body(Vec::new()).unwrap()).await.unwrap();
@@ -119,7 +117,10 @@ async fn renewals_are_in_the_priority_level_of_leader_election() {
     stale["metadata"]["resourceVersion"] = "1".into();
     let renewal = Request::put(path).header("content-type", "application/json").body(stale.to_string().into_bytes());
     assert_eq!(ask(renewal.unwrap()).await, (409, level.clone()));
-    let watch = format!("{}?watch=1&timeoutSeconds=1&fieldSelector=metadata.name=quarterdeck", path.trim_end_matches("/quarterdeck"));
+    let watch = format!(
+        "{}?watch=1&timeoutSeconds=1&fieldSelector=metadata.name=quarterdeck",
+        path.trim_end_matches("/quarterdeck")
+    );
     assert_eq!(ask(Request::get(watch).body(Vec::new()).unwrap()).await, (200, level.clone()));
     // What the same user asks otherwise is not.
     let namespaces: Api<Namespace> = Api::all(client.clone());

@@ -25,11 +25,8 @@ pub(super) const REPLICAS: usize = 3;
 const FENCE: &str = "quarterdeck-fence-quarterdeck";
 
 /// Lease timing of most scenarios, seconds: a take-over takes four.
-const TIMING: [&str; 3] = [
-    "--leader-elect-lease-duration=4s",
-    "--leader-elect-renew-deadline=3s",
-    "--leader-elect-retry-period=500ms",
-];
+const TIMING: [&str; 3] =
+    ["--leader-elect-lease-duration=4s", "--leader-elect-renew-deadline=3s", "--leader-elect-retry-period=500ms"];
 /// What every replica runs: two controllers that write for each flip of a pod, faster than they are let.
 const ARGS: [&str; 3] = [
     "--controllers=endpointslice-controller,endpoints-controller",

@@ -93,7 +93,11 @@ mod tests {
             began: number * 10,
             replica: replica.to_owned(),
         };
-        History { tenures: vec![tenure(1, "a"), tenure(2, "b"), tenure(3, "a")], writes: writes.to_vec(), orphans: vec![] }
+        History {
+            tenures: vec![tenure(1, "a"), tenure(2, "b"), tenure(3, "a")],
+            writes: writes.to_vec(),
+            orphans: vec![],
+        }
     }
 
     fn write(version: u64, replica: &str, token: Option<u64>, uid: &str) -> Write {

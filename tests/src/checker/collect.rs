@@ -151,7 +151,8 @@ impl Clock {
     fn allows(&self, event: &Event, version: u64) -> bool {
         let begun = self.after.range(..version).next_back().map_or(Timestamp::MIN, |(_, time)| *time);
         let done = self.before.range(version..).next().map_or(Timestamp::MAX, |(_, time)| *time);
-        event.request_received_timestamp <= done && event.stage_timestamp.saturating_add(AFTERMATH).is_ok_and(|end| end >= begun)
+        event.request_received_timestamp <= done
+            && event.stage_timestamp.saturating_add(AFTERMATH).is_ok_and(|end| end >= begun)
     }
 }
 

@@ -62,10 +62,9 @@ impl History {
     pub fn tenure_of(&self, write: &Write) -> Option<usize> {
         match &write.token {
             Some(token) => self.tenures.iter().position(|tenure| tenure.token == *token),
-            None => self
-                .tenures
-                .iter()
-                .rposition(|tenure| tenure.replica == write.replica && tenure.began < write.version),
+            None => {
+                self.tenures.iter().rposition(|tenure| tenure.replica == write.replica && tenure.began < write.version)
+            }
         }
     }
 
