@@ -12,28 +12,53 @@ use serde_json::json;
 use super::LONG;
 use super::arena::{Arena, Fighters, server_of};
 
-/// Lease timing of [`slow_renewals`]: T = 1 s, W = 5.2 s, and a try to renew may take 2.5 s.
-pub(super) const SLOW_TIMING: [&str; 3] =
-    ["--leader-elect-lease-duration=8s", "--leader-elect-renew-deadline=6s", "--leader-elect-retry-period=200ms"];
-/// How late renewals are answered: just in time for the try.
-const LATE_ANSWER: Duration = Duration::from_millis(2200);
-/// How long a write is on its way: just in time for the kill at T + 250 ms.
-const LONG_WAY: Duration = Duration::from_millis(1000);
+/// How slow a network is in [`slow_renewals`], and the Lease timing that it is just not too slow for.
+pub(super) struct Slowness {
+    /// D, renew deadline and retry period.
+    pub(super) timing: [&'static str; 3],
+    /// How late renewals are answered: less than the time of a try, `(W − retry)/2`.
+    late_answer: Duration,
+    /// How long a write is on its way: less than its time, T + 250 ms.
+    long_way: Duration,
+}
+
+/// T = 1 s, W = 5.2 s.
+pub(super) const SLOW: Slowness = Slowness {
+    timing: [
+        "--leader-elect-lease-duration=8s",
+        "--leader-elect-renew-deadline=6s",
+        "--leader-elect-retry-period=200ms",
+    ],
+    late_answer: Duration::from_millis(2200),
+    long_way: Duration::from_millis(1000),
+};
+
+/// T = 2 s, W = 14 s: with the deadline counted from the answers, what is let out at the end lands up to 1.8 s after another
+/// has taken over (late answer − g − 2T + long way).
+pub(super) const SLOWER: Slowness = Slowness {
+    timing: [
+        "--leader-elect-lease-duration=20s",
+        "--leader-elect-renew-deadline=16s",
+        "--leader-elect-retry-period=200ms",
+    ],
+    late_answer: Duration::from_millis(6600),
+    long_way: Duration::from_millis(1200),
+};
 
 /// Renewals are answered late, then no more arrive; writes are long on their way all the time. A deadline that counts from
-/// the answers lets writes out that land in the next tenure. Wants [`SLOW_TIMING`].
-pub(super) async fn slow_renewals(arena: &Arena, fighters: &Fighters) -> Result<()> {
+/// the answers lets writes out that land in the next tenure.
+pub(super) async fn slow_renewals(arena: &Arena, fighters: &Fighters, slowness: &Slowness) -> Result<()> {
     let old = arena.leader(fighters).await?;
     arena.load.pause();
     let lease = arena.lease_connection(old).await?;
     let proxy = &arena.proxies[old];
-    let slow = Faults { delay_to_server: LONG_WAY, ..Faults::none() };
+    let slow = Faults { delay_to_server: slowness.long_way, ..Faults::none() };
     proxy.set(slow);
-    proxy.set_one(lease, Faults::slow_answers(LATE_ANSWER));
+    proxy.set_one(lease, Faults::slow_answers(slowness.late_answer));
     arena.load.resume();
     let mut audit = arena.control_plane.audit_from_now()?;
     audit.wait_for_count("slow renewals", 2, LONG, |event| renewed_lease(event, old) && event.succeeded()).await?;
-    let cut_off = Faults { to_server: Flow::Swallow, ..Faults::slow_answers(LATE_ANSWER) };
+    let cut_off = Faults { to_server: Flow::Swallow, ..Faults::slow_answers(slowness.late_answer) };
     proxy.set_one(lease, cut_off);
     arena.taken_over(fighters, old).await?;
     arena.calm();

@@ -4,7 +4,7 @@ use quarterdeck_it::audit::Event;
 use quarterdeck_it::checker::{History, Law, Violation, check, unfenced};
 
 use super::arena::Arena;
-use super::mishaps::{self, SLOW_TIMING};
+use super::mishaps::{self, SLOW};
 use super::pauses;
 
 #[track_caller]
@@ -37,8 +37,8 @@ async fn with_the_fence_nothing_of_a_past_tenure_lands() {
 async fn without_a_fence_nothing_lands_late_but_by_pauses_and_nothing_is_undone() {
     let arena = Arena::open().await.unwrap();
     arena.remove_fence().await.unwrap();
-    let fighters = arena.enter_with(arena.deck(), SLOW_TIMING).await.unwrap();
-    mishaps::slow_renewals(&arena, &fighters).await.unwrap();
+    let fighters = arena.enter_with(arena.deck(), SLOW.timing).await.unwrap();
+    mishaps::slow_renewals(&arena, &fighters, &SLOW).await.unwrap();
     fighters.leave().await.unwrap();
 
     let fighters = arena.enter(arena.deck()).await.unwrap();
