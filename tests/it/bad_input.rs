@@ -51,7 +51,10 @@ async fn wrong_flags_are_named() -> Result<()> {
         (&["--leader-elect-lease-duration=15"], "duration \"15\" lacks a unit"),
         (&["--leader-elect-lease-duration=10s"], "must be greater than --leader-elect-renew-deadline"),
         (&["--fence=off"], "must be one of auto, required"),
-        (&["--controllers=namespce"], "\"namespce\" is not in the list of known controllers (did you mean \"namespace\"?)"),
+        (
+            &["--controllers=namespce"],
+            "\"namespce\" is not in the list of known controllers (did you mean \"namespace\"?)",
+        ),
         (&["--master=https://a"], "--master is not supported"),
         (&["--leader-elect-resource-name=kube-controller-manager"], "--allow-partial-takeover"),
         (&["--concurrent-namespace-syncs=0"], "namespace-controller: --concurrent-namespace-syncs: must be at least 1"),
@@ -69,7 +72,8 @@ async fn wrong_flags_are_named() -> Result<()> {
     for part in ["--leader-elct", "--secure-port"] {
         assert!(said.lines().any(|line| line.contains(part)), "{part}: {said}");
     }
-    let timing = ["--leader-elect-lease-duration=3s", "--leader-elect-renew-deadline=2s", "--leader-elect-retry-period=1s"];
+    let timing =
+        ["--leader-elect-lease-duration=3s", "--leader-elect-renew-deadline=2s", "--leader-elect-retry-period=1s"];
     let (_, said) = refused(&timing).await?;
     for flag in ["--leader-elect-lease-duration", "--leader-elect-renew-deadline", "--leader-elect-retry-period"] {
         assert!(said.contains(flag), "{flag}: {said}");
@@ -147,8 +151,9 @@ async fn a_wrong_ca_is_said_and_outlived() -> Result<()> {
         ])
         .log(folder.path().join("log"))
         .spawn()?;
+    let number = port.port();
     let probe = |path: &'static str| async move {
-        let url = format!("https://127.0.0.1:{}{path}", port.port());
+        let url = format!("https://127.0.0.1:{number}{path}");
         let args = ["--silent", "--insecure", "--output", "/dev/null", "--write-out", "%{http_code}", &url];
         Ok::<_, anyhow::Error>(String::from_utf8(Command::new("curl").args(args).output().await?.stdout)?)
     };
@@ -246,9 +251,7 @@ async fn bad_manifests_stop_no_good_ones() -> Result<()> {
     let maps: Api<ConfigMap> = Api::namespaced(control_plane.admin().await?, "kube-system");
     let applied = |name: &'static str| {
         let maps = maps.clone();
-        async move {
-            eventually(name, PATIENCE, || async { Ok(drop(maps.get(name).await?)) }).await
-        }
+        async move { eventually(name, PATIENCE, || async { Ok(drop(maps.get(name).await?)) }).await }
     };
     for name in ["a-first", "z-last", "beside-a-bad-one"] {
         applied(name).await?;
@@ -295,13 +298,17 @@ fn bad_manifests(folder: &Path) -> Result<Vec<(&'static str, &'static str)>> {
     let deep = format!("{}{}\n", "[".repeat(20_000), "]".repeat(20_000));
     let half = format!("{}---\nkind: ConfigMap\nmetadata: {{ name: no-version }}\n", map("beside-a-bad-one"));
     let files: [(&str, Vec<u8>, &str); 7] = [
-        ("unclosed.yaml", b"kind: [\n".to_vec(), "line"),
-        ("bombs.yaml", bombs.into_bytes(), "alias"),
-        ("deep.yaml", deep.into_bytes(), "deep"),
-        ("binary.yaml", vec![0, 159, 146, 150], "UTF-8"),
-        ("half.yaml", half.into_bytes(), "apiVersion"),
-        ("scalar.yaml", b"just words\n".to_vec(), "scalar.yaml"),
-        ("unknown.yaml", map("x").replace("v1\nkind: ConfigMap", "example.com/v1\nkind: Nothing").into_bytes(), "Nothing"),
+        ("unclosed.yaml", b"kind: [\n".to_vec(), "line 1, field kind[0]: unclosed bracket"),
+        ("bombs.yaml", bombs.into_bytes(), "budget breached"),
+        ("deep.yaml", deep.into_bytes(), "recursion limit"),
+        ("binary.yaml", vec![0, 159, 146, 150], "line 1: not UTF-8 at byte 1"),
+        ("half.yaml", half.into_bytes(), "document 2, line 8, ConfigMap no-version, field apiVersion: missing"),
+        ("scalar.yaml", b"just words\n".to_vec(), "not an object"),
+        (
+            "unknown.yaml",
+            map("x").replace("v1\nkind: ConfigMap", "example.com/v1\nkind: Nothing").into_bytes(),
+            "the server has no such kind",
+        ),
     ];
     let mut said = Vec::new();
     for (name, text, what) in files {
