@@ -140,7 +140,9 @@ async fn views_hold_what_the_server_holds() {
     let patched = pods.patch("one", &PatchParams::default(), &patch).await.unwrap();
     let (shown, wait) = tokio::sync::oneshot::channel();
     let expect = Expect::AtLeast(patched.metadata.resource_version.unwrap().parse().unwrap());
-    informers.when_visible(&PodView::kind(), &key, &expect, move || drop(shown.send(())));
+    informers.when_visible(&PodView::kind(), &key, &expect, move || {
+        let _ = shown.send(());
+    });
     tokio::time::timeout(LONG, wait).await.unwrap().unwrap();
     assert_eq!(views.get(&key).unwrap().labels.get("app"), Some("y"));
     assert_eq!(metadata.get(&key).unwrap().labels.get("app"), Some("y"));

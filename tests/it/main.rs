@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails where its helper does")]
 
+mod account;
 mod addon;
 mod bad_input;
 mod client;

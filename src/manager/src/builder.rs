@@ -24,12 +24,15 @@ pub struct Manager {
     pub(crate) entries: Vec<Entry>,
 }
 
+/// Sets a controller up with its flags; does no I/O.
+type Build = fn(&Parsed, &Foundation) -> Result<Arc<dyn Unit>, SetupError>;
+
 /// One line of the table.
 #[derive(Clone, Copy)]
 pub(crate) struct Entry {
     pub(crate) descriptor: Descriptor,
     pub(crate) flags: fn(FlagSet) -> FlagSet,
-    pub(crate) build: fn(&Parsed, &Foundation) -> Result<Arc<dyn Unit>, SetupError>,
+    pub(crate) build: Build,
 }
 
 impl Manager {

@@ -102,7 +102,7 @@ async fn trust(parsed: &Parsed, api: &Api, stop: &CancellationToken) -> anyhow::
         match cluster_settings(api).await {
             Ok(Some(data)) => trust.update(&data)?,
             Ok(None) => {
-                tracing::warn!("the server has no extension-apiserver-authentication: tokens alone are believed")
+                tracing::warn!("the server has no extension-apiserver-authentication: tokens alone are believed");
             }
             Err(error) => {
                 tracing::warn!(

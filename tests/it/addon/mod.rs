@@ -93,7 +93,8 @@ impl World {
     }
 
     async fn until_gone(&self, path: &str) {
-        let looked = eventually(&format!("{path} is gone"), LONG, async || match self.get(path).await? {
+        let what = format!("{path} is gone");
+        let looked = eventually(&what, LONG, async || match self.get(path).await? {
             None => Ok(()),
             Some(object) => bail!("{}", without_noise(object)),
         });
@@ -102,7 +103,8 @@ impl World {
 
     /// The parent of a file, once it is in this state.
     async fn parent(&self, file: &str, state: &str) -> Value {
-        let looked = eventually(&format!("{file} is {state}"), LONG, async || {
+        let what = format!("{file} is {state}");
+        let looked = eventually(&what, LONG, async || {
             let all = self
                 .get("/api/v1/namespaces/kube-system/configmaps?labelSelector=quarterdeck.dev/addon-source")
                 .await?;
@@ -166,7 +168,8 @@ fn at(name: &str) -> String {
 impl World {
     /// Waits until the parent of a file says that this many objects were put back.
     async fn until_drift(&self, file: &str, count: u32) {
-        let looked = eventually(&format!("{count} repairs"), LONG, async || {
+        let what = format!("{count} repairs");
+        let looked = eventually(&what, LONG, async || {
             let parent = self.parent(file, "ready").await;
             if parent["data"]["drift"] == count.to_string() { Ok(()) } else { bail!("{}", parent["data"]) }
         });

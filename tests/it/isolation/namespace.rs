@@ -12,8 +12,10 @@ use quarterdeck_it::{ControlPlane, Deck, Proxy, eventually};
 
 use super::LONG;
 
-const TIMING: [&str; 4] = [
+const ARGS: [&str; 5] = [
     "--controllers=namespace-controller",
+    // Collections are deleted only where the fence is known to stand.
+    "--fence=required",
     "--leader-elect-lease-duration=4s",
     "--leader-elect-renew-deadline=3s",
     "--leader-elect-retry-period=500ms",
@@ -55,7 +57,7 @@ async fn a_late_deletecollection_spares_a_namespace_that_was_made_anew() {
     for _ in 0..2 {
         proxies.push(Proxy::start(control_plane.apiserver(0).address()).await.unwrap());
     }
-    let deck = Deck::builder(&control_plane).replicas(2).servers(proxies.iter().map(Proxy::url)).args(TIMING);
+    let deck = Deck::builder(&control_plane).replicas(2).servers(proxies.iter().map(Proxy::url)).args(ARGS);
     let deck = deck.start().await.unwrap();
     deck.ready(LONG).await.unwrap();
     let old = deck.leader(LONG).await.unwrap();

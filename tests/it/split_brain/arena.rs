@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use futures::future::try_join_all;
 use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::{Api, DeleteParams};
+use kube::api::{Api, DeleteParams, ListParams};
 use parking_lot::Mutex;
 use quarterdeck_it::audit::Event;
 use quarterdeck_it::checker::{History, history};
@@ -39,6 +39,8 @@ pub(super) struct Arena {
     pub(super) proxies: Vec<Proxy>,
     pub(super) load: Load,
     recorder: Recorder,
+    /// Revisions, from and to, between which a server died, and with it lines of its audit log.
+    unlogged: Mutex<Vec<(u64, u64)>>,
 }
 
 /// Three replicas in the arena.
@@ -68,7 +70,7 @@ impl Arena {
         }
         let load = Load::start(&control_plane, NAMESPACE).await?;
         let recorder = Recorder::start(&control_plane, NAMESPACE).await?;
-        Ok(Self { control_plane, proxies, load, recorder })
+        Ok(Self { control_plane, proxies, load, recorder, unlogged: Mutex::default() })
     }
 
     /// Removes the fence, policy first.
@@ -158,6 +160,23 @@ impl Arena {
         lease_connection(&self.control_plane, &self.proxies[replica], replica).await
     }
 
+    /// Kills a kube-apiserver.
+    pub(super) async fn kill_server(&self, index: usize) -> Result<()> {
+        let other = self.control_plane.admin_at((index + 1) % self.control_plane.apiservers().len()).await?;
+        let leases: Api<Lease> = Api::namespaced(other, "default");
+        let revision = async || -> Result<u64> {
+            let list = leases.list(&ListParams::default()).await?;
+            Ok(list.metadata.resource_version.context("no version")?.parse()?)
+        };
+        // Long enough ago for every write of before to be answered and logged.
+        let before = revision().await?;
+        self.load.two_rounds().await?;
+        self.control_plane.apiserver(index).kill().await?;
+        let after = revision().await?;
+        self.unlogged.lock().push((before, after));
+        Ok(())
+    }
+
     /// Ends all faults of all networks.
     pub(super) fn calm(&self) {
         for proxy in &self.proxies {
@@ -169,7 +188,11 @@ impl Arena {
     pub(super) async fn history(&self) -> Result<History> {
         let (recorded, until) = self.recorder.seen().await?;
         self.control_plane.settle_audit().await?;
-        history(self.control_plane.audit().read()?, &recorded, until, "quarterdeck")
+        let mut history = history(self.control_plane.audit().read()?, &recorded, until, "quarterdeck")?;
+        let unlogged = self.unlogged.lock();
+        let logged = |version: u64| unlogged.iter().all(|(from, to)| !(from..=to).contains(&&version));
+        history.orphans.retain(|landed| logged(landed.version));
+        Ok(history)
     }
 }
 

@@ -66,10 +66,9 @@ async fn lose_network(arena: &Arena, fighters: &Fighters, faults: Faults) -> Res
 /// The leader's kube-apiserver dies and comes back.
 pub(super) async fn server_dies(arena: &Arena, fighters: &Fighters) -> Result<()> {
     let old = arena.leader(fighters).await?;
-    let server = arena.control_plane.apiserver(server_of(old));
-    server.kill().await?;
+    arena.kill_server(server_of(old)).await?;
     arena.taken_over(fighters, old).await?;
-    server.start().await
+    arena.control_plane.apiserver(server_of(old)).start().await
 }
 
 /// The holder's clock seems to be a century ahead, then one behind: nobody takes over from one that renews, and everybody

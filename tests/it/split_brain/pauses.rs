@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use quarterdeck_it::audit::Event;
-use quarterdeck_it::deck::{busy_since, group, renewed_lease};
+use quarterdeck_it::deck::{busy_since, renewed_lease};
 use quarterdeck_it::eventually;
 use quarterdeck_it::proxy::{Faults, Flow};
 
@@ -16,32 +16,27 @@ pub(super) async fn paused_at_work(arena: &Arena, fighters: &Fighters) -> Result
     arena.load.two_rounds().await?;
     process.pause().await?;
     arena.taken_over(fighters, old).await?;
-    let mut audit = arena.control_plane.audit_from_now()?;
     process.resume()?;
-    // It reads the Lease again when it has noticed; by then all its workers have had their turn.
-    audit
-        .wait_for("the sleeper is back", LONG, |event| {
-            event.resource() == "leases.coordination.k8s.io" && event.user.groups.contains(&group(old))
-        })
-        .await?;
+    eventually("the sleeper has noticed", LONG, async || {
+        ensure!(!fighters.deck.replica(old).status().await?.leads(), "it leads");
+        Ok(())
+    })
+    .await?;
     arena.load.two_rounds().await
 }
 
 /// The leader stands still when writes have passed its gate and are on their way; they arrive when another leads. Returns
 /// how the server answered them.
 pub(super) async fn held_on_the_way(arena: &Arena, fighters: &Fighters) -> Result<Vec<Event>> {
-    let old = arena.leader(fighters).await?;
-    let (process, proxy) = (fighters.deck.replica(old).process(), &arena.proxies[old]);
     arena.load.two_rounds().await?;
-    let before = proxy.connections();
-    proxy.set(Faults { to_server: Flow::Hold, ..Faults::none() });
-    eventually("writes are on their way", LONG, async || {
-        // One of them may be the Lease's, another the reader's.
-        let busy = busy_since(proxy, &before);
-        ensure!(busy.len() >= 3, "busy: {busy:?}");
-        Ok(())
-    })
-    .await?;
+    let old = loop {
+        let old = arena.leader(fighters).await?;
+        if hold_writes(arena, fighters, old).await? {
+            break old;
+        }
+        arena.calm();
+    };
+    let process = fighters.deck.replica(old).process();
     process.pause().await?;
     arena.taken_over(fighters, old).await?;
     let mut audit = arena.control_plane.audit_from_now()?;
@@ -54,4 +49,19 @@ pub(super) async fn held_on_the_way(arena: &Arena, fighters: &Fighters) -> Resul
     let renewed = audit.filter(|event| renewed_lease(event, old) && event.succeeded())?;
     ensure!(renewed.is_empty(), "a late renewal was taken: {renewed:?}");
     audit.filter(|event| wrote_slice(event, old))
+}
+
+/// Holds back what the leader sends until writes are among it; false if another one leads before that.
+async fn hold_writes(arena: &Arena, fighters: &Fighters, old: usize) -> Result<bool> {
+    let proxy = &arena.proxies[old];
+    let before = proxy.connections();
+    proxy.set(Faults { to_server: Flow::Hold, ..Faults::none() });
+    eventually("writes are on their way", LONG, async || {
+        // One of them may be the Lease's, another the reader's.
+        let busy = busy_since(proxy, &before);
+        let deposed = arena.leader(fighters).await? != old;
+        ensure!(busy.len() >= 3 || deposed, "busy: {busy:?}");
+        Ok(!deposed)
+    })
+    .await
 }

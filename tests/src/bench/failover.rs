@@ -1,7 +1,7 @@
 //! The leader of two replicas ends or dies: how long until the other holds the Lease, and until it has
 //! written the slice of a service made right then.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use quarterdeck_it::{Process, Signal};
@@ -12,6 +12,9 @@ use crate::load::{NAMESPACE, service, service_name};
 use crate::memory::CONTROLLERS;
 use crate::report::{Collector, Goal, Report};
 use crate::yard::{SLICES, Yard};
+
+/// A fifth of the default time between two renewals.
+const PHASE: Duration = Duration::from_millis(400);
 
 /// How a leader goes, and what is to be reached.
 struct Case {
@@ -66,6 +69,8 @@ pub(crate) async fn run(yard: &mut Yard, report: &mut Report) -> Result<()> {
                 let turns = if side == Side::Ours { case.ours_in_a_round } else { 1 };
                 let mut crew = Crew::start(&yard.control_plane, &yard.http, side, &CONTROLLERS, 2, case.flags).await?;
                 for _ in 0..turns {
+                    // Deaths spread over the time between two renewals.
+                    tokio::time::sleep(PHASE * u32::try_from(round % 5)?).await;
                     let (to_holder, to_slice) = fail_over(yard, &crew, side, case.signal).await?;
                     held.add(side, to_holder);
                     written.add(side, to_slice);

@@ -36,6 +36,9 @@ struct Cli {
     /// Folder for the results
     #[arg(long, value_name = "D", default_value_os_t = quarterdeck_it::repository().join("target/bench"))]
     out: PathBuf,
+    /// Keep the crowded control plane in this folder, and use it again: thousands of pods take time
+    #[arg(long, value_name = "D")]
+    keep: Option<PathBuf>,
 }
 
 /// A group of figures that share a set-up.
@@ -77,7 +80,7 @@ async fn main() -> Result<()> {
         let crowded = matches!(name, Name::Memory | Name::Flips | Name::Rest);
         let place = if crowded { &mut large } else { &mut small };
         if place.is_none() {
-            *place = Some(Yard::open().await?);
+            *place = Some(Yard::open(cli.keep.as_deref().filter(|_| crowded)).await?);
         }
         let yard = place.as_mut().expect("it was just made");
         let measured = match name {

@@ -76,7 +76,7 @@ impl Collector {
 
     /// Adds a sample.
     pub(crate) fn add(&mut self, side: Side, value: f64) {
-        eprintln!("   {:<50}{:<26}{}", self.name, side.title(), number(value, self.unit));
+        eprintln!("   {:<62}{:<26}{}", self.name, side.title(), number(value, self.unit));
         match side {
             Side::Ours => self.ours.push(value),
             Side::Go => self.peer.push(value),

@@ -1,5 +1,7 @@
 //! A control plane with the objects that the figures need.
 
+use std::path::Path;
+
 use anyhow::Result;
 use quarterdeck_it::{AuditPolicy, ControlPlane, Peer};
 use serde_json::json;
@@ -21,11 +23,21 @@ pub(crate) struct Yard {
 }
 
 impl Yard {
-    /// Starts an empty one.
-    pub(crate) async fn open() -> Result<Self> {
-        let control_plane = ControlPlane::builder().audit(AuditPolicy::metadata()).with(&[Peer::Kcm]).start().await?;
+    /// Starts an empty one; with a folder, takes the one in it, or starts it there to stay.
+    pub(crate) async fn open(folder: Option<&Path>) -> Result<Self> {
+        let control_plane = match folder {
+            Some(folder) if ControlPlane::exists(folder) => ControlPlane::attach(folder).await?,
+            folder => {
+                let builder = ControlPlane::builder().audit(AuditPolicy::metadata()).with(&[Peer::Kcm]);
+                folder.map_or(builder.clone(), |folder| builder.folder(folder).detached()).start().await?
+            }
+        };
         let http = Http::new(&control_plane).await?;
-        Ok(Self { control_plane, http, pods: 0 })
+        let pods = http.get(&format!("/api/v1/namespaces/{NAMESPACE}/pods?limit=1")).await?;
+        let first = pods["items"].as_array().map_or(0, Vec::len);
+        let rest = pods["metadata"]["remainingItemCount"].as_u64().unwrap_or(0);
+        let pods = first + usize::try_from(rest)?;
+        Ok(Self { control_plane, http, pods })
     }
 
     /// Fills it up to this many running, ready pods behind `services` services on `nodes` nodes.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use anyhow::{Context, Result};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::history::{History, Tenure, Verb, Write};
@@ -68,13 +69,14 @@ pub fn history(events: &[Event], recorded: &[Landed], until: u64, lease: &str) -
         history.writes.push(write);
     }
     let known: HashSet<_> = history.writes.iter().map(|write| write.version).collect();
+    let clock = Clock::of(events);
     let mut present = HashMap::new();
     for landed in recorded.iter().filter(|landed| landed.version <= until) {
         let before = present.insert(landed.uid.as_str(), landed.version);
         if known.contains(&landed.version) {
             continue;
         }
-        match unanswered(&writes, landed, before) {
+        match unanswered(&writes, landed, before, &clock) {
             Some(write) => history.writes.push(write),
             None => history.orphans.push(landed.clone()),
         }
@@ -87,8 +89,9 @@ pub fn history(events: &[Event], recorded: &[Landed], until: u64, lease: &str) -
 }
 
 /// The write that was answered with an error and landed all the same: it asked for this content, on top of the version that
-/// there was before (or none, where preconditions are off). Of several, the last one that was sent.
-fn unanswered(writes: &[&Event], landed: &Landed, before: Option<u64>) -> Option<Write> {
+/// there was before (or none, where preconditions are off), and was under way at the time. Of several, the last one that was
+/// sent.
+fn unanswered(writes: &[&Event], landed: &Landed, before: Option<u64>, clock: &Clock) -> Option<Write> {
     let fits = |event: &&&Event| {
         let Some(body) = &event.request_object else { return false };
         let base = body["metadata"]["resourceVersion"].as_str().and_then(|version| version.parse().ok());
@@ -99,12 +102,58 @@ fn unanswered(writes: &[&Event], landed: &Landed, before: Option<u64>) -> Option
         };
         let content = if landed.object.starts_with("endpoints ") { &body["subsets"] } else { &body["endpoints"] };
         let same = landed.deleted || base.is_some() || without_nulls(content) == without_nulls(&landed.content);
-        (event.code() == 0 || event.code() >= 500) && object(event) == landed.object && verb && same
+        let failed = event.code() == 0 || event.code() >= 500;
+        failed && object(event) == landed.object && verb && same && clock.allows(event, landed.version)
     };
     let event = writes.iter().filter(fits).max_by_key(|event| event.request_received_timestamp)?;
     let mut write = write(event, landed.version)?;
     write.uid.clone_from(&landed.uid);
     Some(write)
+}
+
+/// When revisions came to be, as far as the writes whose versions are known tell.
+struct Clock {
+    /// The latest moment at which a write of this version or an earlier one arrived.
+    after: BTreeMap<u64, Timestamp>,
+    /// The earliest moment at which a write of this version or a later one was answered.
+    before: BTreeMap<u64, Timestamp>,
+}
+
+/// A server may carry a write out for a little while after it has given up on it.
+const AFTERMATH: SignedDuration = SignedDuration::from_secs(1);
+
+impl Clock {
+    fn of(events: &[Event]) -> Self {
+        let (mut after, mut before) = (BTreeMap::new(), BTreeMap::new());
+        let known = events.iter().filter(|event| event.is_write() && event.succeeded() && !event.is_dry_run());
+        for event in known {
+            // Others may be answered with a version from before: a delete, and a write without effect.
+            let moves = event.verb == "create" || event.resource().starts_with("leases");
+            if let Some(version) = event.response_version().filter(|_| moves) {
+                after.insert(version, event.request_received_timestamp);
+                before.insert(version, event.stage_timestamp);
+            }
+        }
+        let mut latest = Timestamp::MIN;
+        for time in after.values_mut() {
+            latest = latest.max(*time);
+            *time = latest;
+        }
+        let mut earliest = Timestamp::MAX;
+        for time in before.values_mut().rev() {
+            earliest = earliest.min(*time);
+            *time = earliest;
+        }
+        Self { after, before }
+    }
+
+    /// Can this request have made this version?
+    fn allows(&self, event: &Event, version: u64) -> bool {
+        let begun = self.after.range(..version).next_back().map_or(Timestamp::MIN, |(_, time)| *time);
+        let done = self.before.range(version..).next().map_or(Timestamp::MAX, |(_, time)| *time);
+        event.request_received_timestamp <= done
+            && event.stage_timestamp.saturating_add(AFTERMATH).is_ok_and(|end| end >= begun)
+    }
 }
 
 /// Absent, null and empty are the same to the server.

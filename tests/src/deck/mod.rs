@@ -36,16 +36,24 @@ pub const GROUP: &str = "replica-";
 /// # Errors
 /// When it has not been built.
 pub fn program() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("QUARTERDECK_BIN") {
-        return Ok(path.into());
+    match std::env::var_os("QUARTERDECK_BIN") {
+        Some(path) => Ok(path.into()),
+        None => program_named("quarterdeck"),
     }
+}
+
+/// A program of the workspace, beside this test's own binary.
+///
+/// # Errors
+/// When it has not been built.
+pub fn program_named(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().context("finding this program")?;
     own.ancestors()
         .skip(1)
         .take(2)
-        .map(|folder| folder.join("quarterdeck"))
+        .map(|folder| folder.join(name))
         .find(|path| path.is_file())
-        .ok_or_else(|| anyhow!("no quarterdeck beside {}: cargo build -p quarterdeck first", own.display()))
+        .ok_or_else(|| anyhow!("no {name} beside {}: cargo build --workspace --bins first", own.display()))
 }
 
 /// How to start a deck.

@@ -72,17 +72,23 @@ impl States {
 
     /// Notes a state and logs the change.
     pub(crate) fn set(&self, controller: &'static str, state: State) {
-        let before = self.states.lock().insert(controller, state.clone());
-        if before.as_ref() == Some(&state) {
-            return;
+        let (name, reason) = (state.name(), state.reason().map(str::to_owned));
+        let failed = matches!(state, State::Failed(_));
+        let before = {
+            let mut states = self.states.lock();
+            if states.get(controller) == Some(&state) {
+                return;
+            }
+            states.insert(controller, state)
+        };
+        for other in State::NAMES {
+            self.gauge.with_label_values(&[controller, other]).set(i64::from(other == name));
         }
-        for name in State::NAMES {
-            self.gauge.with_label_values(&[controller, name]).set(i64::from(name == state.name()));
-        }
-        match &state {
-            State::Blocked(reason) => tracing::warn!(controller, reason, "controller is blocked"),
-            State::Failed(reason) => tracing::error!(controller, reason, "controller failed"),
-            _ => tracing::info!(controller, from = before.map(|state| state.name()), to = state.name(), "controller"),
+        let from = before.as_ref().map(State::name);
+        match reason {
+            Some(reason) if failed => tracing::error!(controller, from, reason, "controller failed"),
+            Some(reason) => tracing::warn!(controller, from, reason, "controller is {name}"),
+            None => tracing::info!(controller, from, "controller is {name}"),
         }
     }
 

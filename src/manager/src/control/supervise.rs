@@ -141,5 +141,5 @@ async fn predecessor_changed(predecessor: &mut Option<watch::Receiver<Sight>>) {
     {
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }

@@ -20,12 +20,12 @@ pub(super) fn objects(target: &Target, controllers: &[Needs]) -> Vec<Value> {
     objects.extend(fence_probe());
     for needs in controllers.iter().filter(|needs| !needs.grants.is_empty()) {
         let name = format!("quarterdeck:{}", needs.descriptor.name);
-        let rules = needs
+        let rules: Vec<Value> = needs
             .grants
             .iter()
             .map(|grant| json!({ "apiGroups": [grant.group], "resources": [grant.resource], "verbs": grant.verbs }))
             .collect();
-        objects.extend(cluster_role(&name, rules, &account(needs.descriptor.account)));
+        objects.extend(cluster_role(&name, &rules, &account(needs.descriptor.account)));
     }
     objects
 }
@@ -57,7 +57,7 @@ fn manager(target: &Target, controllers: &[Needs]) -> Vec<Value> {
 
     let mut objects = cluster_role(
         "quarterdeck:manager",
-        vec![
+        &[
             json!({ "apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"] }),
             json!({ "apiGroups": ["authorization.k8s.io"], "resources": ["subjectaccessreviews"], "verbs": ["create"] }),
             json!({ "apiGroups": ["authentication.k8s.io"], "resources": extras, "verbs": ["impersonate"] }),
@@ -75,7 +75,7 @@ fn manager(target: &Target, controllers: &[Needs]) -> Vec<Value> {
             "resourceNames": predecessors, "verbs": ["get", "watch"],
         }));
     }
-    objects.extend(role("quarterdeck:manager", NAMESPACE, rules, &user));
+    objects.extend(role("quarterdeck:manager", NAMESPACE, &rules, &user));
     let lease = vec![
         json!({
             "apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
@@ -83,7 +83,7 @@ fn manager(target: &Target, controllers: &[Needs]) -> Vec<Value> {
         }),
         json!({ "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"] }),
     ];
-    objects.extend(role(&format!("quarterdeck:lease-{}", target.lease_name), &target.lease_namespace, lease, &user));
+    objects.extend(role(&format!("quarterdeck:lease-{}", target.lease_name), &target.lease_namespace, &lease, &user));
     objects
 }
 
@@ -94,24 +94,24 @@ fn reader(controllers: &[Needs]) -> Vec<Value> {
         .flat_map(|needs| &needs.reads)
         .map(|kind| (kind.group.as_ref(), kind.plural.as_ref()))
         .collect();
-    let rules = kinds
+    let rules: Vec<Value> = kinds
         .into_iter()
         .map(|(group, resource)| json!({ "apiGroups": [group], "resources": [resource], "verbs": ["list", "watch"] }))
         .collect();
-    cluster_role("quarterdeck:reader", rules, &account(READER_ACCOUNT))
+    cluster_role("quarterdeck:reader", &rules, &account(READER_ACCOUNT))
 }
 
 /// The account of the dry-run writes that prove the fence: it may create Events and nothing else.
 fn fence_probe() -> Vec<Value> {
     let rules = vec![json!({ "apiGroups": [""], "resources": ["events"], "verbs": ["create"] })];
-    role("quarterdeck:fence-probe", NAMESPACE, rules, &account(probe_account()))
+    role("quarterdeck:fence-probe", NAMESPACE, &rules, &account(probe_account()))
 }
 
 fn account(name: &str) -> Value {
     json!({ "kind": "ServiceAccount", "namespace": NAMESPACE, "name": name })
 }
 
-fn cluster_role(name: &str, rules: Vec<Value>, subject: &Value) -> Vec<Value> {
+fn cluster_role(name: &str, rules: &[Value], subject: &Value) -> Vec<Value> {
     vec![
         json!({ "apiVersion": format!("{GROUP}/v1"), "kind": "ClusterRole", "metadata": { "name": name }, "rules": rules }),
         json!({
@@ -121,7 +121,7 @@ fn cluster_role(name: &str, rules: Vec<Value>, subject: &Value) -> Vec<Value> {
     ]
 }
 
-fn role(name: &str, namespace: &str, rules: Vec<Value>, subject: &Value) -> Vec<Value> {
+fn role(name: &str, namespace: &str, rules: &[Value], subject: &Value) -> Vec<Value> {
     let metadata = json!({ "name": name, "namespace": namespace });
     vec![
         json!({ "apiVersion": format!("{GROUP}/v1"), "kind": "Role", "metadata": metadata, "rules": rules }),

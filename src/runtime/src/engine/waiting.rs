@@ -44,7 +44,7 @@ impl<K: Key> Waiting<K> {
     /// Notes what a reconcile wrote; true when some of it is not yet visible.
     pub(super) fn note(&self, key: &K, wrote: Vec<Wrote>) -> bool {
         for wrote in wrote {
-            self.shared.expect(key, wrote);
+            self.shared.expect(key, &wrote);
         }
         self.shared.unseen.lock().by_key.contains_key(key)
     }
@@ -79,7 +79,7 @@ impl<K: Key> Waiting<K> {
 
 impl<K: Key> Shared<K> {
     /// Has `key` wait for a write.
-    fn expect(self: &Arc<Self>, key: &K, wrote: Wrote) {
+    fn expect(self: &Arc<Self>, key: &K, wrote: &Wrote) {
         let id = {
             let mut unseen = self.unseen.lock();
             unseen.next += 1;
@@ -135,7 +135,7 @@ impl<K: Key> Shared<K> {
             Expect::AtLeast(_) | Expect::Deleted { .. } => return,
         };
         if let Some(expect) = newer {
-            self.expect(key, Wrote { expect, ..wrote.clone() });
+            self.expect(key, &Wrote { expect, ..wrote.clone() });
         }
         self.seen(key, id);
     }
