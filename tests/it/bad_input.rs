@@ -92,7 +92,9 @@ async fn what_is_wrong_with_a_kubeconfig_or_certificate_is_named() -> Result<()>
         std::fs::write(&path, text)?;
         Ok(path)
     };
-    let with = |key: &str, new: &str| good.replace(&value(&good, key).unwrap(), new).into_bytes();
+    let with = |key: &str, new: &str| {
+        good.replace(&format!("{key}: {}", value(&good, key).unwrap()), &format!("{key}: {new}")).into_bytes()
+    };
     let cases: [(&str, Vec<u8>, &str); 9] = [
         ("empty", Vec::new(), "current context"),
         ("binary", vec![0xff, 0xfe, 0], "not UTF-8"),
