@@ -92,7 +92,9 @@ async fn what_is_wrong_with_a_kubeconfig_or_certificate_is_named() -> Result<()>
         std::fs::write(&path, text)?;
         Ok(path)
     };
-    let with = |key: &str, new: &str| good.replace(&value(&good, key).unwrap(), new).into_bytes();
+    let with = |key: &str, new: &str| {
+        good.replace(&format!("{key}: {}", value(&good, key).unwrap()), &format!("{key}: {new}")).into_bytes()
+    };
     let cases: [(&str, Vec<u8>, &str); 9] = [
         ("empty", Vec::new(), "current context"),
         ("binary", vec![0xff, 0xfe, 0], "not UTF-8"),
@@ -151,8 +153,9 @@ async fn a_wrong_ca_is_said_and_outlived() -> Result<()> {
         ])
         .log(folder.path().join("log"))
         .spawn()?;
+    let number = port.port();
     let probe = |path: &'static str| async move {
-        let url = format!("https://127.0.0.1:{}{path}", port.port());
+        let url = format!("https://127.0.0.1:{number}{path}");
         let args = ["--silent", "--insecure", "--output", "/dev/null", "--write-out", "%{http_code}", &url];
         Ok::<_, anyhow::Error>(String::from_utf8(Command::new("curl").args(args).output().await?.stdout)?)
     };
@@ -297,16 +300,16 @@ fn bad_manifests(folder: &Path) -> Result<Vec<(&'static str, &'static str)>> {
     let deep = format!("{}{}\n", "[".repeat(20_000), "]".repeat(20_000));
     let half = format!("{}---\nkind: ConfigMap\nmetadata: {{ name: no-version }}\n", map("beside-a-bad-one"));
     let files: [(&str, Vec<u8>, &str); 7] = [
-        ("unclosed.yaml", b"kind: [\n".to_vec(), "line"),
-        ("bombs.yaml", bombs.into_bytes(), "alias"),
-        ("deep.yaml", deep.into_bytes(), "deep"),
-        ("binary.yaml", vec![0, 159, 146, 150], "UTF-8"),
-        ("half.yaml", half.into_bytes(), "apiVersion"),
-        ("scalar.yaml", b"just words\n".to_vec(), "scalar.yaml"),
+        ("unclosed.yaml", b"kind: [\n".to_vec(), "line 1, field kind[0]: unclosed bracket"),
+        ("bombs.yaml", bombs.into_bytes(), "budget breached"),
+        ("deep.yaml", deep.into_bytes(), "recursion limit"),
+        ("binary.yaml", vec![0, 159, 146, 150], "line 1: not UTF-8 at byte 1"),
+        ("half.yaml", half.into_bytes(), "document 2, line 8, ConfigMap no-version, field apiVersion: missing"),
+        ("scalar.yaml", b"just words\n".to_vec(), "not an object"),
         (
             "unknown.yaml",
             map("x").replace("v1\nkind: ConfigMap", "example.com/v1\nkind: Nothing").into_bytes(),
-            "Nothing",
+            "the server has no such kind",
         ),
     ];
     let mut said = Vec::new();

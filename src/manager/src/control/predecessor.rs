@@ -97,11 +97,17 @@ impl<A: LeaseApi> Predecessors<A> {
 async fn observe<A: LeaseApi>(api: A, lease: String, sight: watch::Sender<Sight>, stop: CancellationToken) {
     let mut observer = Observer::new(DEFAULT_DURATION);
     loop {
-        let error = tokio::select! {
+        let began = tokio::time::Instant::now();
+        let ended = tokio::select! {
             () = stop.cancelled() => return,
-            error = follow(&api, &lease, &mut observer, &sight) => error,
+            ended = follow(&api, &lease, &mut observer, &sight) => ended,
         };
-        publish(&sight, Sight::Unknown { lease: lease.clone(), error: error.to_string() });
+        match ended {
+            // A watch lasts some minutes, by our own wish: what it showed holds until the next look.
+            Ok(()) if began.elapsed() > RETRY => continue,
+            Ok(()) => {}
+            Err(error) => publish(&sight, Sight::Unknown { lease: lease.clone(), error: error.to_string() }),
+        }
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(RETRY) => {}
@@ -109,23 +115,19 @@ async fn observe<A: LeaseApi>(api: A, lease: String, sight: watch::Sender<Sight>
     }
 }
 
-/// Publishes what one Lease shows until an exchange about it fails.
+/// Publishes what one Lease shows until its watch ends, or an exchange about it fails.
 async fn follow<A: LeaseApi>(
     api: &A,
     lease: &str,
     observer: &mut Observer,
     sight: &watch::Sender<Sight>,
-) -> LeaseError {
+) -> Result<(), LeaseError> {
     let clock = BootClock;
-    match api.get(READ_LIMIT).await {
-        Ok(Some(view)) => observer.saw(clock.now(), &view),
-        Ok(None) => observer.saw_none(clock.now(), None),
-        Err(error) => return error,
+    match api.get(READ_LIMIT).await? {
+        Some(view) => observer.saw(clock.now(), &view),
+        None => observer.saw_none(clock.now(), None),
     }
-    let mut events = match api.watch().await {
-        Ok(events) => events,
-        Err(error) => return error,
-    };
+    let mut events = api.watch().await?;
     loop {
         let now = clock.now();
         let (seen, until) = judge(lease, observer.verdict(now), now);
@@ -140,8 +142,8 @@ async fn follow<A: LeaseApi>(
             event = events.next() => match event {
                 Some(Ok(LeaseSight::Is(view))) => observer.saw(clock.now(), &view),
                 Some(Ok(LeaseSight::Gone(version))) => observer.saw_none(clock.now(), version),
-                Some(Err(error)) => return error,
-                None => return LeaseError::Unknown("the watch ended".to_owned()),
+                Some(Err(error)) => return Err(error),
+                None => return Ok(()),
             },
             () = expired => {}
         }
@@ -170,4 +172,53 @@ fn publish(sight: &watch::Sender<Sight>, new: Sight) {
         }
         changed
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream::BoxStream;
+    use quarterdeck_election::record::{LeaseView, Record};
+
+    use super::*;
+
+    /// A server without the Lease, whose watches end after five minutes; the tenth look fails.
+    struct Vacant(std::sync::atomic::AtomicU32);
+
+    impl LeaseApi for Vacant {
+        async fn get(&self, _: Duration) -> Result<Option<LeaseView>, LeaseError> {
+            match self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+                9 => Err(LeaseError::Unknown("no answer".to_owned())),
+                _ => Ok(None),
+            }
+        }
+
+        async fn create(&self, _: &Record, _: Duration) -> Result<LeaseView, LeaseError> {
+            unreachable!("it is only looked at")
+        }
+
+        async fn replace(&self, _: &LeaseView, _: &Record, _: Duration) -> Result<LeaseView, LeaseError> {
+            unreachable!("it is only looked at")
+        }
+
+        async fn watch(&self) -> Result<BoxStream<'static, Result<LeaseSight, LeaseError>>, LeaseError> {
+            let end = tokio::time::sleep(Duration::from_secs(300));
+            Ok(futures::stream::once(end).filter_map(|()| std::future::ready(None)).boxed())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_a_watch_says_nothing_and_a_failure_does() {
+        let (sender, mut sight) = watch::channel(Sight::NotYet);
+        let stop = CancellationToken::new();
+        let _guard = stop.clone().drop_guard();
+        tokio::spawn(observe(Vacant(0.into()), "kube-system/kcm".to_owned(), sender, stop));
+        sight.changed().await.expect("it is being observed");
+        assert_eq!(*sight.borrow_and_update(), Sight::Gone);
+        let began = tokio::time::Instant::now();
+        sight.changed().await.expect("it is being observed");
+        assert!(matches!(*sight.borrow_and_update(), Sight::Unknown { .. }), "the tenth look failed");
+        assert!(began.elapsed() >= Duration::from_secs(9 * 300), "the end of a watch was taken for a failure");
+        sight.changed().await.expect("it is being observed");
+        assert_eq!(*sight.borrow_and_update(), Sight::Gone);
+    }
 }
