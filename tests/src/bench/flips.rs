@@ -19,6 +19,8 @@ use crate::yard::{ENDPOINTS, SLICES, Yard};
 
 const FLIPS: usize = 2000;
 const PAUSE: Duration = Duration::from_millis(10);
+/// Flips that wait for the server's answer at most: more would only be connections to open.
+const AT_ONCE: usize = 64;
 /// Prime to the number of pods, so that flips in a row are of other services.
 const STRIDE: usize = 2711;
 
@@ -36,6 +38,7 @@ pub(crate) async fn run(yard: &mut Yard, report: &mut Report) -> Result<()> {
     yard.fill(PODS, SERVICES, NODES).await?;
     let goal = Goal::AtMost(2000.0);
     let mut cpu = Collector::new("2,000 flips: CPU until all are seen", "s", Goal::Ratio(0.1));
+    let mut sent = Collector::new("2,000 flips: until all were answered", "s", Goal::None);
     let mut p50 = Collector::new("flip → slice seen, p50", "s", Goal::Ratio(0.1));
     let mut p99 = Collector::new("flip → slice seen, p99", "s", Goal::Ratio(0.2));
     let mut endpoints_p99 = Collector::new("flip → Endpoints seen, p99", "s", Goal::None);
@@ -50,11 +53,12 @@ pub(crate) async fn run(yard: &mut Yard, report: &mut Report) -> Result<()> {
             written(yard, PODS).await?;
             let audit = yard.control_plane.audit_from_now()?;
             let before = crew.cpu()?;
-            let (delays, endpoints_delays) = flip(&yard.http, turn == 1).await?;
+            let flipped = flip(&yard.http, turn == 1).await?;
             cpu.add(side, crew.cpu()? - before);
-            p50.add(side, percentile(&delays, 0.5).unwrap_or(f64::NAN));
-            p99.add(side, percentile(&delays, 0.99).unwrap_or(f64::NAN));
-            endpoints_p99.add(side, percentile(&endpoints_delays, 0.99).unwrap_or(f64::NAN));
+            sent.add(side, flipped.sent);
+            p50.add(side, percentile(&flipped.slices, 0.5).unwrap_or(f64::NAN));
+            p99.add(side, percentile(&flipped.slices, 0.99).unwrap_or(f64::NAN));
+            endpoints_p99.add(side, percentile(&flipped.endpoints, 0.99).unwrap_or(f64::NAN));
             let requests = Requests::since(&yard.control_plane, audit, side).await?;
             let written = |resource: &'static str| {
                 move |event: &Event| event.is_write() && event.succeeded() && event.resource() == resource
@@ -65,13 +69,22 @@ pub(crate) async fn run(yard: &mut Yard, report: &mut Report) -> Result<()> {
             crew.stop().await?;
         }
     }
-    report.take("flips", [cpu, p50, p99, endpoints_p99, slices, endpoints, refused]);
+    report.take("flips", [cpu, sent, p50, p99, endpoints_p99, slices, endpoints, refused]);
     Ok(())
 }
 
-/// Flips the pods, and returns the seconds from each answer to the slice, and to the Endpoints, that
-/// show it.
-async fn flip(http: &Http, ready: bool) -> Result<(Vec<f64>, Vec<f64>)> {
+/// What became of the flips, in seconds.
+struct Flipped {
+    /// From each answer to the slice that shows it.
+    slices: Vec<f64>,
+    /// From each answer to the Endpoints that show it.
+    endpoints: Vec<f64>,
+    /// Until all were answered; 20 when the server keeps pace.
+    sent: f64,
+}
+
+/// Flips the pods, and waits until all are seen.
+async fn flip(http: &Http, ready: bool) -> Result<Flipped> {
     let flips = Arc::new(Flips { ready, answered: Mutex::new(HashMap::new()) });
     let slices = http.watch(SLICES).await?;
     let endpoints = http.watch(ENDPOINTS).await?;
@@ -90,13 +103,14 @@ async fn flip(http: &Http, ready: bool) -> Result<(Vec<f64>, Vec<f64>)> {
             Ok(())
         }
     };
-    http.for_each(0..FLIPS, FLIPS, work).await?;
+    http.for_each(0..FLIPS, AT_ONCE, work).await?;
+    let sent = begun.elapsed().as_secs_f64();
     let seen = (slices.await??, endpoints.await??);
     let answered = flips.answered.lock();
     let delays = |seen: &HashMap<String, Instant>| {
         seen.iter().filter_map(|(pod, &at)| answered.get(pod).map(|&from| seconds(from, at))).collect()
     };
-    Ok((delays(&seen.0), delays(&seen.1)))
+    Ok(Flipped { slices: delays(&seen.0), endpoints: delays(&seen.1), sent })
 }
 
 /// Reads events until every flipped pod was seen as it should be; returns when that was.

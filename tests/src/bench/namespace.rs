@@ -6,6 +6,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::api::{Change, Http, seconds};
+use crate::audit::Requests;
 use crate::contestant::{Crew, Side};
 use crate::report::{Collector, Goal, Report};
 use crate::yard::Yard;
@@ -17,6 +18,10 @@ pub(crate) async fn run(yard: &mut Yard, report: &mut Report) -> Result<()> {
     let mut empty = Collector::new("empty namespace deleted → gone", "s", Goal::Ratio(0.2));
     let mut full = Collector::new("namespace with 1,000 objects of 10 kinds deleted → gone", "s", Goal::Ratio(0.4));
     let mut cpu = Collector::new("CPU for the one with 1,000 objects", "s", Goal::None);
+    let mut requests = Collector::new("requests for the one with 1,000 objects", "requests", Goal::None);
+    // The fence is proven when a replica begins to lead; the policy that was installed right before
+    // does not see the new Lease yet, and unfenced objects are deleted one by one.
+    start(yard, Side::Ours).await?.stop().await?;
     for round in 0..report.rounds(5) {
         for side in Side::both(round) {
             let crew = Crew::start(&yard.control_plane, &yard.http, side, &["namespace-controller"], 1, &[]).await?;
@@ -24,14 +29,21 @@ pub(crate) async fn run(yard: &mut Yard, report: &mut Report) -> Result<()> {
             delete(yard, &format!("first-{round}-{}", side.title()), 0).await?;
             empty.add(side, delete(yard, &format!("empty-{round}-{}", side.title()), 0).await?);
             let name = format!("full-{round}-{}", side.title());
+            let audit = yard.control_plane.audit_from_now()?;
             let before = crew.cpu()?;
             full.add(side, delete(yard, &name, OBJECTS_OF_A_KIND).await?);
             cpu.add(side, crew.cpu()? - before);
+            let asked = Requests::since(&yard.control_plane, audit, side).await?;
+            requests.add(side, asked.count(|event| event.request_uri.contains(&name)));
             crew.stop().await?;
         }
     }
-    report.take("namespace", [empty, full, cpu]);
+    report.take("namespace", [empty, full, cpu, requests]);
     Ok(())
+}
+
+async fn start(yard: &Yard, side: Side) -> Result<Crew> {
+    Crew::start(&yard.control_plane, &yard.http, side, &["namespace-controller"], 1, &[]).await
 }
 
 /// Makes a namespace with `each` objects of every kind, deletes it, and returns the seconds from the
