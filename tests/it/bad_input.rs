@@ -253,7 +253,7 @@ async fn bad_manifests_stop_no_good_ones() -> Result<()> {
     let maps: Api<ConfigMap> = Api::namespaced(control_plane.admin().await?, "kube-system");
     let applied = |name: &'static str| {
         let maps = maps.clone();
-        async move { eventually(name, PATIENCE, || async { Ok(drop(maps.get(name).await?)) }).await }
+        async move { eventually(name, PATIENCE, || async { Ok(maps.get(name).await.map(drop)?) }).await }
     };
     for name in ["a-first", "z-last", "beside-a-bad-one"] {
         applied(name).await?;

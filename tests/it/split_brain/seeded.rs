@@ -39,7 +39,7 @@ async fn program() -> Result<PathBuf> {
 enum Way {
     SlowRenewals,
     PausedAtWork,
-    HeldOnTheWay,
+    HeldInFlight,
 }
 
 impl Way {
@@ -47,7 +47,7 @@ impl Way {
         match self {
             Self::SlowRenewals => mishaps::slow_renewals(arena, fighters, &SLOWER).await,
             Self::PausedAtWork => pauses::paused_at_work(arena, fighters).await,
-            Self::HeldOnTheWay => pauses::held_on_the_way(arena, fighters).await.map(drop),
+            Self::HeldInFlight => pauses::held_on_the_way(arena, fighters).await.map(drop),
         }
     }
 }
@@ -58,7 +58,7 @@ async fn broken(arena: &Arena, bugs: &str, way: Way, law: Law) -> Result<Vec<Str
     let deck = arena.deck().program(program().await?).env("QUARTERDECK_SEEDED_BUGS", bugs);
     let fighters = match way {
         Way::SlowRenewals => arena.enter_with(deck, SLOWER.timing).await?,
-        Way::PausedAtWork | Way::HeldOnTheWay => arena.enter(deck).await?,
+        Way::PausedAtWork | Way::HeldInFlight => arena.enter(deck).await?,
     };
     way.go(arena, &fighters).await?;
     fighters.leave().await?;
@@ -97,10 +97,10 @@ async fn is_missed(arena: &Arena, bug: &str, others: &str, way: Way, law: Law) -
 async fn each_defence_is_missed_when_those_beside_it_are_off_too() {
     program().await.unwrap();
     let arena = Arena::open().await.unwrap();
-    is_caught(&arena, "fence", "gate,preconditions", Way::HeldOnTheWay, Law::NothingLate).await.unwrap();
+    is_caught(&arena, "fence", "gate,preconditions", Way::HeldInFlight, Law::NothingLate).await.unwrap();
     arena.remove_fence().await.unwrap();
     is_caught(&arena, "gate", "preconditions", Way::PausedAtWork, Law::NothingUndone).await.unwrap();
-    is_caught(&arena, "preconditions", "gate", Way::HeldOnTheWay, Law::NothingUndone).await.unwrap();
+    is_caught(&arena, "preconditions", "gate", Way::HeldInFlight, Law::NothingUndone).await.unwrap();
     // That a right deadline is enough here is shown, in less time, by the run without a fence.
     is_missed(&arena, "deadline", "preconditions", Way::SlowRenewals, Law::NothingLate).await.unwrap();
 }
