@@ -36,6 +36,8 @@ type Readiness = fn(&Value, &mut dyn FnMut(&str, bool));
 /// Measures processor time, delay and writes.
 pub(crate) async fn run(yard: &mut Yard, report: &mut Report) -> Result<()> {
     yard.fill(PODS, SERVICES, NODES).await?;
+    // What a run that was cut off left in a control plane that is kept.
+    turn_all(&yard.http, true).await?;
     let goal = Goal::AtMost(2000.0);
     let mut cpu = Collector::new("2,000 flips: CPU until all are seen", "s", Goal::Ratio(0.1));
     let mut sent = Collector::new("2,000 flips: until all were answered", "s", Goal::None);
@@ -47,13 +49,13 @@ pub(crate) async fn run(yard: &mut Yard, report: &mut Report) -> Result<()> {
     let mut refused = Collector::new("2,000 flips: writes that were refused", "writes", Goal::None);
     for round in 0..report.rounds(5) {
         // Each round turns the other way, so that the next one finds all pods ready.
-        for (turn, side) in Side::both(round).into_iter().enumerate() {
+        for (place, side) in Side::both(round).into_iter().enumerate() {
             yard.clear().await?;
             let crew = Crew::start(&yard.control_plane, &yard.http, side, &CONTROLLERS, 1, &[]).await?;
             written(yard, PODS).await?;
             let audit = yard.control_plane.audit_from_now()?;
             let before = crew.cpu()?;
-            let flipped = flip(&yard.http, turn == 1).await?;
+            let flipped = flip(&yard.http, place == 1).await?;
             cpu.add(side, crew.cpu()? - before);
             sent.add(side, flipped.sent);
             p50.add(side, percentile(&flipped.slices, 0.5).unwrap_or(f64::NAN));
@@ -94,11 +96,10 @@ async fn flip(http: &Http, ready: bool) -> Result<Flipped> {
     let work = |http: Http, number: usize| {
         let flips = Arc::clone(&flips);
         let pod = number * STRIDE % PODS;
-        let patch = json!({ "status": { "conditions": conditions(ready) } });
         async move {
             // By the clock, not one after another: a slow answer delays no other flip.
             tokio::time::sleep_until(begun + PAUSE * u32::try_from(number)?).await;
-            http.merge(&pod_status_path(pod), &patch).await?;
+            turn(&http, pod, ready).await?;
             flips.answered.lock().insert(pod_name(pod), Instant::now());
             Ok(())
         }
@@ -111,6 +112,18 @@ async fn flip(http: &Http, ready: bool) -> Result<Flipped> {
         seen.iter().filter_map(|(pod, &at)| answered.get(pod).map(|&from| seconds(from, at))).collect()
     };
     Ok(Flipped { slices: delays(&seen.0), endpoints: delays(&seen.1), sent })
+}
+
+/// Makes a pod ready or not.
+async fn turn(http: &Http, pod: usize, ready: bool) -> Result<()> {
+    let patch = json!({ "status": { "conditions": conditions(ready) } });
+    http.merge(&pod_status_path(pod), &patch).await.map(drop)
+}
+
+/// Makes all pods that flip ready or not.
+async fn turn_all(http: &Http, ready: bool) -> Result<()> {
+    let work = move |http: Http, number: usize| async move { turn(&http, number * STRIDE % PODS, ready).await };
+    http.for_each(0..FLIPS, AT_ONCE, work).await
 }
 
 /// Reads events until every flipped pod was seen as it should be; returns when that was.
