@@ -24,7 +24,7 @@ use crate::{
 const FENCE_PERIOD: Duration = Duration::from_secs(60);
 /// How soon the fence is looked at again when it could not be probed, or when a required one was found broken.
 const FENCE_RETRY: Duration = Duration::from_secs(5);
-/// How often a broken one is looked at that soon, if it is not required.
+/// How often one that is broken or absent is looked at that soon, if it is not required.
 const FENCE_EARLY_RETRIES: u32 = 3;
 /// The least time between two proofs that refused writes ask for.
 const FENCE_DOUBT_PAUSE: Duration = Duration::from_secs(1);
@@ -253,7 +253,8 @@ impl<A: LeaseApi> Election<A> {
         }
         running.fence = Some(state);
         running.failed_proofs = if verified { 0 } else { running.failed_proofs + 1 };
-        let soon = !verified && (required || (broken && running.failed_proofs <= FENCE_EARLY_RETRIES));
+        // A fence that was installed a moment ago is not looked at by the server yet.
+        let soon = !verified && (required || running.failed_proofs <= FENCE_EARLY_RETRIES);
         running.next_proof = self.fence.is_some().then(|| now + if soon { FENCE_RETRY } else { FENCE_PERIOD });
         if announced {
             self.keeper.set_fenced(verified);
