@@ -16,7 +16,7 @@ use super::arena::{Arena, Fighters, server_of};
 pub(super) struct Slowness {
     /// D, renew deadline and retry period.
     pub(super) timing: [&'static str; 3],
-    /// How late renewals are answered: less than the time of a try, `(W − retry)/2`.
+    /// How late renewals are answered: in time for the try, `(W − retry)/2`, and for the connection's pings, 2 s.
     late_answer: Duration,
     /// How long a write is on its way: less than its time, T + 250 ms.
     long_way: Duration,
@@ -29,20 +29,20 @@ pub(super) const SLOW: Slowness = Slowness {
         "--leader-elect-renew-deadline=6s",
         "--leader-elect-retry-period=200ms",
     ],
-    late_answer: Duration::from_millis(2200),
+    late_answer: Duration::from_millis(1700),
     long_way: Duration::from_millis(1000),
 };
 
-/// T = 2 s, W = 14 s: with the deadline counted from the answers, what is let out at the end lands up to 1.8 s after another
-/// has taken over (late answer − g − 2T + long way).
+/// T = 0.75 s, W = 3.9 s: slower for what the Lease allows. With the deadline counted from the answers, what is let out at the
+/// end lands up to 0.4 s after another has taken over: late answer − g − 2T + long way.
 pub(super) const SLOWER: Slowness = Slowness {
     timing: [
-        "--leader-elect-lease-duration=20s",
-        "--leader-elect-renew-deadline=16s",
+        "--leader-elect-lease-duration=6s",
+        "--leader-elect-renew-deadline=5s",
         "--leader-elect-retry-period=200ms",
     ],
-    late_answer: Duration::from_millis(6600),
-    long_way: Duration::from_millis(1200),
+    late_answer: Duration::from_millis(1700),
+    long_way: Duration::from_millis(800),
 };
 
 /// Renewals are answered late, then no more arrive; writes are long on their way all the time. A deadline that counts from

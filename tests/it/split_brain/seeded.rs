@@ -12,8 +12,8 @@ use super::arena::{Arena, Fighters};
 use super::mishaps::{self, SLOWER};
 use super::pauses;
 
-/// How often a scenario may miss: it puts a process to sleep at a moment that it cannot choose.
-const TRIES: usize = 3;
+/// How often a scenario may miss: it stops a process at a moment that it cannot choose.
+const TRIES: usize = 8;
 
 /// The program that carries faults: `QUARTERDECK_SEEDED_BIN`, else built now.
 async fn program() -> Result<PathBuf> {
