@@ -238,7 +238,6 @@ impl<A: LeaseApi> Election<A> {
             Err(error) => FenceState::Broken(error.to_string().into()),
         };
         let verified = state.is_verified();
-        let broken = matches!(state, FenceState::Broken(_));
         if running.fence.as_ref() != Some(&state) {
             match &state {
                 FenceState::Verified => tracing::info!(lease = %self.lease_name, "the fence works"),

@@ -120,11 +120,14 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed, log: LogLevel) -> an
     }
     let voice = events.recorder(manager.name, &Identity::Manager);
     let announcer = Announcer::new(&options.election, &identity, voice);
+    let leads = leadership.clone();
     tasks.spawn(announcer.clone().follow(leadership, stop.clone()));
 
     let say_stopping = async {
-        announcer.stopping();
-        events.flush(LAST_WORDS).await;
+        if leads.borrow().tenure().is_some() {
+            announcer.stopping();
+            events.flush(LAST_WORDS).await;
+        }
     };
     lead_until_told_to_stop(election, say_stopping, options.generic.controller_shutdown_timeout).await?;
     stop.cancel();

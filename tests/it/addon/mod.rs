@@ -171,7 +171,11 @@ impl World {
         let what = format!("{count} repairs");
         let looked = eventually(&what, LONG, async || {
             let parent = self.parent(file, "ready").await;
-            if parent["data"]["drift"].as_str() == Some(&*count.to_string()) { Ok(()) } else { bail!("{}", parent["data"]) }
+            if parent["data"]["drift"].as_str() == Some(&*count.to_string()) {
+                Ok(())
+            } else {
+                bail!("{}", parent["data"])
+            }
         });
         looked.await.with_context(|| self.log()).unwrap();
     }
