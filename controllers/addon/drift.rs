@@ -129,7 +129,10 @@ mod tests {
     }
 
     fn known(of: &Metadata, seen: bool) -> Known {
-        Known { seen, ..Known::new(of, Right { wanted: [0; 32], fingerprint: [0; 32] }, Instant::now()) }
+        Known {
+            seen,
+            ..Known::new(of, Right { wanted: [0; 32], applied: [0; 32], fingerprint: [0; 32] }, Instant::now())
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -51,9 +51,13 @@ impl Wanted {
                 labels[PART_OF_LABEL] = set.into();
             }
         }
-        let hash = Sha256::digest(body.to_string().as_bytes()).into();
+        let hash = hash_of(&body);
         Self { ident, kind, mode: desired.mode, body, hash, place: desired.place }
     }
+}
+
+fn hash_of(body: &Value) -> [u8; 32] {
+    Sha256::digest(body.to_string().as_bytes()).into()
 }
 
 /// An object's name once it is known whether its kind lives in namespaces.
@@ -96,8 +100,10 @@ pub enum Live<'a> {
 /// What is remembered of an object that was right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Right {
-    /// [`Wanted::hash`] of what was applied.
+    /// [`Wanted::hash`] of what was wanted.
     pub wanted: [u8; 32],
+    /// A hash of what was applied of it: fields that a controller keeps are left out while it does.
+    pub applied: [u8; 32],
     /// What the server made of our fields.
     pub fingerprint: [u8; 32],
 }
@@ -200,8 +206,9 @@ fn plan_one(view: &View<'_>, index: usize) -> Option<Op> {
     let body = fields::without(wanted.body.clone(), &fields::yielded(&owners, view.overrides));
     let ours = fields::applied_by(&owners, MANAGER);
     let same_file = right.filter(|right| right.wanted == wanted.hash);
-    let differs = match (ours, same_file) {
-        // What the server made of the same manifest is the reference.
+    let same_body = same_file.filter(|right| right.applied == hash_of(&body));
+    let differs = match (ours, same_body) {
+        // What the server made of the same fields is the reference.
         (Some(ours), Some(right)) => fields::fingerprint(live, ours) != right.fingerprint,
         (Some(ours), None) => !fields::differences(&body, live, ours).is_empty(),
         (None, _) => true,
@@ -238,10 +245,11 @@ pub fn is_settled(wanted: &Wanted, live: &Value, overrides: &Overrides) -> bool 
 
 /// What to remember of an object that is right as the server has it.
 #[must_use]
-pub fn right(wanted: &Wanted, live: &Value) -> Right {
+pub fn right(wanted: &Wanted, live: &Value, overrides: &Overrides) -> Right {
     let owners = fields::owners(live);
     let ours = fields::applied_by(&owners, MANAGER).cloned().unwrap_or_default();
-    Right { wanted: wanted.hash, fingerprint: fields::fingerprint(live, &ours) }
+    let body = fields::without(wanted.body.clone(), &fields::yielded(&owners, overrides));
+    Right { wanted: wanted.hash, applied: hash_of(&body), fingerprint: fields::fingerprint(live, &ours) }
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ fn what_is_seen_decides() {
     let reconcile = wanted("Reconcile");
     let ensure = wanted("EnsureExists");
     let good = live();
-    let known = Some(right(&reconcile, &good));
+    let known = Some(right(&reconcile, &good, &Overrides::default()));
     let with = |edit: &dyn Fn(&mut Value)| {
         let mut live = live();
         edit(&mut live);
@@ -124,7 +124,7 @@ fn a_value_in_another_spelling_is_settled_by_one_apply() {
     let reconcile = wanted("Reconcile");
     assert!(matches!(run(&reconcile, Live::Present(&other), None), Some(Op::Apply { .. })));
     // The answer to that apply was the same object: from now on it is the reference.
-    let known = Some(right(&reconcile, &other));
+    let known = Some(right(&reconcile, &other, &Overrides::default()));
     assert_eq!(run(&reconcile, Live::Present(&other), known), Some(Op::Accept { index: 0 }));
     assert!(matches!(run(&reconcile, Live::Present(&live()), known), Some(Op::Apply { drift: true, .. })));
 }
@@ -152,11 +152,16 @@ fn an_autoscalers_replicas_are_not_applied() {
     };
     assert_eq!(body["spec"], json!({"paused": true}));
     // A person who scales is reverted: the file says how many.
+    live["spec"]["paused"] = true.into();
+    let known = right(&deployment, &live, &Overrides::default());
+    assert_eq!(run(&deployment, Live::Present(&live), Some(known)), Some(Op::Accept { index: 0 }));
     live["metadata"]["managedFields"] = json!([entry(MANAGER, "Apply", &fields), scale("kubectl")]);
-    let Some(Op::Apply { body, .. }) = run(&deployment, Live::Present(&live), None) else {
-        panic!("a scale is reverted")
-    };
-    assert_eq!(body["spec"]["replicas"], 1);
+    for right in [None, Some(known)] {
+        let Some(Op::Apply { body, .. }) = run(&deployment, Live::Present(&live), right) else {
+            panic!("a scale is reverted")
+        };
+        assert_eq!(body["spec"]["replicas"], 1);
+    }
 }
 
 #[test]

@@ -200,7 +200,11 @@ impl Run<'_> {
                 let seen = self
                     .engine
                     .cached(wanted, |cached| matches!(cached, Cached::Held(held) if held.uid == metadata.uid));
-                let known = Known { looks, seen, ..Known::new(&metadata, right(wanted, live), Instant::now()) };
+                let known = Known {
+                    looks,
+                    seen,
+                    ..Known::new(&metadata, right(wanted, live, &self.engine.parts.overrides), Instant::now())
+                };
                 memory.known.insert(wanted.ident.clone(), known);
                 if !seen {
                     self.outcome.look_again(FIRST_SIGHT);
