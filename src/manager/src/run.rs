@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use quarterdeck_election::fence::KubeFenceProver;
 use quarterdeck_election::{BootClock, Election, ElectionConfig, Gate, KubeLeases, Leadership, Timing};
 use quarterdeck_runtime::client::{ClientOptions, Clients, Identity, Source};
+use quarterdeck_runtime::controller::Predecessor;
 use quarterdeck_runtime::engine::{Deadlines, EngineMetrics, Foundation, Unit};
 use quarterdeck_runtime::events::EventSink;
 use quarterdeck_runtime::informer::Informers;
@@ -103,6 +104,8 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed, log: LogLevel) -> an
         let predecessor = descriptor
             .predecessor
             .filter(|_| !parsed.selection.is_named(descriptor.name))
+            // Under one Lease the election itself keeps the two apart.
+            .filter(|predecessor| !holds_the_lease_of(&options.election, *predecessor))
             .map(|predecessor| predecessors.watch(predecessor));
         let supervisor = Supervisor {
             unit,
@@ -244,17 +247,24 @@ fn identity() -> String {
     format!("{}_{}", host.as_deref().unwrap_or("localhost"), uuid::Uuid::new_v4())
 }
 
+/// Whether this process stands for election under the Lease of a predecessor.
+fn holds_the_lease_of(flags: &ElectionFlags, predecessor: Predecessor) -> bool {
+    flags.leader_elect
+        && flags.leader_elect_resource_namespace == "kube-system"
+        && flags.leader_elect_resource_name == predecessor.lease_name()
+}
+
 /// Holding an upstream manager's Lease keeps that manager out, and with it every controller that
 /// this build lacks.
 fn refuse_partial_takeover(parsed: &Parsed) -> anyhow::Result<()> {
     let flags = &parsed.options.election;
-    let lease = (flags.leader_elect_resource_namespace.as_str(), flags.leader_elect_resource_name.as_str());
-    let upstream = [("kube-system", "kube-controller-manager"), ("kube-system", "cloud-controller-manager")];
-    if flags.leader_elect && upstream.contains(&lease) && !parsed.options.generic.allow_partial_takeover {
+    let upstream = [Predecessor::KubeControllerManager, Predecessor::CloudControllerManager];
+    let shares = upstream.into_iter().any(|predecessor| holds_the_lease_of(flags, predecessor));
+    if shares && !parsed.options.generic.allow_partial_takeover {
         bail!(
             "--leader-elect-resource-name={}: while this process holds that Lease nobody runs the controllers that this \
              build lacks; use another name, or say --allow-partial-takeover",
-            lease.1
+            flags.leader_elect_resource_name
         );
     }
     Ok(())
