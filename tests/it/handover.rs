@@ -11,11 +11,8 @@ use quarterdeck_it::{AuditReader, ControlPlane, Deck, Signal, eventually};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A Lease that expires soon, for both managers.
-const FAST: [&str; 3] = [
-    "--leader-elect-lease-duration=4s",
-    "--leader-elect-renew-deadline=3s",
-    "--leader-elect-retry-period=500ms",
-];
+const FAST: [&str; 3] =
+    ["--leader-elect-lease-duration=4s", "--leader-elect-renew-deadline=3s", "--leader-elect-retry-period=500ms"];
 const OURS: &str = "--controllers=endpoints-controller,endpointslice-controller,endpointslice-mirroring-controller";
 
 /// A service with one pod, whose slice shows what the pod reports.
@@ -82,9 +79,12 @@ async fn arriving_does_no_harm_and_controllers_are_handed_over_and_back() -> Res
     let mut audit = control_plane.audit();
     let deck = Deck::builder(&control_plane).replicas(1).args(FAST).args([&addon_path]).start().await?;
     deck.leader(PATIENCE).await?;
-    for controller in
-        ["endpoints-controller", "endpointslice-controller", "endpointslice-mirroring-controller", "namespace-controller"]
-    {
+    for controller in [
+        "endpoints-controller",
+        "endpointslice-controller",
+        "endpointslice-mirroring-controller",
+        "namespace-controller",
+    ] {
         state(&deck, controller, "blocked").await?;
     }
     harbour.flip(false).await?;
@@ -97,8 +97,7 @@ async fn arriving_does_no_harm_and_controllers_are_handed_over_and_back() -> Res
     go.kill().await?;
     let go = control_plane.start_kcm(&[&FAST[..], &["--controllers=*,-endpointslice-controller"]].concat()).await?;
     let named = "--controllers=*,endpointslice-controller";
-    let deck =
-        Deck::builder(&control_plane).replicas(1).args(FAST).args([named, &addon_path]).start().await?;
+    let deck = Deck::builder(&control_plane).replicas(1).args(FAST).args([named, &addon_path]).start().await?;
     state(&deck, "endpointslice-controller", "running").await?;
     harbour.shows(true).await?;
     harbour.flip(false).await?;
@@ -109,9 +108,11 @@ async fn arriving_does_no_harm_and_controllers_are_handed_over_and_back() -> Res
     // And back.
     drop(deck);
     go.kill().await?;
-    control_plane.start_kcm(&FAST).await?;
+    let go = control_plane.start_kcm(&FAST).await?;
     harbour.shows(true).await?;
-    harbour.flip(false).await
+    harbour.flip(false).await?;
+    drop(go);
+    Ok(())
 }
 
 #[tokio::test]

@@ -13,6 +13,10 @@ async fn the_demonstration_checks_itself() -> Result<()> {
         .output()
         .await?;
     let said = String::from_utf8_lossy(&output.stdout);
-    ensure!(output.status.success() && said.contains("check passed"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success() && said.contains("check passed"),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(())
 }
