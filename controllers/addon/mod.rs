@@ -2,7 +2,7 @@
 //! people change, and removes what leaves the source.
 //!
 //! Data goes one way. A *source* ([`source`]) yields addons; so far there is one, a directory on each
-//! master. The *engine* ([`engine`]) knows nothing of files: shared metadata caches tell which
+//! master. The *engine* knows nothing of files: shared metadata caches tell which
 //! objects *may* have changed ([`drift`]), only those are read, and a pure [`plan`] says what to do:
 //! nothing, or server-side apply, preceded by taking back the fields that people own
 //! ([`fields`]). What leaves a source is decided for the source as a whole ([`removal`], [`brake`]) and

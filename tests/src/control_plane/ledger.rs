@@ -81,7 +81,7 @@ fn read(folder: &Path) -> Result<Vec<Entry>> {
 
 impl ControlPlane {
     /// Takes over a control plane that another program started in `folder`
-    /// with [`Builder::detached`].
+    /// with `Builder::detached`.
     ///
     /// # Errors
     /// When the folder holds none, or only a part of one.
