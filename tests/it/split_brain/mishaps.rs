@@ -48,21 +48,31 @@ pub(super) const SLOWER: Slowness = Slowness {
 /// Renewals are answered late, then no more arrive; writes are long on their way all the time. A deadline that counts from
 /// the answers lets writes out that land in the next tenure.
 pub(super) async fn slow_renewals(arena: &Arena, fighters: &Fighters, slowness: &Slowness) -> Result<()> {
-    let old = arena.leader(fighters).await?;
+    let old = loop {
+        let old = arena.leader(fighters).await?;
+        if renews_no_more(arena, old, slowness).await? {
+            break old;
+        }
+        arena.calm();
+    };
+    arena.taken_over(fighters, old).await?;
+    arena.calm();
+    Ok(())
+}
+
+/// Slows a leader's network, then cuts its renewals off; false if the connection that carried them was given up before that.
+async fn renews_no_more(arena: &Arena, old: usize, slowness: &Slowness) -> Result<bool> {
     arena.load.pause();
     let lease = arena.lease_connection(old).await?;
     let proxy = &arena.proxies[old];
-    let slow = Faults { delay_to_server: slowness.long_way, ..Faults::none() };
-    proxy.set(slow);
+    proxy.set(Faults { delay_to_server: slowness.long_way, ..Faults::none() });
     proxy.set_one(lease, Faults::slow_answers(slowness.late_answer));
     arena.load.resume();
     let mut audit = arena.control_plane.audit_from_now()?;
     audit.wait_for_count("slow renewals", 2, LONG, |event| renewed_lease(event, old) && event.succeeded()).await?;
-    let cut_off = Faults { to_server: Flow::Swallow, ..Faults::slow_answers(slowness.late_answer) };
-    proxy.set_one(lease, cut_off);
-    arena.taken_over(fighters, old).await?;
-    arena.calm();
-    Ok(())
+    // It must not renew on a connection made anew either.
+    proxy.set_new(Faults::black_hole());
+    Ok(proxy.set_one(lease, Faults { to_server: Flow::Swallow, ..Faults::slow_answers(slowness.late_answer) }))
 }
 
 /// The leader's network holds everything back, and delivers it when another leads.
