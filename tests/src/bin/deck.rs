@@ -1,6 +1,7 @@
 //! Three masters on this machine for people: what `hack/run` runs.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -45,8 +46,17 @@ enum Command {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
-    let cli = Cli::parse();
+async fn main() -> ExitCode {
+    match run(&Cli::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: &Cli) -> Result<()> {
     match (&cli.command, &cli.kubeconfig) {
         (Some(Command::Stop), _) => stop(&cli.dir).await,
         (None, Some(kubeconfig)) => join(&cli.dir, kubeconfig, cli.yes).await,
