@@ -2,6 +2,8 @@
 
 mod metrics;
 mod reconcile;
+#[cfg(test)]
+mod tests;
 mod waiting;
 
 use std::sync::Arc;
