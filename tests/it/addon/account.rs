@@ -161,9 +161,9 @@ async fn rights_that_go_and_come_back() {
     let world = World::start(&[]).await;
     world.control_plane.grant_in("kube-system", OWN, &maps()).await.unwrap();
     world.write("x.yaml", &map("x", "Reconcile", "v"));
-    world.write("y.yaml", &map("y", "Reconcile", "v"));
+    world.write("lost.yaml", &map("lost", "Reconcile", "v"));
     world.write("beside.yaml", &map_in("kube-system", "beside", "v"));
-    for file in ["x.yaml", "y.yaml", "beside.yaml"] {
+    for file in ["x.yaml", "lost.yaml", "beside.yaml"] {
         world.parent(file, "ready").await;
     }
 
@@ -180,24 +180,24 @@ async fn rights_that_go_and_come_back() {
     .await
     .unwrap();
     world.write("x.yaml", &map("x", "Reconcile", "w"));
-    world.kubectl(&["delete", "configmap", "y"]).await;
+    world.kubectl(&["delete", "configmap", "lost"]).await;
     world.until_error("x.yaml", &["ConfigMap/default/x", "cannot get resource \"configmaps\"", "code 403"]).await;
-    world.until_error("y.yaml", &["ConfigMap/default/y", "cannot get resource \"configmaps\"", "code 403"]).await;
+    world.until_error("lost.yaml", &["ConfigMap/default/lost", "cannot get resource \"configmaps\"", "code 403"]).await;
     assert_eq!(world.until_there(&at("x")).await["data"]["k"], "v");
     // What is still allowed goes on; what is not is not forgotten.
     world.write("beside.yaml", &map_in("kube-system", "beside", "w"));
     let beside = "/api/v1/namespaces/kube-system/configmaps/beside";
     world.until(beside, "it is applied", |object| object["data"]["k"] == "w").await;
     world.parent("beside.yaml", "ready").await;
-    world.until_error("y.yaml", &["ConfigMap/default/y"]).await;
-    let inventory = world.parent("y.yaml", "degraded").await["data"]["inventory"].clone();
-    assert!(inventory.as_str().unwrap().contains("ConfigMap/default/y"), "{inventory}");
+    world.until_error("lost.yaml", &["ConfigMap/default/lost"]).await;
+    let inventory = world.parent("lost.yaml", "degraded").await["data"]["inventory"].clone();
+    assert!(inventory.as_str().unwrap().contains("ConfigMap/default/lost"), "{inventory}");
     state(&world, "addon-controller", "running").await;
 
     world.control_plane.bind(OWN, "cluster-admin").await.unwrap();
     world.until(&at("x"), "the file is applied", |object| object["data"]["k"] == "w").await;
-    world.until_there(&at("y")).await;
-    for file in ["x.yaml", "y.yaml", "beside.yaml"] {
+    world.until_there(&at("lost")).await;
+    for file in ["x.yaml", "lost.yaml", "beside.yaml"] {
         world.parent(file, "ready").await;
     }
 }

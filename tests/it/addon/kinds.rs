@@ -138,7 +138,7 @@ async fn kinds_that_nobody_names_are_not_watched() {
     world.until_no_parent("budget.yaml").await;
     world.until_watched(leader, BUDGETS, false).await;
     // The follower looks when something changes, or once a minute.
-    world.write("more.yaml", &map("y", "Reconcile", "v"));
+    world.write("more.yaml", &map("more", "Reconcile", "v"));
     world.parent("more.yaml", "ready").await;
     world.until_watched(1 - leader, BUDGETS, false).await;
     // The others went on: changes are seen, and nothing was read anew.

@@ -63,9 +63,9 @@ async fn a_predecessor_that_comes_later_has_the_word_too() {
     control_plane.namespace("kube-system").await.unwrap();
     let world = World::on(control_plane, &[]).await;
     world.write("x.yaml", &map("x", "Reconcile", "v"));
-    world.write("y.yaml", &map("y", "Reconcile", "v"));
+    world.write("going.yaml", &map("going", "Reconcile", "v"));
     world.parent("x.yaml", "ready").await;
-    world.parent("y.yaml", "ready").await;
+    world.parent("going.yaml", "ready").await;
     world.send(Method::POST, PODS, "application/json", &pod()).await.unwrap();
     world.observes(1.0).await;
     world.until_metric("quarterdeck_addon_addons", &[("state", "observing")], 2.0).await;
@@ -74,16 +74,16 @@ async fn a_predecessor_that_comes_later_has_the_word_too() {
     world.kubectl(&["label", "configmap", "x", "by=hand"]).await;
     world.write("z.yaml", &map("z", "Reconcile", "v"));
     world.until_metric("quarterdeck_addon_addons", &[("state", "observing")], 3.0).await;
-    world.remove("y.yaml");
+    world.remove("going.yaml");
     world.until_metric("quarterdeck_addon_source_addons", &[], 2.0).await;
     world.control_plane.settle_audit().await.unwrap();
     let writes =
         audit.filter(|event| event.is_write() && event.acting_user().ends_with(":quarterdeck-addons")).unwrap();
     assert!(writes.is_empty(), "{writes:#?}");
-    world.until_there(&at("y")).await;
+    world.until_there(&at("going")).await;
     world.end_predecessor().await;
     world.until(&at("x"), "the label is gone", |object| object["metadata"]["labels"].get("by").is_none()).await;
     world.until_there(&at("z")).await;
-    world.until_gone(&at("y")).await;
+    world.until_gone(&at("going")).await;
     world.observes(0.0).await;
 }
