@@ -289,6 +289,16 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// Notes that an addon came to nothing, where its parent may not be able to tell.
+    fn note_failure(&self, id: &AddonId) {
+        let before = self.shared.lock().states.get(id).copied();
+        if before.is_none_or(|(state, _)| state != State::Degraded) {
+            self.set_state(id, Some((State::Degraded, before.map_or(0, |(_, held)| held))));
+        }
+    }
+}
+
 impl Shared {
     /// Draws up again what follows from the sources; returns the addons that lost an object to
     /// another, or took one over.

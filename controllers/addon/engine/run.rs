@@ -106,11 +106,18 @@ impl Engine {
         // need not ever show what is written.
         let api = cx.api.logging_to(WriteLog::default());
         let recorder = cx.recorder.clone();
-        let run = Run { engine: self, api, recorder, observing: self.observing(), id, outcome: Outcome::default() };
-        match self.addon(&run.id) {
+        let outcome = Outcome::default();
+        let run = Run { engine: self, api, recorder, observing: self.observing(), id: id.clone(), outcome };
+        let result = match self.addon(&id) {
             Some(addon) => run.present(&addon).await,
             None => run.gone().await,
+        };
+        if let Err(error) = &result
+            && matches!(error.class(), Class::Transient | Class::Terminal)
+        {
+            self.note_failure(&id);
         }
+        result
     }
 }
 

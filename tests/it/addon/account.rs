@@ -151,6 +151,19 @@ async fn without_its_inventories_the_controller_is_blocked_and_says_why() {
     assert!(reason.contains("configmaps") && reason.contains("quarterdeck-addons"), "{reason}");
     endpoints_work(&world).await;
     assert_eq!(world.get(&at("x")).await.unwrap(), None);
+    // With inventories that cannot be written nothing is applied, and the addon is known to fail.
+    let [all, events] = maps();
+    let read = PolicyRule { verbs: ["get", "list", "watch"].map(str::to_owned).to_vec(), ..all.clone() };
+    world.control_plane.grant_in("kube-system", OWN, &[read, events]).await.unwrap();
+    world.control_plane.grant_in("default", OWN, &[all]).await.unwrap();
+    state(&world, "addon-controller", "running").await;
+    eventually("the addon is degraded", LONG, async || {
+        let labels = [("addon", "x.yaml"), ("state", "degraded")];
+        world.deck.replica(0).metric("quarterdeck_addon_failing", &labels).await
+    })
+    .await
+    .unwrap();
+    assert_eq!(world.get(&at("x")).await.unwrap(), None);
     world.control_plane.bind(OWN, "cluster-admin").await.unwrap();
     world.until_there(&at("x")).await;
     world.parent("x.yaml", "ready").await;

@@ -105,9 +105,14 @@ async fn what_only_has_to_exist_is_never_touched() {
     world.write("x.yaml", &file("w"));
     world.until(&at("kept"), "the file's change is applied", |object| object["data"]["k"] == "w").await;
     world.parent("x.yaml", "ready").await;
+    // Neither a restart nor the end of the file touches them; the last object that is kept goes.
+    world.deck.replica(0).process().kill().await.unwrap();
+    world.deck.replica(0).restart().unwrap();
+    world.write("x.yaml", &[map("theirs", "EnsureExists", "x"), map("made", "EnsureExists", "x")].join("---\n"));
+    world.until_gone(&at("kept")).await;
+    world.parent("x.yaml", "ready").await;
     world.remove("x.yaml");
     world.until_no_parent("x.yaml").await;
-    world.until_gone(&at("kept")).await;
     for (name, version) in [("theirs", before), ("made", made)] {
         assert_eq!(world.until_there(&at(name)).await["metadata"]["resourceVersion"], version, "{name}");
     }
