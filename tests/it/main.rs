@@ -17,5 +17,6 @@ mod observe;
 mod rbac;
 mod rooms;
 mod run_check;
+mod serving;
 mod split_brain;
 mod standby;
