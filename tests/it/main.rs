@@ -16,6 +16,7 @@ mod metrics_doc;
 mod observe;
 mod rbac;
 mod rooms;
+mod rotation;
 mod run_check;
 mod split_brain;
 mod standby;

@@ -2,7 +2,7 @@
 //! and shares the outcome, and the application works while that says that it leads.
 //!
 //! The work is a slice for each service of a namespace, which follows the readiness of the service's pods, as those of an
-//! endpointslice controller do. The split-brain test puts three of these in the place of quarterdeck's replicas and fails
+//! endpointslice controller do: read from a cache, written while leading. The split-brain test puts three of these in the place of quarterdeck's replicas and fails
 //! unless its checker finds what they do to each other.
 //!
 //! Usage: `quarterdeck_control KUBECONFIG HOLDER NAMESPACE`
@@ -18,7 +18,8 @@ use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use kube_leader_election::{LeaseLock, LeaseLockParams, LeaseLockResult};
 use serde_json::{Value, json};
-use tokio::time::MissedTickBehavior;
+use tokio::sync::watch;
+use tokio::time::{Interval, MissedTickBehavior};
 
 /// The Lease that the split-brain test's checker looks at.
 const LEASE: &str = "quarterdeck";
@@ -26,8 +27,10 @@ const LEASE_NAMESPACE: &str = "kube-system";
 /// How long a lease lasts; the README asks to renew it three times in that time.
 const LEASE_TTL: Duration = Duration::from_secs(6);
 const RENEW_EVERY: Duration = Duration::from_secs(2);
-/// Between two rounds of work.
-const WORK_EVERY: Duration = Duration::from_millis(50);
+/// How often the cache is filled.
+const READ_EVERY: Duration = Duration::from_millis(100);
+/// Between two writes.
+const WRITE_EVERY: Duration = Duration::from_millis(10);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
@@ -43,23 +46,16 @@ async fn main() -> Result<()> {
 
     let leads = Arc::new(AtomicBool::new(false));
     tokio::spawn(elect(client.clone(), holder.clone(), leads.clone()));
-    let mut work = Work::new(&client, namespace, holder);
-    let mut rounds = tokio::time::interval(WORK_EVERY);
-    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        rounds.tick().await;
-        if let Err(error) = work.round(&leads).await {
-            eprintln!("work: {error:#}");
-        }
-    }
+    let (sender, cache) = watch::channel(Vec::new());
+    tokio::spawn(read(client.clone(), namespace.clone(), sender));
+    work(client, namespace, holder, &leads, cache).await
 }
 
 /// The background task of the crate's example, to the letter: after an error it believes what it believed before.
 async fn elect(client: kube::Client, holder_id: String, leads: Arc<AtomicBool>) {
     let params = LeaseLockParams { lease_name: LEASE.to_owned(), holder_id, lease_ttl: LEASE_TTL };
     let leadership = LeaseLock::new(client, LEASE_NAMESPACE, params);
-    let mut tries = tokio::time::interval(RENEW_EVERY);
-    tries.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut tries = every(RENEW_EVERY);
     loop {
         tries.tick().await;
         match leadership.try_acquire_or_renew().await {
@@ -69,56 +65,65 @@ async fn elect(client: kube::Client, holder_id: String, leads: Arc<AtomicBool>) 
     }
 }
 
-/// What the leader does.
-struct Work {
-    holder: String,
-    /// Rounds begun.
-    rounds: u64,
-    services: Api<Service>,
-    pods: Api<Pod>,
-    slices: Api<EndpointSlice>,
-}
+/// What a slice is made of: the name of a service, and its endpoints.
+type Wanted = (String, Vec<Value>);
 
-impl Work {
-    fn new(client: &kube::Client, namespace: &str, holder: &str) -> Self {
-        Self {
-            holder: holder.to_owned(),
-            rounds: 0,
-            services: Api::namespaced(client.clone(), namespace),
-            pods: Api::namespaced(client.clone(), namespace),
-            slices: Api::namespaced(client.clone(), namespace),
+/// Keeps a cache warm, whoever leads.
+async fn read(client: kube::Client, namespace: String, cache: watch::Sender<Vec<Wanted>>) {
+    let mut rounds = every(READ_EVERY);
+    let services: Api<Service> = Api::namespaced(client.clone(), &namespace);
+    let pods: Api<Pod> = Api::namespaced(client, &namespace);
+    loop {
+        rounds.tick().await;
+        let all = ListParams::default();
+        match tokio::try_join!(services.list(&all), pods.list(&all)) {
+            Ok((services, pods)) => {
+                let names = services.items.into_iter().filter_map(|service| service.metadata.name);
+                let wanted = names.map(|name| (name.clone(), endpoints(&name, &pods.items)));
+                cache.send_replace(wanted.collect());
+            }
+            Err(error) => eprintln!("read: {error}"),
         }
     }
+}
 
-    /// Writes the slice of every service. Asks before each whether we still lead, so that no write is later than it has to
-    /// be.
-    async fn round(&mut self, leads: &AtomicBool) -> Result<()> {
-        if !leads.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        let services = self.services.list(&ListParams::default()).await?;
-        let pods = self.pods.list(&ListParams::default()).await?;
-        let params = PatchParams::apply("control").force();
-        self.rounds += 1;
-        // A write that changes nothing leaves no trace.
-        let mark = format!("{} {}", self.holder, self.rounds);
-        for service in services.items.iter().filter_map(|service| service.metadata.name.as_deref()) {
+/// Writes the slice of every service again and again. Asks before each write whether we still lead, so that none is later
+/// than it has to be.
+async fn work(
+    client: kube::Client,
+    namespace: &str,
+    holder: &str,
+    leads: &AtomicBool,
+    cache: watch::Receiver<Vec<Wanted>>,
+) -> Result<()> {
+    let slices: Api<EndpointSlice> = Api::namespaced(client, namespace);
+    let params = PatchParams::apply("control").force();
+    let mut pace = every(WRITE_EVERY);
+    for round in 0_u64.. {
+        pace.tick().await;
+        let wanted = cache.borrow().clone();
+        for (service, endpoints) in wanted {
             if !leads.load(Ordering::Relaxed) {
                 break;
             }
-            let slice = slice(service, &mark, &pods.items);
-            self.slices.patch(service, &params, &Patch::Apply(slice)).await.with_context(|| service.to_owned())?;
+            pace.tick().await;
+            // A write that changes nothing leaves no trace.
+            let slice = slice(&service, &endpoints, &format!("{holder} {round}"));
+            if let Err(error) = slices.patch(&service, &params, &Patch::Apply(slice)).await {
+                eprintln!("write: {error}");
+            }
         }
-        Ok(())
     }
+    Ok(())
 }
 
-/// The slice of a service that selects its pods by `app=<name>`, with a mark of who wrote it.
-fn slice(service: &str, mark: &str, pods: &[Pod]) -> Value {
-    let of_service = |pod: &&Pod| {
-        pod.metadata.labels.as_ref().and_then(|labels| labels.get("app")).is_some_and(|app| app == service)
-    };
-    let endpoints: Vec<Value> = pods.iter().filter(of_service).filter_map(endpoint).collect();
+fn every(period: Duration) -> Interval {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+fn slice(service: &str, endpoints: &[Value], mark: &str) -> Value {
     json!({
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
@@ -130,6 +135,13 @@ fn slice(service: &str, mark: &str, pods: &[Pod]) -> Value {
         "addressType": "IPv4",
         "endpoints": endpoints,
     })
+}
+
+/// Of the pods that a service selects by `app=<name>`.
+fn endpoints(service: &str, pods: &[Pod]) -> Vec<Value> {
+    let selects =
+        |pod: &Pod| pod.metadata.labels.as_ref().and_then(|labels| labels.get("app")).is_some_and(|app| app == service);
+    pods.iter().filter(|pod| selects(pod)).filter_map(endpoint).collect()
 }
 
 fn endpoint(pod: &Pod) -> Option<Value> {
