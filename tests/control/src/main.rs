@@ -2,8 +2,8 @@
 //! and shares the outcome, and the application works while that says that it leads.
 //!
 //! The work is a slice for each service of a namespace, which follows the readiness of the service's pods, as those of an
-//! endpointslice controller do: read from a cache, written while leading. The split-brain test puts three of these in the place of quarterdeck's replicas and fails
-//! unless its checker finds what they do to each other.
+//! endpointslice controller do: read from a cache, written while leading. The split-brain test puts three of these in the
+//! place of quarterdeck's replicas and fails unless its checker finds what they do to each other.
 //!
 //! Usage: `quarterdeck_control KUBECONFIG HOLDER NAMESPACE`
 
@@ -51,7 +51,7 @@ async fn main() -> Result<()> {
     work(client, namespace, holder, &leads, cache).await
 }
 
-/// The background task of the crate's example, to the letter: after an error it believes what it believed before.
+/// The background task, as in the crate's example `shared-lease`: after an error it believes what it believed before.
 async fn elect(client: kube::Client, holder_id: String, leads: Arc<AtomicBool>) {
     let params = LeaseLockParams { lease_name: LEASE.to_owned(), holder_id, lease_ttl: LEASE_TTL };
     let leadership = LeaseLock::new(client, LEASE_NAMESPACE, params);
@@ -103,10 +103,10 @@ async fn work(
         pace.tick().await;
         let wanted = cache.borrow().clone();
         for (service, endpoints) in wanted {
+            pace.tick().await;
             if !leads.load(Ordering::Relaxed) {
                 break;
             }
-            pace.tick().await;
             // A write that changes nothing leaves no trace.
             let slice = slice(&service, &endpoints, &format!("{holder} {round}"));
             if let Err(error) = slices.patch(&service, &params, &Patch::Apply(slice)).await {
