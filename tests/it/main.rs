@@ -18,5 +18,6 @@ mod rbac;
 mod rooms;
 mod rotation;
 mod run_check;
+mod serving;
 mod split_brain;
 mod standby;

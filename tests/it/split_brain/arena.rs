@@ -2,17 +2,20 @@
 
 use std::collections::HashSet;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use futures::future::try_join_all;
 use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::{Api, DeleteParams, ListParams};
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use parking_lot::Mutex;
+use quarterdeck_election::fence::KubeFenceProver;
+use quarterdeck_election::{EpochToken, FenceState, LeaseView};
 use quarterdeck_it::audit::Event;
 use quarterdeck_it::checker::{History, history};
 use quarterdeck_it::deck::{DeckBuilder, group, install, lease_connection, program};
 use quarterdeck_it::proxy::Faults;
 use quarterdeck_it::{AuditPolicy, AuditReader, ControlPlane, Deck, Proxy, eventually};
+use serde_json::json;
 
 use super::LONG;
 use super::load::{Load, SERVICES};
@@ -73,13 +76,38 @@ impl Arena {
         Ok(Self { control_plane, proxies, load, recorder, unlogged: Mutex::default() })
     }
 
-    /// Removes the fence, policy first.
+    /// Removes the fence, policy first, and returns when no server knows it any more. Nobody may hold the Lease.
     pub(super) async fn remove_fence(&self) -> Result<()> {
         let client = self.control_plane.admin().await?;
+        let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
+        let lease = match leases.get_opt("quarterdeck").await? {
+            Some(lease) => lease,
+            // Without a Lease the fence refuses nobody: nothing could be seen of it.
+            None => {
+                let free = json!({ "metadata": { "name": "quarterdeck" }, "spec": { "leaseTransitions": 0 } });
+                leases.create(&PostParams::default(), &serde_json::from_value(free)?).await?
+            }
+        };
+        let token = LeaseView::from(lease).token();
+        self.fence_becomes(&token, FenceState::Verified).await?;
         let policies: Api<ValidatingAdmissionPolicy> = Api::all(client.clone());
         policies.delete(FENCE, &DeleteParams::default()).await?;
         let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(client);
         bindings.delete(FENCE, &DeleteParams::default()).await?;
+        self.fence_becomes(&token, FenceState::Absent).await
+    }
+
+    /// Waits until each server shows the fence so.
+    async fn fence_becomes(&self, token: &EpochToken, wanted: FenceState) -> Result<()> {
+        for server in 0..self.control_plane.apiservers().len() {
+            let prover = KubeFenceProver::new(self.control_plane.admin_at(server).await?, "quarterdeck");
+            eventually(&format!("the fence is {wanted:?} on server {server}"), LONG, async || {
+                let state = prover.verify(token).await.map_err(|error| anyhow!(error))?;
+                ensure!(state == wanted, "{state:?}");
+                Ok(())
+            })
+            .await?;
+        }
         Ok(())
     }
 
