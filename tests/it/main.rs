@@ -16,6 +16,7 @@ mod metrics_doc;
 mod observe;
 mod rbac;
 mod rooms;
+mod rotation;
 mod run_check;
 mod serving;
 mod split_brain;

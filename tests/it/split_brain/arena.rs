@@ -21,7 +21,7 @@ use super::LONG;
 use super::load::{Load, SERVICES};
 use super::recorder::Recorder;
 
-const NAMESPACE: &str = "load";
+pub(super) const NAMESPACE: &str = "load";
 /// Replicas.
 pub(super) const REPLICAS: usize = 3;
 /// Of the policy and of its binding.
@@ -139,13 +139,23 @@ impl Arena {
 
     /// Who holds the Lease.
     pub(super) async fn leader(&self, fighters: &Fighters) -> Result<usize> {
-        eventually("a replica leads", LONG, async || self.holder(fighters).await?.context("nobody")).await
+        self.leader_among(&fighters.identities).await
+    }
+
+    /// [`Arena::leader`] of those with these names in the Lease.
+    pub(super) async fn leader_among(&self, identities: &[String]) -> Result<usize> {
+        eventually("a replica leads", LONG, async || self.holder(identities).await?.context("nobody")).await
     }
 
     /// Returns when a replica other than `old` holds the Lease and has written a slice of every service.
     pub(super) async fn taken_over(&self, fighters: &Fighters, old: usize) -> Result<usize> {
+        self.taken_over_among(&fighters.identities, old).await
+    }
+
+    /// [`Arena::taken_over`] by one of those with these names in the Lease.
+    pub(super) async fn taken_over_among(&self, identities: &[String], old: usize) -> Result<usize> {
         let mut audit = self.control_plane.audit_from_now()?;
-        let new = eventually("another replica leads", LONG, async || match self.holder(fighters).await? {
+        let new = eventually("another replica leads", LONG, async || match self.holder(identities).await? {
             Some(new) if new != old => Ok(new),
             other => bail!("{other:?}"),
         })
@@ -154,14 +164,14 @@ impl Arena {
         Ok(new)
     }
 
-    async fn holder(&self, fighters: &Fighters) -> Result<Option<usize>> {
+    async fn holder(&self, identities: &[String]) -> Result<Option<usize>> {
         let mut last = Ok(None);
         for server in 0..self.control_plane.apiservers().len() {
             let leases: Api<Lease> = Api::namespaced(self.control_plane.admin_at(server).await?, "kube-system");
             last = match leases.get_opt("quarterdeck").await {
                 Ok(lease) => {
                     let holder = lease.and_then(|lease| lease.spec?.holder_identity);
-                    let index = |holder: &String| fighters.identities.iter().position(|name| name == holder);
+                    let index = |holder: &String| identities.iter().position(|name| name == holder);
                     return Ok(holder.as_ref().and_then(index));
                 }
                 Err(error) => Err(error.into()),
@@ -171,7 +181,7 @@ impl Arena {
     }
 
     /// Returns when a replica has written a slice of every service since `audit` began.
-    async fn works(&self, audit: &mut AuditReader, replica: usize) -> Result<()> {
+    pub(super) async fn works(&self, audit: &mut AuditReader, replica: usize) -> Result<()> {
         let audit = Mutex::new(audit);
         let what = format!("replica {replica} works for every service");
         eventually(&what, LONG, async || {

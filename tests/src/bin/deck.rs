@@ -97,12 +97,7 @@ fn peers(full: bool) -> &'static [Peer] {
     if full { &[Peer::Kcm, Peer::Scheduler, Peer::Kwok] } else { &[] }
 }
 
-async fn start(
-    control_plane: &ControlPlane,
-    addons: &Path,
-    full: bool,
-    detached: bool,
-) -> Result<(Deck, Vec<Server>)> {
+async fn start(control_plane: &ControlPlane, addons: &Path, full: bool, detached: bool) -> Result<(Deck, Vec<Server>)> {
     let mut flags = vec![format!("--addon-path={}", addons.display())];
     let mut peers = Vec::new();
     if full {
