@@ -305,7 +305,8 @@ impl<K: Key> Setup<K> {
         self.queue.clone()
     }
 
-    /// The informers, for kinds known only at run time.
+    /// The informers, for kinds known only at run time. Reconciles do not wait until those that read as somebody else show
+    /// the controller's own writes: it has to know what it wrote.
     #[must_use]
     pub fn informers(&self) -> Informers {
         self.informers.clone()

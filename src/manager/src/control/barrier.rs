@@ -9,19 +9,18 @@ use futures::future::{BoxFuture, Shared, join_all};
 use parking_lot::Mutex;
 use prometheus::{IntCounterVec, Opts, Registry};
 use quarterdeck_election::{EpochToken, Tenure};
-use quarterdeck_runtime::informer::Informers;
-use quarterdeck_runtime::object::Kind;
+use quarterdeck_runtime::informer::{InformerHandle, Informers};
 
 /// The longest time that the barrier may hold a controller back.
 const LIMIT: Duration = Duration::from_secs(1);
 
 type Passing = Shared<BoxFuture<'static, ()>>;
 
-/// Asks for each kind once a tenure, however many controllers read it.
+/// Asks for each cache once a tenure, however many controllers read it.
 pub(crate) struct Barrier {
     informers: Informers,
     late: IntCounterVec,
-    passing: Mutex<(Option<EpochToken>, HashMap<Kind, Passing>)>,
+    passing: Mutex<(Option<EpochToken>, HashMap<InformerHandle, Passing>)>,
 }
 
 impl Barrier {
@@ -38,24 +37,24 @@ impl Barrier {
         Ok(Self { informers, late, passing: Mutex::default() })
     }
 
-    /// Waits until the caches of these kinds are as new as the tenure, or the time is up.
-    pub(crate) async fn pass(&self, tenure: &Tenure, kinds: &[Kind]) {
-        join_all(kinds.iter().map(|kind| self.passing(tenure, kind))).await;
+    /// Waits until these caches are as new as the tenure, or the time is up.
+    pub(crate) async fn pass(&self, tenure: &Tenure, caches: &[InformerHandle]) {
+        join_all(caches.iter().map(|cache| self.passing(tenure, cache))).await;
     }
 
-    fn passing(&self, tenure: &Tenure, kind: &Kind) -> Passing {
+    fn passing(&self, tenure: &Tenure, cache: &InformerHandle) -> Passing {
         let mut passing = self.passing.lock();
         if passing.0.as_ref() != Some(tenure.token()) {
             *passing = (Some(tenure.token().clone()), HashMap::new());
         }
         let begin = || {
             let (informers, late) = (self.informers.clone(), self.late.clone());
-            let (kind, version) = (kind.clone(), tenure.lease_version());
+            let (cache, version) = (cache.clone(), tenure.lease_version());
             async move {
-                for (informer, freshness) in informers.barrier(&kind, version, LIMIT).await {
+                for (informer, freshness) in informers.barrier_of(vec![cache], version, LIMIT).await {
                     if !freshness.is_fresh() {
+                        let (kind, selection) = (informer.kind(), informer.selection());
                         late.with_label_values(&[&kind.to_string()]).inc();
-                        let selection = informer.selection();
                         tracing::warn!(%kind, ?selection, ?freshness, "no proof that this cache is as new as the tenure");
                     }
                 }
@@ -63,6 +62,6 @@ impl Barrier {
             .boxed()
             .shared()
         };
-        passing.1.entry(kind.clone()).or_insert_with(begin).clone()
+        passing.1.entry(cache.clone()).or_insert_with(begin).clone()
     }
 }

@@ -88,7 +88,7 @@ impl Supervisor {
         let stop = tenure.cancellation();
         tokio::select! {
             () = stop.cancelled() => return,
-            () = self.barrier.pass(tenure, self.unit.reads()) => {}
+            () = self.barrier.pass(tenure, self.unit.informers()) => {}
         }
         self.set(State::Running);
         self.unit.demote_before(tokio::time::Instant::now() - self.handed_over);

@@ -79,6 +79,8 @@ pub trait Unit: Send + Sync {
     fn account(&self) -> &Account;
     /// Kinds it reads through informers.
     fn reads(&self) -> &[Kind];
+    /// The informers without which it cannot work.
+    fn informers(&self) -> &[InformerHandle];
     /// Rights it declares beyond upstream's role.
     fn grants(&self) -> &[Grant];
     /// Whether all its informers have synced.
@@ -146,6 +148,10 @@ impl<C: Controller> Unit for ControllerUnit<C> {
 
     fn reads(&self) -> &[Kind] {
         &self.setup.reads
+    }
+
+    fn informers(&self) -> &[InformerHandle] {
+        &self.setup.required
     }
 
     fn grants(&self) -> &[Grant] {

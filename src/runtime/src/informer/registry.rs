@@ -250,8 +250,18 @@ impl Informers {
         version: ResourceVersion,
         limit: Duration,
     ) -> Vec<(InformerHandle, Freshness)> {
+        self.barrier_of(self.own(kind), version, limit).await
+    }
+
+    /// [`Self::barrier`] for these informers, whoever they read as.
+    pub async fn barrier_of(
+        &self,
+        informers: Vec<InformerHandle>,
+        version: ResourceVersion,
+        limit: Duration,
+    ) -> Vec<(InformerHandle, Freshness)> {
         let transport = self.table.declared.lock().running.as_ref().map(|running| Arc::clone(&running.transport));
-        barrier::wait(self.own(kind), transport, version, limit).await
+        barrier::wait(informers, transport, version, limit).await
     }
 
     /// Ends the waits of informers of this kind that are to try again later: something, such as a
@@ -266,6 +276,21 @@ impl Informers {
 /// One informer, whatever its form. Cheap to clone.
 #[derive(Clone)]
 pub struct InformerHandle(pub(super) Arc<dyn AnyInformer>);
+
+impl PartialEq for InformerHandle {
+    /// Whether both are the same informer.
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::addr_eq(Arc::as_ptr(&self.0), Arc::as_ptr(&other.0))
+    }
+}
+
+impl Eq for InformerHandle {}
+
+impl std::hash::Hash for InformerHandle {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).cast::<()>().hash(state);
+    }
+}
 
 impl InformerHandle {
     /// The kind it reads.
