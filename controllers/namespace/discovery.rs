@@ -118,13 +118,14 @@ async fn ask_each(api: &Api, groups: Vec<ListedGroup>) -> (Vec<Group>, Vec<Strin
             }
         }
     }
-    let answers: Vec<_> = futures::stream::iter(wanted)
-        .map(|(at, version, path)| async move {
-            (at, version, answered(&path, api.read::<ListedResources>(&path)).await)
-        })
-        .buffered(GROUPS_AT_ONCE)
-        .collect()
-        .await;
+    let answers: Vec<_> =
+        futures::stream::iter(wanted)
+            .map(|(at, version, path)| async move {
+                (at, version, answered(&path, api.read::<ListedResources>(&path)).await)
+            })
+            .buffered(GROUPS_AT_ONCE)
+            .collect()
+            .await;
     let mut asked: Vec<_> = groups
         .into_iter()
         .map(|group| Group {

@@ -113,10 +113,8 @@ async fn reviewer(parsed: &Parsed, served: &Served, kubeconfig: &str) -> Result<
     if kubeconfig.is_empty() || kubeconfig == parsed.options.misc.kubeconfig {
         return Ok(served.clients.api(&Identity::Manager));
     }
-    let options = ClientOptions {
-        user_agent: format!("{}/{}", served.name, served.version),
-        ..ClientOptions::default()
-    };
+    let options =
+        ClientOptions { user_agent: format!("{}/{}", served.name, served.version), ..ClientOptions::default() };
     // Reviews alone go there; the metrics of clients are about the server we work on.
     let registry = prometheus::Registry::new();
     let gate = Gate::unelected(Arc::new(BootClock));

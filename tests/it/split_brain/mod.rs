@@ -18,4 +18,4 @@ mod seeded;
 use std::time::Duration;
 
 /// Time that anything gets on a loaded machine.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(120);
