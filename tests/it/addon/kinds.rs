@@ -52,12 +52,13 @@ impl World {
         .unwrap();
     }
 
-    /// The resources of which a replica watches the metadata.
-    async fn watched(&self, replica: usize) -> anyhow::Result<Vec<String>> {
+    /// The resources of which a replica watches the metadata, each with whether it was read whole.
+    async fn watched(&self, replica: usize) -> anyhow::Result<Vec<(String, bool)>> {
         let status = self.deck.replica(replica).status().await?;
         let all = status.0["informers"].as_array().cloned().unwrap_or_default();
         let metadata = all.iter().filter(|informer| informer["form"] == "Metadata");
-        Ok(metadata.map(|informer| informer["resource"].as_str().unwrap_or_default().to_owned()).collect())
+        let resource = |informer: &Value| informer["resource"].as_str().unwrap_or_default().to_owned();
+        Ok(metadata.map(|informer| (resource(informer), informer["synced"] == true)).collect())
     }
 
     async fn until_watched(&self, replica: usize, resource: &str, expected: bool) {
@@ -65,7 +66,9 @@ impl World {
         // A follower looks at its directory once a minute.
         eventually(&what, 2 * LONG, async || {
             let watched = self.watched(replica).await?;
-            if watched.iter().any(|one| one == resource) == expected { Ok(()) } else { bail!("{watched:?}") }
+            let found = watched.iter().find(|(one, _)| one == resource).map(|(_, synced)| *synced);
+            let fits = if expected { found == Some(true) } else { found.is_none() };
+            if fits { Ok(()) } else { bail!("{watched:?}") }
         })
         .await
         .unwrap();
