@@ -365,7 +365,8 @@ impl World {
         if pod.finalizer {
             steps.push(Step::patch(path.clone(), json!({ "metadata": { "finalizers": null } })));
         }
-        steps.push(Step { may_be_gone: true, ..Step::delete(format!("{path}?gracePeriodSeconds=0")) });
+        let at_once = json!({ "gracePeriodSeconds": 0 });
+        steps.push(Step { may_be_gone: true, body: at_once, ..Step::delete(path) });
         steps
     }
 
