@@ -8,6 +8,7 @@ mod bad_input;
 mod client;
 mod cluster;
 mod deploy;
+mod endpoints;
 mod equality;
 mod fence;
 mod handover;

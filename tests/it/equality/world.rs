@@ -277,14 +277,16 @@ impl World {
         } else {
             self.random.chance(50).then(|| *self.random.pick(&NODES))
         };
-        self.incarnations += 1;
         let finalizer = self.random.chance(20);
+        // Without a node it has no address: the Go controller would write an empty node name into
+        // Endpoints, which the server refuses.
+        let addresses = if node.is_some() { self.addresses(number) } else { json!([]) };
         let pod = Pod {
             number,
             node: node.map(str::to_owned),
             phase: "Running",
-            ready: self.random.chance(70),
-            addresses: shapes::addresses(&mut self.random, number, self.incarnations % 250 + 1),
+            ready: node.is_some() && self.random.chance(70),
+            addresses,
             deleting: false,
             finalizer,
         };
@@ -324,9 +326,20 @@ impl World {
     }
 
     fn move_address(&mut self) -> Vec<Step> {
+        let placed = self.pods.iter().filter(|(_, pod)| pod.node.is_some());
+        let Some(name) = self.random.pick_some(placed.map(|(name, _)| name.clone())) else { return Vec::new() };
+        vec![self.readdress(&name)]
+    }
+
+    fn addresses(&mut self, number: usize) -> Value {
         self.incarnations += 1;
-        let incarnation = self.incarnations % 250 + 1;
-        self.change_pod(|pod, random| pod.addresses = shapes::addresses(random, pod.number, incarnation))
+        shapes::addresses(&mut self.random, number, self.incarnations % 250 + 1)
+    }
+
+    fn readdress(&mut self, name: &str) -> Step {
+        let number = self.pod(name).number;
+        self.pod(name).addresses = self.addresses(number);
+        self.report(name, &self.pods[name])
     }
 
     fn relabel_pod(&mut self) -> Vec<Step> {
@@ -341,7 +354,7 @@ impl World {
         let node = *self.random.pick(&NODES);
         self.pod(&name).node = Some(node.to_owned());
         let binding = json!({ "metadata": { "name": name }, "target": { "kind": "Node", "name": node } });
-        vec![Step::create(&format!("{}/binding", self.pod_path(&name)), binding)]
+        vec![Step::create(&format!("{}/binding", self.pod_path(&name)), binding), self.readdress(&name)]
     }
 
     fn delete_pod(&mut self) -> Vec<Step> {
