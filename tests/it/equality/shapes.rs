@@ -133,9 +133,10 @@ pub(super) fn status(phase: &str, addresses: &Value, ready: bool) -> Value {
     }})
 }
 
-/// Subsets as people write them: of both families, not in canonical form, and with addresses that are
-/// ready on one port and not on another.
-pub(super) fn subsets(random: &mut Random) -> Value {
+/// Subsets as people write them: not in canonical form, with addresses that are ready on one port and
+/// not on another; of both families only if `mixed`.
+pub(super) fn subsets(random: &mut Random, mixed: bool) -> Value {
+    let v4 = random.chance(60);
     let mut subsets = Vec::new();
     for _ in 0..random.below(4) {
         let mut ports = Vec::new();
@@ -150,7 +151,8 @@ pub(super) fn subsets(random: &mut Random) -> Value {
             let mut addresses = Vec::new();
             for host in 1..5 {
                 if random.chance(40) {
-                    let ip = if random.chance(70) { format!("10.3.0.{host}") } else { format!("fd00:3::{host}") };
+                    let v4 = if mixed { random.chance(60) } else { v4 };
+                    let ip = if v4 { format!("10.3.0.{host}") } else { format!("fd00:3::{host}") };
                     let mut address = json!({ "ip": ip });
                     if random.chance(30) {
                         address["nodeName"] = json!(random.pick(&NODES));
