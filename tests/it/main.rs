@@ -15,6 +15,7 @@ mod handover;
 mod informer;
 mod isolation;
 mod metrics_doc;
+mod namespace;
 mod observe;
 mod rbac;
 mod rooms;

@@ -33,7 +33,7 @@ pub(super) fn facts(objects: &Objects, max_endpoints: usize) -> Facts {
     }
     let mut groups = Groups::default();
     for slice in &objects.slices {
-        // The slices of a service that is gone are the garbage collector's, and none runs here.
+        // The slices of a service that is gone are the garbage collector's.
         if !known.orphaned(slice) {
             slice_facts(&known, slice, max_endpoints, &mut groups, &mut facts);
         }
@@ -45,6 +45,13 @@ pub(super) fn facts(objects: &Objects, max_endpoints: usize) -> Facts {
     // Of how many slices a group consists is packing.
     facts.extend(filled.into_values().flatten().chain(empty.into_values().flatten()).map(|group| (group, 1)));
     facts
+}
+
+/// Names of the slices whose service is gone.
+pub(super) fn orphans(objects: &Objects) -> Vec<&str> {
+    let known = Known::of(objects);
+    let orphans = objects.slices.iter().filter(|slice| known.orphaned(slice));
+    orphans.map(|slice| text(&slice["metadata"]["name"])).collect()
 }
 
 /// What slices say besides their endpoints, by what they are the slices of: service, manager, family.

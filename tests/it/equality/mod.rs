@@ -103,6 +103,7 @@ async fn marked(side: &Side, namespace: &str, number: usize) -> Result<()> {
 
 async fn same(go: &Side, ours: &Side, namespace: &str) -> Result<()> {
     eventually("both say the same", PATIENCE, async || {
+        tokio::try_join!(go.collect_garbage(namespace), ours.collect_garbage(namespace))?;
         let (go, ours) = tokio::try_join!(go.facts(namespace), ours.facts(namespace))?;
         let lines = difference(["  Go has  ", "  we have"], [&go, &ours]);
         let shown: Vec<_> = lines.iter().take(LINES).map(String::as_str).collect();

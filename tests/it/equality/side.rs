@@ -5,7 +5,7 @@ use http::Request;
 use quarterdeck_it::{ControlPlane, Deck, Server};
 use serde_json::{Value, json};
 
-use super::facts::{Facts, Objects, facts};
+use super::facts::{Facts, Objects, facts, orphans};
 use super::world::Step;
 
 /// Few, so that services have several slices.
@@ -79,14 +79,29 @@ impl Side {
 
     /// What its objects say.
     pub(super) async fn facts(&self, namespace: &str) -> Result<Facts> {
+        Ok(facts(&self.objects(namespace).await?, MAX_ENDPOINTS))
+    }
+
+    /// Does the garbage collector's part, who does not work here: deletes the slices of services that
+    /// are gone. The Go controller leaves an empty one to it even where a new service needs one.
+    pub(super) async fn collect_garbage(&self, namespace: &str) -> Result<()> {
+        let path = format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices");
+        for name in orphans(&self.objects(namespace).await?) {
+            let step = Step { method: "DELETE", path: format!("{path}/{name}"), body: json!({}), may_be_gone: true };
+            self.take(&[step]).await?;
+        }
+        Ok(())
+    }
+
+    async fn objects(&self, namespace: &str) -> Result<Objects> {
         let core = format!("/api/v1/namespaces/{namespace}");
-        let objects = Objects {
+        // Owners last: what they own was there before.
+        Ok(Objects {
             slices: self.list(&format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices")).await?,
             endpoints: self.list(&format!("{core}/endpoints")).await?,
             services: self.list(&format!("{core}/services")).await?,
             pods: self.list(&format!("{core}/pods")).await?,
-        };
-        Ok(facts(&objects, MAX_ENDPOINTS))
+        })
     }
 
     async fn list(&self, path: &str) -> Result<Vec<Value>> {
