@@ -15,7 +15,7 @@ const CONTROLLERS: &str =
 
 /// Who keeps the slices of a server.
 enum Manager {
-    Go { _server: Server },
+    Go { _server: Box<Server> },
     Ours { _deck: Deck },
 }
 
@@ -35,7 +35,7 @@ impl Side {
         let flags =
             [CONTROLLERS, "--leader-elect=false", "--kube-api-qps=1000", "--kube-api-burst=2000", slices.as_str()];
         let server = control_plane.start_kcm(&flags).await?;
-        Self::of(Manager::Go { _server: server }, control_plane).await
+        Self::of(Manager::Go { _server: Box::new(server) }, control_plane).await
     }
 
     /// A server where quarterdeck works.
