@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use quarterdeck_runtime::controller::SetupError;
+use quarterdeck_runtime::controller::{Account, SetupError};
 
 use super::fields::Overrides;
 use super::ident::GroupKind;
 
+/// Service account, in `kube-system`, that reads and writes addons unless a flag names another.
+pub(super) const ACCOUNT: &str = "quarterdeck-addons";
 /// Kinds whose objects take others with them when they go.
 const PROTECTED: &str =
     "Namespace,PersistentVolume,PersistentVolumeClaim,CustomResourceDefinition.apiextensions.k8s.io";
@@ -26,6 +28,11 @@ pub struct Config {
     /// them; empty for none, as kube-addon-manager has it.
     #[arg(long, value_name = "KINDS", default_value = PROTECTED)]
     pub addon_prune_protect: String,
+    /// Service account, as [namespace/]name, as which addons are read and written; the namespace is
+    /// kube-system if none is given. To narrow what addons may do, name one that is not bound to
+    /// cluster-admin; give install the same flag.
+    #[arg(long, value_name = "ACCOUNT", default_value = ACCOUNT)]
+    pub addon_service_account: String,
     /// Addons that are worked on at the same time (1 to 50).
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub concurrent_addon_syncs: u16,
@@ -46,6 +53,15 @@ impl Config {
             }
             None => Ok(Overrides::new(&managers)),
         }
+    }
+
+    /// As who addons are read and written.
+    ///
+    /// # Errors
+    /// When it is not the name of a service account.
+    pub fn account(&self) -> Result<Account, SetupError> {
+        Account::parse(self.addon_service_account.trim())
+            .map_err(|error| SetupError { flag: "addon-service-account", reason: error.to_string() })
     }
 
     /// Kinds that are held.
@@ -94,6 +110,7 @@ mod tests {
         assert_eq!(config.addon_path, PathBuf::from("/etc/kubernetes/addons"));
         assert_eq!(config.protected().expect("kinds").len(), 4);
         assert!(parse(&["--addon-prune-protect="]).protected().expect("kinds").is_empty());
+        assert_eq!(config.account().expect("an account"), Account::system(ACCOUNT));
         config.validate().expect("limits");
     }
 
@@ -103,6 +120,10 @@ mod tests {
         for bad in ["*", "a,,b", "a*b*"] {
             let flag = format!("--addon-override-managers={bad}");
             assert_eq!(parse(&[&flag]).overrides().expect_err("bad").flag, "addon-override-managers", "{bad}");
+        }
+        for bad in ["", "a/b/c", "Addons", "system:serviceaccount:a:b"] {
+            let flag = format!("--addon-service-account={bad}");
+            assert_eq!(parse(&[&flag]).account().expect_err("bad").flag, "addon-service-account", "{bad}");
         }
         assert_eq!(parse(&["--concurrent-addon-syncs=0"]).validate().expect_err("bad").flag, "concurrent-addon-syncs");
     }

@@ -76,6 +76,8 @@ pub fn stamp(metadata: &Metadata) -> u64 {
 pub enum Cached<'a> {
     /// The cache is not complete yet.
     Unsynced,
+    /// No cache shows it: the account may not list or watch it.
+    Refused,
     /// The cache does not hold it.
     Missing,
     /// The cache holds it like this.
@@ -99,11 +101,9 @@ pub fn look(known: Option<&Known>, cached: Cached<'_>, deleted: bool, now: Insta
     let Some(known) = known.filter(|_| !deleted) else { return Look::Yes };
     match cached {
         Cached::Unsynced => Look::After(UNSYNCED),
+        Cached::Refused => at_or_after(known.at + NEXT_LOOK, now),
         Cached::Missing if known.seen => Look::Yes,
-        Cached::Missing => {
-            let due = known.at + if known.looks == 0 { FIRST_LOOK } else { NEXT_LOOK };
-            if now >= due { Look::Yes } else { Look::After(due - now) }
-        }
+        Cached::Missing => at_or_after(known.at + if known.looks == 0 { FIRST_LOOK } else { NEXT_LOOK }, now),
         Cached::Held(held) if *held.uid == *known.uid => {
             let same = *held.resource_version == *known.resource_version || stamp(held) == known.stamp;
             if same || is_older(&held.resource_version, &known.resource_version) { Look::No } else { Look::Yes }
@@ -111,6 +111,10 @@ pub fn look(known: Option<&Known>, cached: Cached<'_>, deleted: bool, now: Insta
         Cached::Held(held) if is_older(&held.resource_version, &known.resource_version) => Look::No,
         Cached::Held(_) => Look::Yes,
     }
+}
+
+fn at_or_after(due: Instant, now: Instant) -> Look {
+    if now >= due { Look::Yes } else { Look::After(due - now) }
 }
 
 /// Whether a cache lags behind what is known; its next event brings the key back.
@@ -164,6 +168,9 @@ mod tests {
         assert_eq!(look(Some(&known(&object, true)), Cached::Missing, false, now), Look::Yes);
         assert_eq!(look(Some(&known(&object, true)), Cached::Unsynced, false, now), Look::After(UNSYNCED));
         assert_eq!(look(Some(&known(&object, false)), Cached::Missing, true, now), Look::Yes);
+        assert_eq!(look(None, Cached::Refused, false, now), Look::Yes);
+        assert_eq!(look(Some(&known(&object, true)), Cached::Refused, false, now), Look::After(NEXT_LOOK));
+        assert_eq!(look(Some(&known(&object, true)), Cached::Refused, false, now + NEXT_LOOK), Look::Yes);
         let fresh = known(&object, false);
         assert_eq!(look(Some(&fresh), Cached::Missing, false, now), Look::After(FIRST_LOOK));
         assert_eq!(look(Some(&fresh), Cached::Missing, false, now + FIRST_LOOK), Look::Yes);

@@ -35,7 +35,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use quarterdeck_runtime::client::Identity;
 use quarterdeck_runtime::controller::{Action, ClientShare, Controller, Cx, Descriptor, Error, Setup, SetupError};
 use quarterdeck_runtime::informer::Selection;
 use quarterdeck_runtime::object::Kind;
@@ -50,9 +49,6 @@ use source::directory::{DirectoryWatch, SOURCE, Scanner};
 pub use config::Config;
 pub use engine::Key;
 
-/// Service account, in `kube-system`, that reads and writes addons.
-const ACCOUNT: &str = "quarterdeck-addons";
-
 /// The addon controller.
 pub struct AddonController {
     engine: Arc<Engine>,
@@ -63,7 +59,7 @@ impl Controller for AddonController {
         name: "addon-controller",
         aliases: &["addon"],
         enabled_by_default: true,
-        account: ACCOUNT,
+        account: config::ACCOUNT,
         upstream_role: false,
         writes_anything: true,
         predecessor: None,
@@ -79,11 +75,15 @@ impl Controller for AddonController {
         setup.retry(Retry { base: Duration::from_millis(100), max: Duration::from_secs(60), tries: None });
         let in_system = || Some(parent::NAMESPACE.to_owned());
         let pods = setup.informer::<PodView>(Selection { namespace: in_system(), ..Selection::default() });
-        let account = Identity::ServiceAccount { namespace: "kube-system".to_owned(), name: ACCOUNT.to_owned() };
-        let informers = setup.informers().reading_as(account);
+        let account = config.account()?;
+        let informers = setup.informers().reading_as(account.identity());
+        setup.account(account);
         let parents = Selection { namespace: in_system(), labels: Some(parent::SOURCE_LABEL.to_owned()), fields: None };
+        let parents = informers.dynamic::<ConfigMap>(Kind::of::<ConfigMap>(), parents);
+        // Without the inventories nothing may be written.
+        setup.require(&parents);
         let engine = Engine::new(Parts {
-            parents: informers.dynamic::<ConfigMap>(Kind::of::<ConfigMap>(), parents),
+            parents,
             informers,
             queue: setup.queue(),
             pods,

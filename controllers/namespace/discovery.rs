@@ -7,10 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use quarterdeck_runtime::client::Api;
+use quarterdeck_runtime::client::{Api, ApiError};
 use quarterdeck_runtime::object::Kind;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 /// How many group versions are asked for at once.
@@ -81,7 +80,8 @@ pub(super) fn usable(asked: Instant, catalog: &Catalog, not_before: Instant, now
 }
 
 async fn ask(api: &Api) -> Catalog {
-    let (core, named) = futures::join!(read::<Index>(api, "/api"), read::<Index>(api, "/apis"));
+    let index = |path| answered(path, api.discover::<Index>(path));
+    let (core, named) = futures::join!(index("/api"), index("/apis"));
     let mut groups = Vec::new();
     let mut failures = Vec::new();
     let mut unparsable = Vec::new();
@@ -119,7 +119,9 @@ async fn ask_each(api: &Api, groups: Vec<ListedGroup>) -> (Vec<Group>, Vec<Strin
         }
     }
     let answers: Vec<_> = futures::stream::iter(wanted)
-        .map(|(at, version, path)| async move { (at, version, read::<ListedResources>(api, &path).await) })
+        .map(|(at, version, path)| async move {
+            (at, version, answered(&path, api.read::<ListedResources>(&path)).await)
+        })
         .buffered(GROUPS_AT_ONCE)
         .collect()
         .await;
@@ -137,8 +139,9 @@ async fn ask_each(api: &Api, groups: Vec<ListedGroup>) -> (Vec<Group>, Vec<Strin
     (asked, unparsable)
 }
 
-async fn read<T: DeserializeOwned>(api: &Api, path: &str) -> Result<T, String> {
-    match tokio::time::timeout(ANSWER_LIMIT, api.read(path)).await {
+/// What is said at `path`, in time.
+async fn answered<T>(path: &str, answer: impl Future<Output = Result<T, ApiError>>) -> Result<T, String> {
+    match tokio::time::timeout(ANSWER_LIMIT, answer).await {
         Ok(answer) => answer.map_err(|error| error.to_string()),
         Err(_) => Err(format!("no answer to {path} within {ANSWER_LIMIT:?}")),
     }

@@ -16,8 +16,11 @@ use super::content::{COLLECTION_LIMIT, Leftover, Report, Step, Survey, Target, s
 use super::discovery::{Catalog, Resource};
 use super::outcome::Outcome;
 
-/// How many kinds of one namespace are worked on at once.
+/// How many kinds of one namespace are looked at at once.
 const KINDS_AT_ONCE: usize = 16;
+/// How many kinds of one namespace are emptied at once. A collection is much work for the server, in the time that one write
+/// has: more of them at a time only time out.
+const SWEEPS_AT_ONCE: usize = 4;
 /// How many objects of one kind are deleted one by one at once.
 const OBJECTS_AT_ONCE: usize = 8;
 /// Objects a page when listing.
@@ -113,7 +116,7 @@ impl Sweep<'_> {
             let wanted = (0..reports.len()).filter(|i| wants_sweep(&reports[*i]));
             let sweeps: Vec<_> = wanted.map(|i| self.sweep_at(i, resources[i], reports[i].survey.clone())).collect();
             let swept: Vec<(usize, Report)> =
-                futures::stream::iter(sweeps).buffer_unordered(KINDS_AT_ONCE).try_collect().await?;
+                futures::stream::iter(sweeps).buffer_unordered(SWEEPS_AT_ONCE).try_collect().await?;
             for (i, report) in swept {
                 reports[i] = report;
             }

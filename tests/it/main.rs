@@ -19,6 +19,8 @@ mod namespace;
 mod observe;
 mod rbac;
 mod rooms;
+mod rotation;
 mod run_check;
+mod serving;
 mod split_brain;
 mod standby;

@@ -35,7 +35,7 @@ async fn promtool(args: &[&str]) -> Result<String> {
 }
 
 /// The code of a request with these headers to a replica, whose certificate nobody signed.
-async fn code(url: &str, token: Option<&str>) -> Result<String> {
+pub(super) async fn code(url: &str, token: Option<&str>) -> Result<String> {
     let mut command = Command::new("curl");
     command.args(["--silent", "--insecure", "--output", "/dev/null", "--write-out", "%{http_code}", url]);
     if let Some(token) = token {

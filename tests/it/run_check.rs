@@ -6,9 +6,20 @@ use tokio::process::Command;
 
 #[tokio::test]
 async fn the_demonstration_checks_itself() -> Result<()> {
+    check(&[]).await
+}
+
+/// Beside a Go manager, a scheduler and fake nodes.
+#[tokio::test]
+async fn the_full_demonstration_checks_itself() -> Result<()> {
+    check(&["--full"]).await
+}
+
+async fn check(flags: &[&str]) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let output = Command::new(program_named("deck")?)
         .arg("--check")
+        .args(flags)
         .arg(format!("--dir={}", folder.path().join("run").display()))
         .output()
         .await?;

@@ -45,8 +45,8 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are in a folder of the repository")
 }
 
-/// Folder for what tests leave behind.
-pub(crate) fn target() -> PathBuf {
+/// Folder of what is built, and for what tests leave behind.
+pub fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from)
 }
 

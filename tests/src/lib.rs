@@ -38,7 +38,7 @@ pub mod proxy;
 mod wait;
 
 pub use audit::{AuditPolicy, AuditReader};
-pub use binaries::{Binaries, Peer, repository};
+pub use binaries::{Binaries, Peer, repository, target};
 pub use control_plane::{Builder, ControlPlane, Server, shared};
 pub use deck::Deck;
 pub use kubeconfig::Credentials;

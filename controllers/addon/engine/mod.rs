@@ -11,11 +11,12 @@ mod watches;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use parking_lot::Mutex;
 use quarterdeck_runtime::informer::{Informers, Lister};
-use quarterdeck_runtime::object::{Kind, ObjectKey, parse_version};
+use quarterdeck_runtime::object::{ObjectKey, parse_version};
 use quarterdeck_runtime::queue::Enqueue;
 use quarterdeck_runtime::view::{Metadata, PodView};
 use tokio::time::Instant;
@@ -24,12 +25,13 @@ use super::drift::Known;
 use super::fields::Overrides;
 use super::ident::{GroupKind, Ident};
 use super::kinds::{self, Kinds};
-use super::manifest::Mode;
 use super::metrics::Metrics;
 use super::parent::{self, Parent, State};
+use super::plan::Wanted;
 use super::predecessor;
 use super::removal::{Named, Verdict};
 use super::source::{Addon, AddonId, Snapshot};
+use watches::WatchId;
 
 /// What a reconcile is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -94,7 +96,7 @@ struct Shared {
     owners: HashMap<(GroupKind, ObjectKey), AddonId>,
     /// Objects whose deletion was seen and not yet looked into.
     deleted: HashSet<(GroupKind, ObjectKey)>,
-    watches: HashMap<(Kind, Mode), Lister<Metadata>>,
+    watches: HashMap<WatchId, Lister<Metadata>>,
     /// What the last pass decided, and about which state of the source.
     verdicts: BTreeMap<&'static str, Decided>,
     recent: BTreeMap<AddonId, Recent>,
@@ -121,6 +123,27 @@ struct Recent {
 struct Memory {
     known: HashMap<Ident, Known>,
     repairs: HashMap<Ident, VecDeque<Instant>>,
+    /// How often in a row something was waited for.
+    waits: u32,
+}
+
+impl Memory {
+    /// Forgets objects that are not wanted any more.
+    fn keep(&mut self, wanted: &[Wanted]) {
+        let wanted: HashSet<&Ident> = wanted.iter().map(|wanted| &wanted.ident).collect();
+        self.known.retain(|ident, _| wanted.contains(ident));
+        self.repairs.retain(|ident, _| wanted.contains(ident));
+    }
+
+    /// When what is waited for is looked at again: soon, and rarely when it takes long.
+    fn patience(&mut self, waiting: bool) -> Option<Duration> {
+        /// Looks that come soon: most of what is waited for takes a second or two.
+        const SOON_LOOKS: u32 = 10;
+        const RARELY: Duration = Duration::from_secs(30);
+        self.waits = if waiting { self.waits.saturating_add(1) } else { 0 };
+        let doublings = self.waits.saturating_sub(SOON_LOOKS).min(10);
+        waiting.then(|| (run::SOON * 2_u32.pow(doublings)).min(RARELY))
+    }
 }
 
 impl Engine {
@@ -140,6 +163,9 @@ impl Engine {
         let mut shared = self.shared.lock();
         let before = shared.sources.insert(source, Arc::clone(&snapshot));
         if before.as_ref().is_some_and(|before| **before == *snapshot) {
+            drop(shared);
+            // Once a minute, on every replica.
+            self.stop_unused_watches();
             return;
         }
         let problem = |snapshot: &Snapshot| snapshot.problem.clone();
@@ -163,6 +189,7 @@ impl Engine {
             }
             self.warm(addon);
         }
+        self.stop_unused_watches();
         woken.into_iter().for_each(|id| self.parts.queue.add(Key::Addon(id)));
         self.parts.queue.add(Key::Pass(source));
     }
@@ -171,7 +198,7 @@ impl Engine {
     fn warm(self: &Arc<Self>, addon: &Addon) {
         for object in &addon.objects {
             if let Some(kind) = kinds::built_in(&object.ident.kind, &object.version) {
-                self.watch(&kind, object.mode);
+                self.watch(WatchId::everywhere(&kind, object.mode));
             }
         }
     }
@@ -262,6 +289,16 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// Notes that an addon came to nothing, where its parent may not be able to tell.
+    fn note_failure(&self, id: &AddonId) {
+        let before = self.shared.lock().states.get(id).copied();
+        if before.is_none_or(|(state, _)| state != State::Degraded) {
+            self.set_state(id, Some((State::Degraded, before.map_or(0, |(_, held)| held))));
+        }
+    }
+}
+
 impl Shared {
     /// Draws up again what follows from the sources; returns the addons that lost an object to
     /// another, or took one over.
@@ -288,5 +325,21 @@ impl Shared {
         self.named = Arc::new(named);
         let moved = before.iter().filter_map(|(ident, before)| Some((before, self.claims.get(ident)?)));
         moved.filter(|(before, now)| before != now).flat_map(|(before, now)| [before.clone(), now.clone()]).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_long_is_looked_at_rarely() {
+        let mut memory = Memory::default();
+        let waits: Vec<_> = (0..30).filter_map(|_| memory.patience(true)).collect();
+        assert_eq!(waits[..10], [run::SOON; 10]);
+        assert_eq!(waits[10..12], [run::SOON * 2, run::SOON * 4]);
+        assert_eq!(waits[29], Duration::from_secs(30));
+        assert_eq!(memory.patience(false), None);
+        assert_eq!(memory.patience(true), Some(run::SOON));
     }
 }

@@ -57,6 +57,7 @@ impl Engine {
         }
         shared.verdicts.insert(source, Decided { digest: snapshot.digest, verdicts });
         drop(shared);
+        self.stop_unused_watches();
         wake.into_iter().for_each(|id| self.parts.queue.add(Key::Addon(id)));
         Action::Done
     }

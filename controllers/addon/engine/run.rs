@@ -1,7 +1,7 @@
 //! One addon: resolve its kinds, widen its inventory, settle its objects, let go what may go, and
 //! write down how it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::addon::plan::{RANKS, Wanted, rank, resolved};
 use crate::addon::removal::losing;
 use crate::addon::source::{Addon, AddonId};
 
-/// When something that an addon waits for, such as a CRD of its own, is looked at again.
+/// When something that an addon waits for, such as a CRD of its own, is looked at again at first.
 pub(super) const SOON: Duration = Duration::from_millis(200);
 /// When an addon whose dependency is not ready is looked at again.
 const DEPENDENCY: Duration = Duration::from_secs(1);
@@ -42,6 +42,8 @@ pub(super) struct Run<'e> {
 pub(super) struct Outcome {
     /// What failed, as a person is told.
     pub(super) errors: Vec<String>,
+    /// Kinds of which no change is seen, as a person is told.
+    pub(super) blind: BTreeSet<String>,
     /// Whether something failed that a retry may mend.
     pub(super) retry: bool,
     /// Whether all that failed was a conflict.
@@ -65,9 +67,16 @@ impl Outcome {
         self.later = Some(self.later.map_or(after, |before| before.min(after)));
     }
 
-    pub(super) fn wait(&mut self) {
-        self.waiting = true;
-        self.look_again(SOON);
+    /// Notes that the account may neither list nor watch an object's kind, there and everywhere.
+    pub(super) fn blind(&mut self, wanted: &Wanted) {
+        let place = match &*wanted.ident.namespace {
+            "" => String::new(),
+            namespace => format!(" in namespace {namespace}"),
+        };
+        self.blind.insert(format!(
+            "{}{place}: list and watch are forbidden: changes are noticed once a minute",
+            wanted.ident.kind
+        ));
     }
 
     /// Notes a failed call; only the end of our tenure ends the reconcile.
@@ -97,11 +106,18 @@ impl Engine {
         // need not ever show what is written.
         let api = cx.api.logging_to(WriteLog::default());
         let recorder = cx.recorder.clone();
-        let run = Run { engine: self, api, recorder, observing: self.observing(), id, outcome: Outcome::default() };
-        match self.addon(&run.id) {
+        let outcome = Outcome::default();
+        let run = Run { engine: self, api, recorder, observing: self.observing(), id: id.clone(), outcome };
+        let result = match self.addon(&id) {
             Some(addon) => run.present(&addon).await,
             None => run.gone().await,
+        };
+        if let Err(error) = &result
+            && matches!(error.class(), Class::Transient | Class::Terminal)
+        {
+            self.note_failure(&id);
         }
+        result
     }
 }
 
@@ -130,6 +146,10 @@ impl Run<'_> {
             self.settle(&stage, &mut memory).await?;
         }
         self.note_uids(&memory, &mut content.members);
+        memory.keep(&wanted);
+        if let Some(patience) = memory.patience(self.outcome.waiting) {
+            self.outcome.look_again(patience);
+        }
         self.engine.put_memory(&self.id, memory);
         self.let_go(addon, &mut content);
         let released = self.prune(&mut content).await?;
@@ -146,8 +166,10 @@ impl Run<'_> {
         objects: usize,
     ) -> Result<Action, Error> {
         let mut errors: Vec<String> = addon.problems.iter().map(ToString::to_string).collect();
-        let broken = addon.problems.iter().any(|problem| !problem.warning) || !self.outcome.errors.is_empty();
-        errors.append(&mut self.outcome.errors.clone());
+        let broken = addon.problems.iter().any(|problem| !problem.warning)
+            || !self.outcome.errors.is_empty()
+            || !self.outcome.blind.is_empty();
+        errors.extend(self.outcome.errors.iter().chain(&self.outcome.blind).cloned());
         content.state = Some(match () {
             () if self.observing => State::Observing,
             () if broken => State::Degraded,
@@ -259,14 +281,21 @@ impl Run<'_> {
 
     async fn kind_of(&mut self, object: &Desired) -> Result<Option<Kind>, Error> {
         let group_kind = &object.ident.kind;
+        let was_known = self.engine.kinds.known(group_kind, &object.version).is_some();
         if !self.crd_is_ready(object).await? {
             return Ok(None);
         }
         match self.engine.kinds.find(&self.api, group_kind, &object.version).await {
-            Ok(Some(kind)) => Ok(Some(kind)),
+            Ok(Some(kind)) => {
+                if !was_known {
+                    // A watch that was refused because the kind was away need not wait longer.
+                    self.engine.parts.informers.retry_now(&kind);
+                }
+                Ok(Some(kind))
+            }
             Ok(None) if self.engine.declared_crd(group_kind).is_some() => {
                 // Established and not yet served: a matter of moments.
-                self.outcome.wait();
+                self.outcome.waiting = true;
                 Ok(None)
             }
             Ok(None) => {
@@ -299,7 +328,7 @@ impl Run<'_> {
                 Ok(true)
             }
             Ok(_) => {
-                self.outcome.wait();
+                self.outcome.waiting = true;
                 Ok(false)
             }
             Err(error) => {

@@ -83,11 +83,22 @@ impl Run<'_> {
             engine.cached(wanted, |_| ());
             return true;
         };
+        let mut deleting = false;
         let (held, result) = engine.cached(wanted, |cached| {
-            let held = matches!(cached, Cached::Held(held) if *held.uid == *known.uid);
+            deleting = matches!(cached, Cached::Held(held) if held.deleting);
+            let held = match cached {
+                Cached::Refused => None,
+                Cached::Held(held) => Some(*held.uid == *known.uid),
+                Cached::Unsynced | Cached::Missing => Some(false),
+            };
             (held, look(Some(known), cached, deleted, now))
         });
-        known.seen |= held;
+        // It is made anew when it is gone.
+        self.outcome.waiting |= deleting;
+        known.seen |= held.is_some_and(|held| held);
+        if held.is_none() {
+            self.outcome.blind(wanted);
+        }
         match result {
             Look::No => false,
             Look::Yes => true,
@@ -163,6 +174,8 @@ impl Run<'_> {
         };
         match done.word {
             "" => {}
+            // Its end is an event.
+            "waiting" => self.outcome.waiting = true,
             "planned" => self.outcome.planned += 1,
             "refused" => {
                 let Some(Value::String(reason)) = &live else { return Ok(()) };
@@ -190,16 +203,20 @@ impl Run<'_> {
             memory.known.remove(&wanted.ident);
             return Ok(());
         }
-        if !done.word.is_empty() && !is_settled(wanted, live, &self.engine.parts.overrides) {
+        if !matches!(done.word, "" | "waiting") && !is_settled(wanted, live, &self.engine.parts.overrides) {
             memory.known.remove(&wanted.ident);
-            self.outcome.wait();
+            self.outcome.waiting = true;
             return Ok(());
         }
         match Metadata::deserialize(live) {
             Ok(metadata) => {
-                let seen = self
-                    .engine
-                    .cached(wanted, |cached| matches!(cached, Cached::Held(held) if held.uid == metadata.uid));
+                let (seen, refused) = self.engine.cached(wanted, |cached| match cached {
+                    Cached::Held(held) => (held.uid == metadata.uid, false),
+                    other => (false, matches!(other, Cached::Refused)),
+                });
+                if refused {
+                    self.outcome.blind(wanted);
+                }
                 let known = Known {
                     looks,
                     seen,
@@ -223,7 +240,8 @@ async fn carry_out(api: &Api, seen: &[Seen<'_>], op: Op, observing: bool) -> Don
     let done = |index, word, drift, result| Done { index, result, word, drift };
     let options = |force| ApplyOptions { manager: MANAGER, force, dry_run: false };
     match op {
-        Op::Accept { index } | Op::Wait { index } => done(index, "", false, Ok(None)),
+        Op::Accept { index } => done(index, "", false, Ok(None)),
+        Op::Wait { index } => done(index, "waiting", false, Ok(None)),
         Op::Refuse { index, reason } => done(index, "refused", false, Ok(Some(Value::String(reason)))),
         Op::Create { index } | Op::Apply { index, .. } if observing => done(index, "planned", false, Ok(None)),
         Op::Create { index } => {

@@ -1,5 +1,6 @@
 //! What wakes the engine: its own objects' metadata, the parents, the predecessor.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -11,42 +12,147 @@ use super::{Engine, Key};
 use crate::addon::applyset::PART_OF_LABEL;
 use crate::addon::drift::Cached;
 use crate::addon::ident::GroupKind;
-use crate::addon::manifest::{MODE_LABEL, Mode};
-use crate::addon::parent::{self, RELEASE_ANNOTATION};
-use crate::addon::plan::Wanted;
+use crate::addon::manifest::{Desired, MODE_LABEL, Mode};
+use crate::addon::parent::{self, Parent, RELEASE_ANNOTATION};
+use crate::addon::plan::{Wanted, resolved};
 use crate::addon::predecessor;
 use crate::addon::source::AddonId;
 
-impl Engine {
-    /// The metadata of the objects of a kind that are kept in this mode: members of sets, or those
-    /// labelled to exist.
-    pub(super) fn watch(self: &Arc<Self>, kind: &Kind, mode: Mode) -> Lister<Metadata> {
-        let id = (kind.clone(), mode);
-        if let Some(watch) = self.shared.lock().watches.get(&id) {
-            return watch.clone();
-        }
-        let labels = match mode {
+/// Which objects one watch shows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct WatchId {
+    kind: Kind,
+    mode: Mode,
+    /// One namespace, for an account that may not read all of them.
+    namespace: Option<Arc<str>>,
+}
+
+impl WatchId {
+    /// The objects of a kind that are kept in this mode, wherever they are.
+    pub(super) fn everywhere(kind: &Kind, mode: Mode) -> Self {
+        Self { kind: kind.clone(), mode, namespace: None }
+    }
+
+    fn selection(&self) -> Selection {
+        let labels = match self.mode {
             Mode::Reconcile => PART_OF_LABEL.to_owned(),
             Mode::EnsureExists => format!("{MODE_LABEL}=EnsureExists"),
         };
-        let selection = Selection { labels: Some(labels), ..Selection::default() };
-        let watch = self.parts.informers.dynamic::<Metadata>(kind.clone(), selection);
-        if self.shared.lock().watches.insert(id, watch.clone()).is_none() {
-            let (engine, group_kind) = (Arc::downgrade(self), GroupKind::from(kind));
-            watch.on_change(move |change| on_object(&engine, &group_kind, &change));
+        let namespace = self.namespace.as_deref().map(str::to_owned);
+        Selection { namespace, labels: Some(labels), fields: None }
+    }
+}
+
+/// What files and inventories name.
+#[derive(Debug, Default)]
+struct Uses {
+    /// Kinds of objects in files, with version and mode.
+    files: HashSet<(GroupKind, Arc<str>, Mode)>,
+    /// Kinds of members of inventories.
+    inventories: HashSet<GroupKind>,
+    /// Kinds and namespaces of both.
+    places: HashSet<(GroupKind, Arc<str>)>,
+}
+
+impl Uses {
+    fn add_file(&mut self, object: &Desired) {
+        let kind = &object.ident.kind;
+        self.files.insert((kind.clone(), Arc::clone(&object.version), object.mode));
+        self.places.insert((kind.clone(), resolved(&object.ident, true).namespace));
+    }
+
+    fn add_inventory(&mut self, parent: &Parent) {
+        for member in parent.content.members.keys() {
+            self.inventories.insert(member.kind.clone());
+            self.places.insert((member.kind.clone(), Arc::clone(&member.namespace)));
         }
+    }
+
+    /// Whether a watch is of use: some file names its kind in its version and mode, or an inventory
+    /// names the kind and no file says in which version.
+    fn need(&self, watch: &WatchId) -> bool {
+        let kind = GroupKind::from(&watch.kind);
+        let is_here =
+            watch.namespace.as_ref().is_none_or(|here| self.places.contains(&(kind.clone(), Arc::clone(here))));
+        let in_file = self.files.contains(&(kind.clone(), (*watch.kind.version).into(), watch.mode));
+        let in_inventory = || {
+            watch.mode == Mode::Reconcile
+                && self.inventories.contains(&kind)
+                && !self.files.iter().any(|(named, _, mode)| *named == kind && *mode == Mode::Reconcile)
+        };
+        is_here && (in_file || in_inventory())
+    }
+}
+
+impl Engine {
+    /// The metadata of members of sets, or of objects that are labelled to exist.
+    pub(super) fn watch(self: &Arc<Self>, id: WatchId) -> Lister<Metadata> {
+        let group_kind = GroupKind::from(&id.kind);
+        let mut shared = self.shared.lock();
+        if let Some(watch) = shared.watches.get(&id) {
+            return watch.clone();
+        }
+        // Declared under the lock, as it is stopped under it: what is in the table runs.
+        let watch = self.parts.informers.dynamic::<Metadata>(id.kind.clone(), id.selection());
+        shared.watches.insert(id, watch.clone());
+        drop(shared);
+        let engine = Arc::downgrade(self);
+        watch.on_change(move |change| on_object(&engine, &group_kind, &change));
         watch
     }
 
-    /// What the cache says of an object.
+    /// What the cache says of an object. An account that may not watch a kind everywhere may be
+    /// allowed to in the object's namespace.
     pub(super) fn cached<T>(self: &Arc<Self>, wanted: &Wanted, look: impl FnOnce(Cached<'_>) -> T) -> T {
-        let watch = self.watch(&wanted.kind, wanted.mode);
+        let everywhere = WatchId::everywhere(&wanted.kind, wanted.mode);
+        let here = WatchId { namespace: Some(Arc::clone(&wanted.ident.namespace)), ..everywhere.clone() };
+        let mut watch = self.watch(everywhere);
+        if !wanted.ident.namespace.is_empty() && !is_good(&watch) {
+            let narrowed = watch.refusal().is_some() || self.shared.lock().watches.contains_key(&here);
+            watch = if narrowed { self.watch(here) } else { watch };
+        }
         let held = watch.get(&wanted.ident.key());
         look(match &held {
+            _ if watch.refusal().is_some() => Cached::Refused,
             _ if !watch.has_synced() => Cached::Unsynced,
             Some(held) => Cached::Held(held),
             None => Cached::Missing,
         })
+    }
+
+    /// Stops watches of kinds that no file and no inventory names any more, and those of single
+    /// namespaces where all may be read again. Nothing else is read anew for it.
+    pub(super) fn stop_unused_watches(&self) {
+        if !self.parts.parents.has_synced() {
+            return;
+        }
+        let mut uses = Uses::default();
+        let parents = self.parts.parents.all();
+        parents.iter().filter_map(|map| parent::read(map)).for_each(|parent| uses.add_inventory(&parent));
+        let mut shared = self.shared.lock();
+        let shared = &mut *shared;
+        // What cannot be read now may name the kind.
+        if shared.sources.values().any(|snapshot| !snapshot.complete) {
+            return;
+        }
+        shared.written.values().for_each(|parent| uses.add_inventory(parent));
+        let addons = shared.sources.values().flat_map(|snapshot| snapshot.addons.values());
+        addons.flat_map(|addon| &addon.objects).for_each(|object| uses.add_file(object));
+        let everywhere: HashSet<(Kind, Mode)> = shared
+            .watches
+            .iter()
+            .filter(|(id, watch)| id.namespace.is_none() && is_good(watch))
+            .map(|(id, _)| (id.kind.clone(), id.mode))
+            .collect();
+        shared.watches.retain(|id, watch| {
+            let superseded = id.namespace.is_some() && everywhere.contains(&(id.kind.clone(), id.mode));
+            let keep = !superseded && uses.need(id);
+            if !keep {
+                self.parts.informers.stop_one(watch);
+                tracing::debug!(kind = %id.kind, mode = ?id.mode, namespace = id.namespace.as_deref(), "no addon needs this watch any more");
+            }
+            keep
+        });
     }
 
     pub(super) fn watch_parents(self: &Arc<Self>) {
@@ -62,6 +168,11 @@ impl Engine {
             sources.into_iter().for_each(|source| engine.parts.queue.add(Key::Pass(source)));
         });
     }
+}
+
+/// Whether a watch shows what there is.
+fn is_good(watch: &Lister<Metadata>) -> bool {
+    watch.has_synced() && watch.refusal().is_none()
 }
 
 fn on_object(engine: &Weak<Engine>, kind: &GroupKind, change: &Change<'_, Metadata>) {
@@ -109,4 +220,43 @@ fn on_parent(engine: &Weak<Engine>, change: &Change<'_, ConfigMap>) {
 
 fn release(map: &ConfigMap) -> Option<&String> {
     map.metadata.annotations.as_ref()?.get(RELEASE_ANNOTATION)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addon::manifest::{Format, Limits, decode};
+
+    #[test]
+    fn a_watch_is_needed_while_a_file_or_an_inventory_names_its_kind() {
+        let text = "{apiVersion: policy/v1, kind: PodDisruptionBudget, metadata: {name: x, namespace: a, labels: {addonmanager.kubernetes.io/mode: Reconcile}}}\n---\n\
+                    {apiVersion: v1, kind: Secret, metadata: {name: x, labels: {addonmanager.kubernetes.io/mode: EnsureExists}}}";
+        let mut uses = Uses::default();
+        for object in decode(text.as_bytes(), Format::Yaml, &Limits::default()).objects {
+            uses.add_file(&object);
+        }
+        uses.inventories.extend([GroupKind::new("policy", "PodDisruptionBudget"), GroupKind::new("", "Service")]);
+        uses.places.insert((GroupKind::new("", "Service"), "b".into()));
+        let budgets = |version| Kind::new("policy", version, "PodDisruptionBudget", "poddisruptionbudgets", true);
+        let secrets = || Kind::new("", "v1", "Secret", "secrets", true);
+        let services = || Kind::new("", "v1", "Service", "services", true);
+        let maps = || Kind::new("", "v1", "ConfigMap", "configmaps", true);
+        for (kind, mode, namespace, needed) in [
+            (budgets("v1"), Mode::Reconcile, None, true),
+            (budgets("v1beta1"), Mode::Reconcile, None, false),
+            (budgets("v1"), Mode::EnsureExists, None, false),
+            (budgets("v1"), Mode::Reconcile, Some("a"), true),
+            (budgets("v1"), Mode::Reconcile, Some("b"), false),
+            (secrets(), Mode::EnsureExists, None, true),
+            (secrets(), Mode::EnsureExists, Some("default"), true),
+            (secrets(), Mode::Reconcile, None, false),
+            (services(), Mode::Reconcile, None, true),
+            (services(), Mode::Reconcile, Some("b"), true),
+            (services(), Mode::EnsureExists, None, false),
+            (maps(), Mode::Reconcile, None, false),
+        ] {
+            let watch = WatchId { kind, mode, namespace: namespace.map(Into::into) };
+            assert_eq!(uses.need(&watch), needed, "{watch:?}");
+        }
+    }
 }

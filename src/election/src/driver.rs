@@ -24,10 +24,10 @@ use crate::{
 const FENCE_PERIOD: Duration = Duration::from_secs(60);
 /// How soon the fence is looked at again when it could not be probed, or when a required one was found broken.
 const FENCE_RETRY: Duration = Duration::from_secs(5);
-/// How often one that is broken or absent is looked at that soon, if it is not required.
-const FENCE_EARLY_RETRIES: u32 = 3;
-/// The least time between two proofs that refused writes ask for.
-const FENCE_DOUBT_PAUSE: Duration = Duration::from_secs(1);
+/// How often in a row one that is broken or absent is looked at again after [`FENCE_EARLY_PAUSE`].
+const FENCE_EARLY_RETRIES: u32 = 5;
+/// The time before such a look, and the least time between two proofs that refused writes ask for.
+const FENCE_EARLY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Who stands for election, and for what.
 #[derive(Debug, Clone)]
@@ -252,9 +252,14 @@ impl<A: LeaseApi> Election<A> {
         }
         running.fence = Some(state);
         running.failed_proofs = if verified { 0 } else { running.failed_proofs + 1 };
-        // A fence that was installed a moment ago is not looked at by the server yet.
-        let soon = !verified && (required || running.failed_proofs <= FENCE_EARLY_RETRIES);
-        running.next_proof = self.fence.is_some().then(|| now + if soon { FENCE_RETRY } else { FENCE_PERIOD });
+        let pause = match running.failed_proofs {
+            0 => FENCE_PERIOD,
+            // A server does not look at a fence, or a Lease, that was only just made.
+            1..=FENCE_EARLY_RETRIES => FENCE_EARLY_PAUSE,
+            _ if required => FENCE_RETRY,
+            _ => FENCE_PERIOD,
+        };
+        running.next_proof = self.fence.is_some().then(|| now + pause);
         if announced {
             self.keeper.set_fenced(verified);
         }
@@ -271,7 +276,7 @@ impl<A: LeaseApi> Election<A> {
         if let Some(running) = &mut self.tenure
             && self.proof.is_none()
         {
-            running.next_proof = Some(now.max(running.last_proof + FENCE_DOUBT_PAUSE));
+            running.next_proof = Some(now.max(running.last_proof + FENCE_EARLY_PAUSE));
         }
         self.prove_again();
     }

@@ -113,9 +113,7 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed, log: LogLevel) -> an
             leadership: leadership.clone(),
             predecessor,
             barrier: Arc::clone(&barrier),
-            informers: informers.clone(),
             clients: clients.clone(),
-            identity: Identity::system(descriptor.account),
             events: events.clone(),
             handed_over: options.election.leader_elect_lease_duration,
         };

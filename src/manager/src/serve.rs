@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use anyhow::Context as _;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use k8s_openapi::api::authentication::v1::TokenReview;
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::core::v1::ConfigMap;
-use quarterdeck_election::{ElectionStatus, Leadership};
-use quarterdeck_runtime::client::{Api, ApiError, Class, Clients, Identity};
+use quarterdeck_election::{BootClock, ElectionStatus, Gate, Leadership};
+use quarterdeck_runtime::client::{Api, ApiError, Class, ClientOptions, Clients, ConnectError, Identity, Source};
 use quarterdeck_runtime::engine::Unit;
 use quarterdeck_runtime::informer::Informers;
 use quarterdeck_runtime::object::{Kind, ObjectKey};
@@ -26,8 +27,12 @@ use crate::serving::{
 };
 use crate::watchdog::Watchdog;
 
-/// How often the cluster's authentication settings, and files, are read again.
+/// How often the cluster's authentication settings are read again.
 const SETTINGS_PERIOD: Duration = Duration::from_secs(60);
+/// How often until they were read once.
+const SETTINGS_RETRY: Duration = Duration::from_secs(2);
+/// How long the start of the server waits for them.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
 /// A controller that has had work and finished nothing for this long is stuck.
 const STUCK: Duration = Duration::from_secs(120);
 /// A leader whose deadline has passed for this long is not well (upstream's watchdog).
@@ -66,9 +71,19 @@ pub(crate) struct Served {
 pub(crate) async fn start(parsed: &Parsed, served: Served, stop: &CancellationToken) -> anyhow::Result<()> {
     let options = &parsed.options;
     let Some(settings) = Settings::from_flags(&options.serving, served.name)? else { return Ok(()) };
-    let api = served.clients.api(&Identity::Manager);
-    let trust = trust(parsed, &api, stop).await?;
-    let reviews: Arc<dyn Reviews> = Arc::new(ServerReviews(api));
+    let authenticator = reviewer(parsed, &served, &options.authentication.authentication_kubeconfig)
+        .await
+        .context("--authentication-kubeconfig")?;
+    let authorizer = reviewer(parsed, &served, &options.authorization.authorization_kubeconfig)
+        .await
+        .context("--authorization-kubeconfig")?;
+    let trust = trust(parsed, &authenticator, stop).await?;
+    let reviews: Arc<dyn Reviews> = Arc::new(ServerReviews { authenticator, authorizer });
+    let checks = checks(&served);
+    if !options.authentication.authentication_tolerate_lookup_failure {
+        let trust = Arc::clone(&trust);
+        checks.add(&[Probe::Readyz], "authentication", move || trust.waits_for_cluster().map_or(Ok(()), Err));
+    }
     let security = Security::from_flags(&options.authentication, &options.authorization, trust, Some(reviews));
     let values: serde_json::Value =
         parsed.values().iter().map(|(flag, value)| (flag.clone(), serde_json::Value::from(value.as_str()))).collect();
@@ -79,7 +94,7 @@ pub(crate) async fn start(parsed: &Parsed, served: Served, stop: &CancellationTo
             version: served.version.clone(),
             started: SystemTime::now(),
         },
-        checks: checks(&served),
+        checks,
         metrics: served.registry.clone(),
         disabled_metrics: elements(&options.metrics.disabled_metrics).into_iter().map(str::to_owned).collect(),
         flags: parsed.values().clone(),
@@ -93,30 +108,37 @@ pub(crate) async fn start(parsed: &Parsed, served: Served, stop: &CancellationTo
     Ok(())
 }
 
-/// Whom the server believes: what the flags name, and what the cluster says, kept fresh.
+/// Calls to the server that reviews: that of `kubeconfig`, or the one we work on where the flag is empty or names the same.
+async fn reviewer(parsed: &Parsed, served: &Served, kubeconfig: &str) -> Result<Api, ConnectError> {
+    if kubeconfig.is_empty() || kubeconfig == parsed.options.misc.kubeconfig {
+        return Ok(served.clients.api(&Identity::Manager));
+    }
+    let options = ClientOptions {
+        user_agent: format!("{}/{}", served.name, served.version),
+        ..ClientOptions::default()
+    };
+    // Reviews alone go there; the metrics of clients are about the server we work on.
+    let registry = prometheus::Registry::new();
+    let gate = Gate::unelected(Arc::new(BootClock));
+    let clients = Clients::connect(Source::kubeconfig(kubeconfig), options, gate, &registry).await?;
+    Ok(clients.api(&Identity::Manager))
+}
+
+/// Whom the server believes: what the flags name, and what the cluster says, kept fresh. A cluster that does not answer is
+/// asked again; until it does, the client certificates that it knows are believed no more than none.
 async fn trust(parsed: &Parsed, api: &Api, stop: &CancellationToken) -> anyhow::Result<Arc<Trust>> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let trust = Arc::new(Trust::from_flags(&parsed.options.authentication, provider)?);
-    tokio::spawn(Arc::clone(&trust).follow_files(SETTINGS_PERIOD, stop.clone()));
     if trust.needs_cluster() {
-        match cluster_settings(api).await {
-            Ok(Some(data)) => trust.update(&data)?,
-            Ok(None) => {
-                tracing::warn!("the server has no extension-apiserver-authentication: tokens alone are believed");
-            }
-            Err(error) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "authentication settings not read; tried again"
-                );
-            }
-        }
         let api = api.clone();
         let fetch = move || {
             let api = api.clone();
             async move { cluster_settings(&api).await }
         };
-        tokio::spawn(Arc::clone(&trust).follow_cluster(fetch, SETTINGS_PERIOD, stop.clone()));
+        if let Ok(fetched) = tokio::time::timeout(FIRST_LOOK, fetch()).await {
+            trust.take(fetched);
+        }
+        tokio::spawn(Arc::clone(&trust).follow_cluster(fetch, SETTINGS_PERIOD, SETTINGS_RETRY, stop.clone()));
     }
     Ok(trust)
 }
@@ -167,18 +189,23 @@ fn checks(served: &Served) -> Arc<Checks> {
     Arc::new(checks)
 }
 
-/// Asks the API server as the manager.
-struct ServerReviews(Api);
+/// Asks API servers, each as the user of its kubeconfig.
+struct ServerReviews {
+    authenticator: Api,
+    authorizer: Api,
+}
 
 impl Reviews for ServerReviews {
     fn token(&self, review: TokenReview) -> BoxFuture<'_, Result<TokenReview, ReviewError>> {
-        async move { self.0.review("/apis/authentication.k8s.io/v1/tokenreviews", &review).await.map_err(failed) }
-            .boxed()
+        async move {
+            self.authenticator.review("/apis/authentication.k8s.io/v1/tokenreviews", &review).await.map_err(failed)
+        }
+        .boxed()
     }
 
     fn access(&self, review: SubjectAccessReview) -> BoxFuture<'_, Result<SubjectAccessReview, ReviewError>> {
         async move {
-            self.0.review("/apis/authorization.k8s.io/v1/subjectaccessreviews", &review).await.map_err(failed)
+            self.authorizer.review("/apis/authorization.k8s.io/v1/subjectaccessreviews", &review).await.map_err(failed)
         }
         .boxed()
     }

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{Api, ApiError, Class};
+use crate::client::{Api, ApiError, Class, Identity};
 use crate::events::Recorder;
-use crate::informer::{Change, Informers, Lister, Selection};
+use crate::informer::{Change, InformerHandle, Informers, Lister, Selection};
 use crate::object::{Cached, Kind, Typed};
 use crate::queue::{Enqueue, Retry};
 
@@ -22,6 +22,70 @@ impl<T: Clone + Eq + Hash + Send + Sync + fmt::Display + 'static> Key for T {}
 
 /// Service account in `kube-system` as which informers read.
 pub const READER_ACCOUNT: &str = "quarterdeck-reader";
+
+/// A service account as which a controller writes. The account object need not exist: role bindings
+/// name it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Account {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// Text that does not name a service account.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadAccount {
+    /// The part before the slash is no namespace's name.
+    #[error("{0:?} is not the name of a namespace: at most 63 of a-z, 0-9 and -, a letter or digit at both ends")]
+    Namespace(String),
+    /// The part after the slash, or all of it, is no account's name.
+    #[error(
+        "{0:?} is not the name of a service account: at most 253 of a-z, 0-9, - and ., a letter or digit at both ends \
+         and beside each dot; expected name (in kube-system) or namespace/name"
+    )]
+    Name(String),
+}
+
+impl Account {
+    /// An account in `kube-system`, where those of the controllers live.
+    pub fn system(name: impl Into<String>) -> Self {
+        Self { namespace: "kube-system".to_owned(), name: name.into() }
+    }
+
+    /// Reads `namespace/name`, or the name alone of an account in `kube-system`; names are those that
+    /// the server takes (`kubernetes:pkg/apis/core/validation/validation.go`, v1.36.3).
+    ///
+    /// # Errors
+    /// Says which part is no name.
+    pub fn parse(text: &str) -> Result<Self, BadAccount> {
+        let (namespace, name) = text.split_once('/').unwrap_or(("kube-system", text));
+        let label = |text: &str| {
+            let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+            !text.is_empty() && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-')
+        };
+        if namespace.len() > 63 || !label(namespace) {
+            return Err(BadAccount::Namespace(namespace.to_owned()));
+        }
+        if name.len() > 253 || !name.split('.').all(label) {
+            return Err(BadAccount::Name(name.to_owned()));
+        }
+        Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
+    }
+
+    /// The account as who a request is made.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        Identity::ServiceAccount { namespace: self.namespace.clone(), name: self.name.clone() }
+    }
+}
+
+/// Prints `namespace/name`.
+impl fmt::Display for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
 
 /// The Lease of a manager that runs the same controller; while a live holder has it, ours is
 /// blocked unless it was asked for by name.
@@ -42,7 +106,8 @@ pub struct Descriptor {
     pub aliases: &'static [&'static str],
     /// Whether `*` includes it.
     pub enabled_by_default: bool,
-    /// Service account in `kube-system` under which it writes.
+    /// Service account in `kube-system` under which it writes, unless its setup names another
+    /// ([`Setup::account`]).
     pub account: &'static str,
     /// Whether every cluster binds a `system:controller:*` role to that account.
     pub upstream_role: bool,
@@ -181,8 +246,9 @@ pub struct Setup<K: Key> {
     pub(crate) retry: Retry,
     pub(crate) grants: Vec<Grant>,
     pub(crate) loops: Vec<Arc<dyn DynWorker>>,
-    pub(crate) required: Vec<Arc<dyn Fn() -> bool + Send + Sync>>,
+    pub(crate) required: Vec<InformerHandle>,
     pub(crate) reads: Vec<Kind>,
+    pub(crate) account: Option<Account>,
 }
 
 impl<K: Key> Setup<K> {
@@ -199,6 +265,7 @@ impl<K: Key> Setup<K> {
             loops: Vec::new(),
             required: Vec::new(),
             reads: Vec::new(),
+            account: None,
         }
     }
 
@@ -206,9 +273,20 @@ impl<K: Key> Setup<K> {
     pub fn informer<T: Typed>(&mut self, selection: Selection) -> Lister<T> {
         let lister = self.informers.typed::<T>(selection);
         self.reads.push(T::kind());
-        let synced = lister.clone();
-        self.required.push(Arc::new(move || synced.has_synced()));
+        self.require(&lister);
         lister
+    }
+
+    /// Has reconciles wait until this informer has synced, too: for those that were made through
+    /// [`Self::informers`] and without which nothing can be done.
+    pub fn require<T: Cached>(&mut self, lister: &Lister<T>) {
+        self.required.push(lister.handle());
+    }
+
+    /// Sets the service account under which the controller writes, where a flag chooses it; that of
+    /// the descriptor otherwise.
+    pub fn account(&mut self, account: Account) {
+        self.account = Some(account);
     }
 
     /// Calls `handler` on each change; it may only enqueue.
@@ -287,4 +365,39 @@ pub trait Registrar: Sized {
     /// Adds a controller.
     #[must_use]
     fn controller<C: Controller>(self) -> Self;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accounts_are_named_as_the_server_names_them() {
+        let long = "a".repeat(254);
+        for (text, expected) in [
+            ("addons", Some(("kube-system", "addons"))),
+            ("a/b.c-1", Some(("a", "b.c-1"))),
+            ("1/2", Some(("1", "2"))),
+            ("", None),
+            ("/", None),
+            ("a/", None),
+            ("/a", None),
+            ("a/b/c", None),
+            ("A", None),
+            ("a..b", None),
+            ("-a", None),
+            ("a-", None),
+            ("a.-b", None),
+            ("a.b/c", None),
+            ("system:serviceaccount:a:b", None),
+            (&long, None),
+        ] {
+            let read = Account::parse(text).ok();
+            let read = read.as_ref().map(|account| (&*account.namespace, &*account.name));
+            assert_eq!(read, expected, "{text:?}");
+        }
+        assert!(matches!(Account::parse("a.b/c"), Err(BadAccount::Namespace(name)) if name == "a.b"));
+        assert!(matches!(Account::parse("a/B"), Err(BadAccount::Name(name)) if name == "B"));
+        assert_eq!(Account::system("x").to_string(), "kube-system/x");
+    }
 }

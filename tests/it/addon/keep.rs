@@ -162,3 +162,44 @@ async fn an_object_that_stands_in_two_files_belongs_to_the_first() {
     world.parent("b.yaml", "ready").await;
     assert_eq!(world.until_there(&at("x")).await["metadata"]["uid"], uid);
 }
+
+#[tokio::test]
+async fn what_a_person_applies_on_the_server_is_taken_back() {
+    let world = World::start(&[]).await;
+    world.write("x.yaml", &map("x", "Reconcile", "v"));
+    world.write("other.yaml", &map("other", "Reconcile", "v"));
+    world.parent("x.yaml", "ready").await;
+    let file = world.dir.path().join("theirs.yaml");
+    std::fs::write(&file, map("x", "Reconcile", "w").replace("{k: w}", "{k: w, added: by hand}")).unwrap();
+    let path = file.display().to_string();
+    world.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", &path]).await;
+    let back = world.until(&at("x"), "it is as the file says", |object| object["data"] == json!({"k": "v"})).await;
+    let managers = back["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+    assert!(managers.iter().all(|entry| entry["manager"] != "kubectl"), "{managers:#?}");
+    world.parent("x.yaml", "ready").await;
+}
+
+#[tokio::test]
+async fn what_is_changed_again_and_again_is_told_and_left_for_a_while() {
+    let world = World::start(&[]).await;
+    world.write("x.yaml", &map("x", "Reconcile", "v"));
+    world.write("other.yaml", &map("other", "Reconcile", "v"));
+    world.parent("x.yaml", "ready").await;
+    // Somebody who does not give up; the sixth time within a minute it is theirs.
+    let fighting = async {
+        for round in 0.. {
+            let label = format!("round={round}");
+            world.kubectl(&["label", "configmap", "x", "--overwrite", &label]).await;
+            world.until(&at("x"), "it is put back", |object| object["metadata"]["labels"].get("round").is_none()).await;
+        }
+    };
+    let told = world.until_error("x.yaml", &["ConfigMap/default/x", "again and again"]);
+    tokio::select! {
+        () = fighting => unreachable!("it has no end"),
+        errors = told => assert!(errors.contains("5 times"), "{errors}"),
+    }
+    // The others are kept.
+    world.kubectl(&["label", "configmap", "other", "by=hand"]).await;
+    world.until(&at("other"), "the label is gone", |object| object["metadata"]["labels"].get("by").is_none()).await;
+    world.parent("other.yaml", "ready").await;
+}

@@ -133,3 +133,35 @@ async fn a_crd_and_its_resources_come_in_one_pass() {
         .unwrap();
     world.until(&path("one"), "it is put back", |object| object["spec"] == json!({"sails": 3})).await;
 }
+
+/// Nothing empties namespaces here: they are being deleted for ever.
+#[tokio::test]
+async fn a_namespace_that_is_being_deleted_holds_up_nothing_else() {
+    let world = World::start(&["--addon-prune-protect="]).await;
+    let label = json!({"addonmanager.kubernetes.io/mode": "Reconcile"});
+    let own =
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "own", "labels": label}}).to_string();
+    let inside = |name: &str, namespace: &str| {
+        map(name, "Reconcile", "v").replace("  labels", &format!("  namespace: {namespace}\n  labels"))
+    };
+    world.control_plane.namespace("theirs").await.unwrap();
+    world.write("own.yaml", &own);
+    world.write("mixed.yaml", &[inside("in", "theirs"), map("beside", "Reconcile", "v")].join("---\n"));
+    world.parent("own.yaml", "ready").await;
+    world.parent("mixed.yaml", "ready").await;
+    for namespace in ["own", "theirs"] {
+        world.kubectl(&["delete", "namespace", namespace, "--wait=false"]).await;
+    }
+    // What is being deleted is waited for.
+    world.parent("own.yaml", "progressing").await;
+    let file = [inside("new", "theirs"), map("beside", "Reconcile", "w"), map("more", "Reconcile", "v")];
+    world.write("mixed.yaml", &file.join("---\n"));
+    world.until(&at("beside"), "the rest is applied", |object| object["data"]["k"] == "w").await;
+    world.until_there(&at("more")).await;
+    world.until_error("mixed.yaml", &["ConfigMap/theirs/new", "being terminated"]).await;
+    // The removal goes on beside the error.
+    world.until_gone("/api/v1/namespaces/theirs/configmaps/in").await;
+    world.write("mixed.yaml", &map("beside", "Reconcile", "w"));
+    world.until_gone(&at("more")).await;
+    world.parent("mixed.yaml", "ready").await;
+}

@@ -1,10 +1,15 @@
 //! The addon controller on a real control plane.
 
+mod account;
 mod adoption;
 mod brake;
 mod keep;
+mod kinds;
 mod life;
+mod links;
 mod observe;
+mod skew;
+mod update;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,6 +30,22 @@ struct World {
     dir: tempfile::TempDir,
 }
 
+/// How a world differs from others.
+struct Terms<'a> {
+    controllers: &'a str,
+    replicas: usize,
+    /// Flags of the replicas.
+    args: &'a [&'a str],
+    /// Flags of `quarterdeck install`.
+    install: &'a [&'a str],
+}
+
+impl Default for Terms<'_> {
+    fn default() -> Self {
+        Self { controllers: "addon-controller", replicas: 1, args: &[], install: &[] }
+    }
+}
+
 impl World {
     async fn start(args: &[&str]) -> Self {
         let control_plane = ControlPlane::start().await.unwrap();
@@ -32,14 +53,19 @@ impl World {
     }
 
     async fn on(control_plane: ControlPlane, args: &[&str]) -> Self {
+        Self::with(control_plane, Terms { args, ..Terms::default() }).await
+    }
+
+    async fn with(control_plane: ControlPlane, terms: Terms<'_>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("addons")).unwrap();
         let mut flags = vec![
-            "--controllers=addon-controller".to_owned(),
+            format!("--controllers={}", terms.controllers),
             format!("--addon-path={}", dir.path().join("addons").display()),
         ];
-        flags.extend(args.iter().map(|arg| (*arg).to_owned()));
-        let deck = Deck::builder(&control_plane).replicas(1).args(flags).start().await.unwrap();
+        flags.extend(terms.args.iter().map(|arg| (*arg).to_owned()));
+        let deck = Deck::builder(&control_plane).replicas(terms.replicas).args(flags);
+        let deck = deck.install_args(terms.install.iter().copied()).start().await.unwrap();
         let client = control_plane.admin().await.unwrap();
         Self { control_plane, deck, client, dir }
     }
@@ -101,24 +127,54 @@ impl World {
         looked.await.with_context(|| self.log()).unwrap();
     }
 
-    /// The parent of a file, once it is in this state.
-    async fn parent(&self, file: &str, state: &str) -> Value {
-        let what = format!("{file} is {state}");
-        let looked = eventually(&what, LONG, async || {
-            let all = self
-                .get("/api/v1/namespaces/kube-system/configmaps?labelSelector=quarterdeck.dev/addon-source")
-                .await?;
-            let all = all
-                .and_then(|mut list| Some(list["items"].as_array_mut()?.drain(..).collect::<Vec<_>>()))
-                .unwrap_or_default();
-            let ours = all.into_iter().find(|map| map["metadata"]["annotations"]["quarterdeck.dev/addon"] == file);
-            match ours {
-                Some(map) if map["data"]["state"] == state => Ok(map),
-                Some(map) => bail!("{}", map["data"]),
-                None => bail!("{file} has no parent"),
-            }
+    /// The parent of a file as it is.
+    async fn parent_now(&self, file: &str) -> Result<Option<Value>> {
+        let all =
+            self.get("/api/v1/namespaces/kube-system/configmaps?labelSelector=quarterdeck.dev/addon-source").await?;
+        let all = all
+            .and_then(|mut list| Some(list["items"].as_array_mut()?.drain(..).collect::<Vec<_>>()))
+            .unwrap_or_default();
+        Ok(all.into_iter().find(|map| map["metadata"]["annotations"]["quarterdeck.dev/addon"] == file))
+    }
+
+    /// The parent of a file, once it `fits`.
+    async fn until_parent(&self, file: &str, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        let looked = eventually(what, LONG, async || match self.parent_now(file).await? {
+            Some(map) if fits(&map) => Ok(map),
+            Some(map) => bail!("{}", map["data"]),
+            None => bail!("{file} has no parent"),
         });
         looked.await.with_context(|| self.log()).unwrap()
+    }
+
+    /// The parent of a file, once it is in this state.
+    async fn parent(&self, file: &str, state: &str) -> Value {
+        self.until_parent(file, &format!("{file} is {state}"), |map| map["data"]["state"] == state).await
+    }
+
+    /// Waits until the parent of a file tells an error with all these words; returns all its errors.
+    async fn until_error(&self, file: &str, words: &[&str]) -> String {
+        let errors = |map: &Value| map["data"]["errors"].as_str().unwrap_or_default().to_owned();
+        let fits = |map: &Value| errors(map).lines().any(|line| words.iter().all(|word| line.contains(word)));
+        let parent = self.until_parent(file, &format!("{file} tells {words:?}"), fits).await;
+        assert_eq!(parent["data"]["state"], "degraded", "{parent}");
+        errors(&parent)
+    }
+
+    async fn until_no_parent(&self, file: &str) {
+        let what = format!("{file} has no parent");
+        let looked = eventually(&what, LONG, async || match self.parent_now(file).await? {
+            None => Ok(()),
+            Some(map) => bail!("{}", map["data"]),
+        });
+        looked.await.with_context(|| self.log()).unwrap();
+    }
+
+    /// Releases what the parent says is held, by its own command.
+    async fn release(&self, parent: &Value) {
+        let command = parent["data"]["release"].as_str().unwrap().to_owned();
+        let words: Vec<&str> = command.split(' ').skip(1).collect();
+        self.kubectl(&words).await;
     }
 
     /// Runs kubectl as an administrator and returns what it printed.

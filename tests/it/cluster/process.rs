@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use quarterdeck_it::deck::program_named;
 use quarterdeck_it::{Launch, Signal, eventually};
 
 use super::LONG;
@@ -59,21 +60,11 @@ async fn eventually_tells_what_was_seen_last() {
     assert_eq!(format!("{error:#}"), "not within 0ns: the moon; last seen: only clouds");
 }
 
-/// Not a test: the parent in the test below, in a process of its own.
-#[tokio::test]
-#[ignore = "run by the test below"]
-async fn a_parent() {
-    // Started from a thread that ends at once: the child must not end with it.
-    let child = std::thread::spawn(|| sleeper().spawn().unwrap()).join().unwrap();
-    println!("child {}", child.pid());
-    std::future::pending::<()>().await;
-}
-
 #[tokio::test]
 async fn a_child_outlives_the_thread_that_started_it_but_not_the_process() {
     let folder = tempfile::tempdir().unwrap();
-    let parent = Launch::new("parent", std::env::current_exe().unwrap())
-        .args(["--exact", "cluster::process::a_parent", "--ignored", "--nocapture"])
+    let parent = Launch::new("parent", program_named("cluster").unwrap())
+        .arg("parent")
         .log(folder.path().join("log"))
         .spawn()
         .unwrap();

@@ -1,9 +1,9 @@
-//! A validating webhook that takes its time.
+//! A validating webhook that answers when it is told to.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -24,13 +24,16 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// Runs until dropped.
 pub(super) struct Webhook {
-    asked: watch::Receiver<usize>,
+    /// How often it was asked, with when that was last.
+    asked: watch::Receiver<(usize, Instant)>,
+    /// Whether it answers.
+    answering: watch::Sender<bool>,
     _server: AbortOnDropHandle<()>,
 }
 
 impl Webhook {
-    /// Admits writes of the slices of `service` after `pause`; returns when the server asks it.
-    pub(super) async fn start(control_plane: &ControlPlane, service: &str, pause: Duration) -> Result<Self> {
+    /// Holds writes of the slices of `service` up until [`Webhook::answer`]; returns when the server asks it.
+    pub(super) async fn start(control_plane: &ControlPlane, service: &str) -> Result<Self> {
         let pki = control_plane.folder().join("pki");
         let read = |file: &str| std::fs::read(pki.join(file)).with_context(|| file.to_owned());
         let chain: Vec<_> = CertificateDer::pem_slice_iter(&read("peer.crt")?).collect::<Result<_, _>>()?;
@@ -39,8 +42,9 @@ impl Webhook {
         let tls = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key)?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("https://{}/", listener.local_addr()?);
-        let (asking, asked) = watch::channel(0);
-        let serving = serve(listener, TlsAcceptor::from(Arc::new(tls)), pause, asking);
+        let (asking, asked) = watch::channel((0, Instant::now()));
+        let (answering, answers) = watch::channel(false);
+        let serving = serve(listener, TlsAcceptor::from(Arc::new(tls)), asking, answers);
         let server = AbortOnDropHandle::new(tokio::spawn(serving));
 
         let configuration: ValidatingWebhookConfiguration = serde_json::from_value(json!({
@@ -62,21 +66,29 @@ impl Webhook {
         let client = control_plane.admin().await?;
         let configurations = Api::all(client.clone());
         configurations.create(&PostParams::default(), &configuration).await?;
-        let webhook = Self { asked, _server: server };
+        let webhook = Self { asked, answering, _server: server };
         webhook.wait_until_asked(&client, service).await?;
         Ok(webhook)
     }
 
-    /// Waits until it is asked once more from now on.
-    pub(super) async fn entered(&self, timeout: Duration) -> Result<()> {
-        let mut asked = self.asked.clone();
-        let now = *asked.borrow_and_update();
-        // What came between the caller's write and this call counts.
-        if now > 1 {
-            return Ok(());
-        }
-        tokio::time::timeout(timeout, asked.wait_for(|count| *count > 1)).await.context("never asked")??;
-        Ok(())
+    /// Waits until it was asked about `writes` writes, and has held the last one for `held`.
+    pub(super) async fn holds(&self, writes: usize, held: Duration) -> Result<()> {
+        quarterdeck_it::eventually("the webhook holds a write", super::LONG, async || {
+            let (asked, last) = *self.asked.borrow();
+            // The first time it was asked was a dry run.
+            ensure!(
+                asked > writes && last.elapsed() > held,
+                "asked {asked} times, the last one {:?} ago",
+                last.elapsed()
+            );
+            Ok(())
+        })
+        .await
+    }
+
+    /// Admits what it holds, and from now on everything at once.
+    pub(super) fn answer(&self) {
+        self.answering.send_replace(true);
     }
 
     /// The server notices a configuration after a while: tries dry runs until it asks, which is the first time.
@@ -90,21 +102,28 @@ impl Webhook {
         let params = PostParams { dry_run: true, ..PostParams::default() };
         quarterdeck_it::eventually("the webhook is asked", super::LONG, async || {
             slices.create(&params, &slice).await.map_err(|error| anyhow!(error))?;
-            anyhow::ensure!(*self.asked.borrow() > 0, "not yet");
+            ensure!(self.asked.borrow().0 > 0, "not yet");
             Ok(())
         })
         .await
     }
 }
 
-async fn serve(listener: TcpListener, tls: TlsAcceptor, pause: Duration, asking: watch::Sender<usize>) {
+type Asking = Arc<watch::Sender<(usize, Instant)>>;
+
+async fn serve(
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    asking: watch::Sender<(usize, Instant)>,
+    answers: watch::Receiver<bool>,
+) {
     let asking = Arc::new(asking);
     loop {
         let Ok((stream, _)) = listener.accept().await else { return };
-        let (tls, asking) = (tls.clone(), asking.clone());
+        let (tls, asking, answers) = (tls.clone(), asking.clone(), answers.clone());
         tokio::spawn(async move {
             let Ok(stream) = tls.accept(stream).await else { return };
-            let answer = tower::service_fn(move |request| review(request, pause, asking.clone()));
+            let answer = tower::service_fn(move |request| review(request, asking.clone(), answers.clone()));
             let connection = auto::Builder::new(TokioExecutor::new());
             let _ = connection.serve_connection(TokioIo::new(stream), TowerToHyperService::new(answer)).await;
         });
@@ -113,13 +132,15 @@ async fn serve(listener: TcpListener, tls: TlsAcceptor, pause: Duration, asking:
 
 async fn review(
     request: http::Request<hyper::body::Incoming>,
-    pause: Duration,
-    asking: Arc<watch::Sender<usize>>,
+    asking: Asking,
+    mut answers: watch::Receiver<bool>,
 ) -> Result<http::Response<Full<Bytes>>> {
     let body = request.into_body().collect().await?.to_bytes();
     let review: Value = serde_json::from_slice(&body)?;
-    asking.send_modify(|count| *count += 1);
-    tokio::time::sleep(pause).await;
+    asking.send_modify(|(count, last)| (*count, *last) = (*count + 1, Instant::now()));
+    if review["request"]["dryRun"] != true {
+        answers.wait_for(|answering| *answering).await?;
+    }
     let answer = json!({
         "apiVersion": "admission.k8s.io/v1",
         "kind": "AdmissionReview",

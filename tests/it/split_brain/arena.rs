@@ -2,23 +2,26 @@
 
 use std::collections::HashSet;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use futures::future::try_join_all;
 use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::{Api, DeleteParams, ListParams};
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use parking_lot::Mutex;
+use quarterdeck_election::fence::KubeFenceProver;
+use quarterdeck_election::{EpochToken, FenceState, LeaseView};
 use quarterdeck_it::audit::Event;
 use quarterdeck_it::checker::{History, history};
 use quarterdeck_it::deck::{DeckBuilder, group, install, lease_connection, program};
 use quarterdeck_it::proxy::Faults;
 use quarterdeck_it::{AuditPolicy, AuditReader, ControlPlane, Deck, Proxy, eventually};
+use serde_json::json;
 
 use super::LONG;
 use super::load::{Load, SERVICES};
 use super::recorder::Recorder;
 
-const NAMESPACE: &str = "load";
+pub(super) const NAMESPACE: &str = "load";
 /// Replicas.
 pub(super) const REPLICAS: usize = 3;
 /// Of the policy and of its binding.
@@ -73,13 +76,38 @@ impl Arena {
         Ok(Self { control_plane, proxies, load, recorder, unlogged: Mutex::default() })
     }
 
-    /// Removes the fence, policy first.
+    /// Removes the fence, policy first, and returns when no server knows it any more. Nobody may hold the Lease.
     pub(super) async fn remove_fence(&self) -> Result<()> {
         let client = self.control_plane.admin().await?;
+        let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
+        let lease = match leases.get_opt("quarterdeck").await? {
+            Some(lease) => lease,
+            // Without a Lease the fence refuses nobody: nothing could be seen of it.
+            None => {
+                let free = json!({ "metadata": { "name": "quarterdeck" }, "spec": { "leaseTransitions": 0 } });
+                leases.create(&PostParams::default(), &serde_json::from_value(free)?).await?
+            }
+        };
+        let token = LeaseView::from(lease).token();
+        self.fence_becomes(&token, FenceState::Verified).await?;
         let policies: Api<ValidatingAdmissionPolicy> = Api::all(client.clone());
         policies.delete(FENCE, &DeleteParams::default()).await?;
         let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(client);
         bindings.delete(FENCE, &DeleteParams::default()).await?;
+        self.fence_becomes(&token, FenceState::Absent).await
+    }
+
+    /// Waits until each server shows the fence so.
+    async fn fence_becomes(&self, token: &EpochToken, wanted: FenceState) -> Result<()> {
+        for server in 0..self.control_plane.apiservers().len() {
+            let prover = KubeFenceProver::new(self.control_plane.admin_at(server).await?, "quarterdeck");
+            eventually(&format!("the fence is {wanted:?} on server {server}"), LONG, async || {
+                let state = prover.verify(token).await.map_err(|error| anyhow!(error))?;
+                ensure!(state == wanted, "{state:?}");
+                Ok(())
+            })
+            .await?;
+        }
         Ok(())
     }
 
@@ -111,13 +139,23 @@ impl Arena {
 
     /// Who holds the Lease.
     pub(super) async fn leader(&self, fighters: &Fighters) -> Result<usize> {
-        eventually("a replica leads", LONG, async || self.holder(fighters).await?.context("nobody")).await
+        self.leader_among(&fighters.identities).await
+    }
+
+    /// [`Arena::leader`] of those with these names in the Lease.
+    pub(super) async fn leader_among(&self, identities: &[String]) -> Result<usize> {
+        eventually("a replica leads", LONG, async || self.holder(identities).await?.context("nobody")).await
     }
 
     /// Returns when a replica other than `old` holds the Lease and has written a slice of every service.
     pub(super) async fn taken_over(&self, fighters: &Fighters, old: usize) -> Result<usize> {
+        self.taken_over_among(&fighters.identities, old).await
+    }
+
+    /// [`Arena::taken_over`] by one of those with these names in the Lease.
+    pub(super) async fn taken_over_among(&self, identities: &[String], old: usize) -> Result<usize> {
         let mut audit = self.control_plane.audit_from_now()?;
-        let new = eventually("another replica leads", LONG, async || match self.holder(fighters).await? {
+        let new = eventually("another replica leads", LONG, async || match self.holder(identities).await? {
             Some(new) if new != old => Ok(new),
             other => bail!("{other:?}"),
         })
@@ -126,14 +164,14 @@ impl Arena {
         Ok(new)
     }
 
-    async fn holder(&self, fighters: &Fighters) -> Result<Option<usize>> {
+    async fn holder(&self, identities: &[String]) -> Result<Option<usize>> {
         let mut last = Ok(None);
         for server in 0..self.control_plane.apiservers().len() {
             let leases: Api<Lease> = Api::namespaced(self.control_plane.admin_at(server).await?, "kube-system");
             last = match leases.get_opt("quarterdeck").await {
                 Ok(lease) => {
                     let holder = lease.and_then(|lease| lease.spec?.holder_identity);
-                    let index = |holder: &String| fighters.identities.iter().position(|name| name == holder);
+                    let index = |holder: &String| identities.iter().position(|name| name == holder);
                     return Ok(holder.as_ref().and_then(index));
                 }
                 Err(error) => Err(error.into()),
@@ -143,7 +181,7 @@ impl Arena {
     }
 
     /// Returns when a replica has written a slice of every service since `audit` began.
-    async fn works(&self, audit: &mut AuditReader, replica: usize) -> Result<()> {
+    pub(super) async fn works(&self, audit: &mut AuditReader, replica: usize) -> Result<()> {
         let audit = Mutex::new(audit);
         let what = format!("replica {replica} works for every service");
         eventually(&what, LONG, async || {

@@ -3,9 +3,11 @@
 //!
 //! Every scenario ends a tenure in its own way while the replicas write all the time. The history of all writes is then
 //! judged by [`quarterdeck_it::checker`]. Of the ways, `pauses` stop a process between the gate and the server; `mishaps` do
-//! not.
+//! not. That the checker sees what it should is shown by `seeded` faults of our own, and by a `control`: an election that is
+//! known to fail.
 
 mod arena;
+mod control;
 mod load;
 mod mishaps;
 mod pauses;

@@ -1,7 +1,6 @@
 //! Writes down every change of the objects that the replicas write.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures::TryStreamExt;
@@ -13,9 +12,6 @@ use quarterdeck_it::{ControlPlane, eventually};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::LONG;
-
-/// Before a broken watch is begun again.
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// What the replicas write in these tests: group, kind, plural.
 const KINDS: [(&str, &str, &str); 2] =
@@ -76,8 +72,11 @@ impl Recorder {
 /// Watches for ever; a watch that breaks goes on where it ended.
 async fn follow(api: Api<DynamicObject>, mut version: String, object: String, seen: Arc<Mutex<Vec<Landed>>>) {
     loop {
+        // The server may be down.
+        let begun = eventually("a watch", LONG, async || Ok(api.watch(&WatchParams::default(), &version).await?));
+        let Ok(events) = begun.await else { continue };
         let watching = async {
-            let mut events = std::pin::pin!(api.watch(&WatchParams::default(), &version).await?);
+            let mut events = std::pin::pin!(events);
             while let Some(event) = events.try_next().await? {
                 let (changed, deleted) = match event {
                     WatchEvent::Added(changed) | WatchEvent::Modified(changed) => (changed, false),
@@ -104,8 +103,7 @@ async fn follow(api: Api<DynamicObject>, mut version: String, object: String, se
             }
             Ok::<_, kube::Error>(())
         };
-        // The server is down, or the watch has had its time.
+        // The server went, or the watch has had its time.
         let _ = watching.await;
-        tokio::time::sleep(PAUSE).await;
     }
 }

@@ -4,9 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::{Args, Parser, Subcommand};
-use quarterdeck_it::{ControlPlane, Peer, repository};
+use quarterdeck_it::{ControlPlane, Launch, Peer, repository};
 
 #[derive(Parser)]
 #[command(name = "hack/cluster", about = "A real control plane on this machine")]
@@ -23,6 +23,9 @@ enum Command {
     Down(Down),
     /// Say what runs, and where
     Status(Folder),
+    /// Start a child and stay: what becomes of it when this is killed is for a test to see
+    #[command(hide = true)]
+    Parent,
 }
 
 #[derive(Args)]
@@ -59,7 +62,16 @@ async fn main() -> Result<()> {
         Command::Up(up) => start(up).await,
         Command::Down(down) => stop(&down).await,
         Command::Status(folder) => status(&folder.dir).await,
+        Command::Parent => parent().await,
     }
+}
+
+async fn parent() -> Result<()> {
+    // Started from a thread that ends at once: the child must not end with it.
+    let child = std::thread::spawn(|| Launch::new("sleeper", "sleep").arg("1000").spawn());
+    let child = child.join().map_err(|_| anyhow!("the thread panicked"))??;
+    println!("child {}", child.pid());
+    std::future::pending().await
 }
 
 async fn start(up: Up) -> Result<()> {

@@ -1,15 +1,16 @@
 //! Three masters on this machine for people: what `hack/run` runs.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, Subcommand};
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, PostParams};
 use quarterdeck_it::deck::{self, Demo};
-use quarterdeck_it::{ControlPlane, Deck, Peer, Signal, eventually, repository};
+use quarterdeck_it::{ControlPlane, Deck, Peer, Server, Signal, eventually, repository};
 
 /// How long anything may take that this program waits for.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,8 +34,8 @@ struct Cli {
     /// Add a scheduler, fake nodes and the Go manager with the controllers that this build lacks
     #[arg(long)]
     full: bool,
-    /// Start, wait for an addon and a slice, fail over once, say so, and stop
-    #[arg(long, conflicts_with = "full")]
+    /// Start, wait for an addon and a slice (with --full, of a Deployment's pods), fail over once, say so, and stop
+    #[arg(long)]
     check: bool,
 }
 
@@ -45,12 +46,21 @@ enum Command {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
-    let cli = Cli::parse();
+async fn main() -> ExitCode {
+    match run(&Cli::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: &Cli) -> Result<()> {
     match (&cli.command, &cli.kubeconfig) {
         (Some(Command::Stop), _) => stop(&cli.dir).await,
         (None, Some(kubeconfig)) => join(&cli.dir, kubeconfig, cli.yes).await,
-        (None, None) if cli.check => check(&cli.dir).await,
+        (None, None) if cli.check => check(&cli.dir, cli.full).await,
         (None, None) => up(&cli.dir, cli.full).await,
     }
 }
@@ -75,22 +85,28 @@ async fn up(dir: &Path, full: bool) -> Result<()> {
         bail!("{} holds a run already; hack/run stop ends it", dir.display());
     }
     say("starting etcd and kube-apiserver");
-    let peers: &[Peer] = if full { &[Peer::Kcm, Peer::Scheduler, Peer::Kwok] } else { &[] };
-    let control_plane = ControlPlane::builder().folder(dir).detached().with(peers).start().await?;
+    let control_plane = ControlPlane::builder().folder(dir).detached().with(peers(full)).start().await?;
     let addons = addons(dir)?;
-    say("starting three replicas of quarterdeck");
-    let deck = start(&control_plane, &addons, true).await?;
+    let (deck, _peers) = start(&control_plane, &addons, full, true).await?;
     deck.write_down(&ledger(dir))?;
-    if full {
-        start_peers(&control_plane).await?;
-    }
     let leader = wait(&deck).await?;
     describe(&control_plane, &deck, leader, &addons, full)
 }
 
-async fn start(control_plane: &ControlPlane, addons: &Path, detached: bool) -> Result<Deck> {
-    let flag = format!("--addon-path={}", addons.display());
-    Deck::builder(control_plane).args([flag]).detached(detached).start().await
+fn peers(full: bool) -> &'static [Peer] {
+    if full { &[Peer::Kcm, Peer::Scheduler, Peer::Kwok] } else { &[] }
+}
+
+async fn start(control_plane: &ControlPlane, addons: &Path, full: bool, detached: bool) -> Result<(Deck, Vec<Server>)> {
+    let mut flags = vec![format!("--addon-path={}", addons.display())];
+    let mut peers = Vec::new();
+    if full {
+        let flag;
+        (peers, flag) = start_peers(control_plane).await?;
+        flags.push(flag);
+    }
+    say("starting three replicas of quarterdeck");
+    Ok((Deck::builder(control_plane).args(flags).detached(detached).start().await?, peers))
 }
 
 /// Waits until every replica is ready and one of them leads.
@@ -110,19 +126,24 @@ fn addons(dir: &Path) -> Result<PathBuf> {
     Ok(copy)
 }
 
-/// The Go manager with what this build lacks, a scheduler, and fake nodes.
-async fn start_peers(control_plane: &ControlPlane) -> Result<()> {
+/// The Go manager with what this build lacks, a scheduler, and fake nodes; and the flag by which the replicas take the other
+/// controllers over.
+async fn start_peers(control_plane: &ControlPlane) -> Result<(Vec<Server>, String)> {
     say("starting the Go manager with the complementary controllers, a scheduler and fake nodes");
     let output = tokio::process::Command::new(deck::program()?).arg("--print-kcm-controllers").output().await?;
     let complement = String::from_utf8(output.stdout)?;
-    control_plane.start_kcm(&[&format!("--controllers={}", complement.trim())]).await?;
-    control_plane.start_scheduler(&[]).await?;
-    control_plane.start_kwok(&[]).await?;
+    let peers = vec![
+        control_plane.start_kcm(&[&format!("--controllers={}", complement.trim())]).await?,
+        control_plane.start_scheduler(&[]).await?,
+        control_plane.start_kwok(&[]).await?,
+    ];
     let demo = Demo::new(control_plane.admin().await?, "default");
     for (node, zone) in [("node-a", "a"), ("node-b", "b"), ("node-c", "c")] {
         demo.kwok_node(node, zone).await?;
     }
-    Ok(())
+    // What that manager leaves out is ours by name: unnamed, it would wait for the manager to end.
+    let ours: Vec<_> = complement.trim().split(',').filter_map(|name| name.strip_prefix('-')).collect();
+    Ok((peers, format!("--controllers=*,{}", ours.join(","))))
 }
 
 fn describe(control_plane: &ControlPlane, deck: &Deck, leader: usize, addons: &Path, full: bool) -> Result<()> {
@@ -149,25 +170,25 @@ fn describe(control_plane: &ControlPlane, deck: &Deck, leader: usize, addons: &P
         println!("  kubectl create deploy web --image=web --replicas=3 && kubectl expose deploy web --port=80");
         println!("  kubectl get endpointslices                                 # written by quarterdeck");
     }
-    println!(
-        "  curl -sk --cert … --key … {}/statusz          # with the certificate in the kubeconfig",
-        deck.replica(leader).url()
-    );
+    for (index, replica) in deck.replicas().iter().enumerate() {
+        let file = control_plane.folder().join(format!("ask-{index}.conf"));
+        std::fs::write(&file, serde_json::to_vec(replica.kubeconfig())?)?;
+        println!("  kubectl --kubeconfig={} get --raw /statusz   # or /metrics, /readyz?verbose", file.display());
+    }
     println!("\nhack/run stop ends everything.");
     Ok(())
 }
 
 /// Starts everything, shows that it works, and ends it.
-async fn check(dir: &Path) -> Result<()> {
+async fn check(dir: &Path, full: bool) -> Result<()> {
     let dir = dir.with_extension("check");
     if dir.exists() {
         std::fs::remove_dir_all(&dir).with_context(|| format!("removing {}", dir.display()))?;
     }
     say("starting etcd and kube-apiserver");
-    let control_plane = ControlPlane::builder().folder(&dir).start().await?;
+    let control_plane = ControlPlane::builder().folder(&dir).with(peers(full)).start().await?;
     let addons = addons(&dir)?;
-    say("starting three replicas of quarterdeck");
-    let deck = start(&control_plane, &addons, false).await?;
+    let (deck, peers) = start(&control_plane, &addons, full, false).await?;
     let leader = wait(&deck).await?;
     say(&format!("quarterdeck-{leader} leads"));
 
@@ -178,10 +199,8 @@ async fn check(dir: &Path) -> Result<()> {
 
     control_plane.namespace(NAMESPACE).await?;
     let demo = Demo::new(client, NAMESPACE);
-    demo.node("node-a", "a").await?;
-    demo.service("web").await?;
-    demo.pod("web-0", "web", "node-a", "10.1.0.1").await?;
-    expect(&demo, true).await?;
+    let workload = Workload { demo, full };
+    workload.appear().await?;
     say("a slice is written");
 
     let process = deck.replica(leader).process();
@@ -194,23 +213,51 @@ async fn check(dir: &Path) -> Result<()> {
         }
     })
     .await?;
-    demo.ready("web-0", false).await?;
-    expect(&demo, false).await?;
+    workload.change().await?;
     say(&format!("quarterdeck-{next} took over and wrote a slice, {} ms after SIGTERM", begun.elapsed().as_millis()));
     process.wait(PATIENCE).await?;
-    drop(deck);
-    drop(control_plane);
+    drop((deck, peers, control_plane));
     println!("check passed");
     Ok(())
 }
 
-/// Waits until the demonstration's one endpoint is ready, or not.
-async fn expect(demo: &Demo, ready: bool) -> Result<()> {
-    eventually("the slice shows the pod", PATIENCE, || async {
-        let seen = demo.endpoints("web").await?;
-        if seen == [("10.1.0.1".to_owned(), ready)] { Ok(()) } else { bail!("{seen:?}") }
-    })
-    .await
+/// What is behind the demonstration's one service: a Deployment in a full run, else a pod whose status is written by hand.
+struct Workload {
+    demo: Demo,
+    full: bool,
+}
+
+impl Workload {
+    /// Makes it, and waits until it is in a slice.
+    async fn appear(&self) -> Result<()> {
+        self.demo.service("web").await?;
+        if self.full {
+            self.demo.deployment("web", 3).await?;
+            return self.is_seen(3, true).await;
+        }
+        self.demo.node("node-a", "a").await?;
+        self.demo.pod("web-0", "web", "node-a", "10.1.0.1").await?;
+        self.is_seen(1, true).await
+    }
+
+    /// Changes it, and waits until a slice shows that.
+    async fn change(&self) -> Result<()> {
+        if self.full {
+            self.demo.deployment("web", 2).await?;
+            return self.is_seen(2, true).await;
+        }
+        self.demo.ready("web-0", false).await?;
+        self.is_seen(1, false).await
+    }
+
+    async fn is_seen(&self, count: usize, ready: bool) -> Result<()> {
+        eventually("the slice shows the pods", PATIENCE, || async {
+            let seen = self.demo.endpoints("web").await?;
+            ensure!(seen.len() == count && seen.iter().all(|(_, each)| *each == ready), "{seen:?}");
+            Ok(())
+        })
+        .await
+    }
 }
 
 /// Runs three replicas against somebody's cluster, after showing what that means.

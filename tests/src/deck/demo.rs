@@ -1,6 +1,7 @@
 //! A small workload without a kubelet: nodes and pods whose status is written by hand, and services.
 
 use anyhow::Result;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, ListParams, Patch, PatchParams};
@@ -61,6 +62,26 @@ impl Demo {
         });
         let api: Api<Service> = Api::namespaced(self.client.clone(), &self.namespace);
         api.patch(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(service)).await?;
+        Ok(())
+    }
+
+    /// Makes a Deployment of pods of the service of the same name, for the Go manager, a scheduler and kwok to bring to life.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn deployment(&self, name: &str, replicas: u32) -> Result<()> {
+        let labels = json!({ "app": name });
+        let deployment = json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": name },
+            "spec": {
+                "replicas": replicas, "selector": { "matchLabels": labels },
+                "template": {
+                    "metadata": { "labels": labels }, "spec": { "containers": [{ "name": "main", "image": "none" }] },
+                },
+            },
+        });
+        let api: Api<Deployment> = Api::namespaced(self.client.clone(), &self.namespace);
+        api.patch(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(deployment)).await?;
         Ok(())
     }
 

@@ -63,6 +63,7 @@ pub struct DeckBuilder<'a> {
     replicas: usize,
     args: Vec<String>,
     urls: Vec<String>,
+    kubeconfigs: Vec<PathBuf>,
     install: Option<Vec<String>>,
     program: Option<PathBuf>,
     env: Vec<(String, String)>,
@@ -83,6 +84,7 @@ impl Deck {
             replicas: 3,
             args: Vec::new(),
             urls: Vec::new(),
+            kubeconfigs: Vec::new(),
             install: Some(Vec::new()),
             program: None,
             env: Vec::new(),
@@ -187,6 +189,17 @@ impl DeckBuilder<'_> {
         self
     }
 
+    /// Kubeconfig of each replica in turn; by default each gets one that is made for it.
+    #[must_use]
+    pub fn kubeconfigs<I, P>(mut self, paths: I) -> Self
+    where
+        I: IntoIterator<Item = P>,
+        P: Into<PathBuf>,
+    {
+        self.kubeconfigs = paths.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// Flags of `quarterdeck install`.
     #[must_use]
     pub fn install_args<I, S>(mut self, args: I) -> Self
@@ -241,7 +254,10 @@ impl DeckBuilder<'_> {
                 0 => self.control_plane.apiserver(0).url(),
                 count => &self.urls[index % count],
             };
-            let kubeconfig = self.control_plane.kubeconfig_at(url, &Credentials::user(USER, &[&group(index)]))?;
+            let kubeconfig = match self.kubeconfigs.get(index) {
+                Some(path) => path.clone(),
+                None => self.control_plane.kubeconfig_at(url, &Credentials::user(USER, &[&group(index)]))?,
+            };
             let port = ReservedPort::take()?;
             let name = format!("quarterdeck-{index}");
             let launch = Launch::new(&name, &program);

@@ -58,6 +58,12 @@ impl Replica {
         format!("https://127.0.0.1:{}", self.port.port())
     }
 
+    /// How to ask it as an administrator.
+    #[must_use]
+    pub fn kubeconfig(&self) -> &Kubeconfig {
+        &self.kubeconfig
+    }
+
     /// The body of a path, asked as an administrator.
     ///
     /// # Errors

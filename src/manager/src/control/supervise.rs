@@ -4,11 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quarterdeck_election::leadership::{Leadership, Tenure};
-use quarterdeck_runtime::client::{Clients, Identity};
+use quarterdeck_runtime::client::Clients;
 use quarterdeck_runtime::engine::{Means, Unit};
 use quarterdeck_runtime::events::EventSink;
-use quarterdeck_runtime::informer::{Informers, State as InformerState};
-use quarterdeck_runtime::object::Kind;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -30,12 +28,8 @@ pub(crate) struct Supervisor {
     pub(crate) predecessor: Option<watch::Receiver<Sight>>,
     /// What holds work back until caches are as new as the tenure.
     pub(crate) barrier: Arc<Barrier>,
-    /// The process's caches.
-    pub(crate) informers: Informers,
     /// The way to the server.
     pub(crate) clients: Clients,
-    /// Who it writes as.
-    pub(crate) identity: Identity,
     /// Where its events go.
     pub(crate) events: EventSink,
     /// How long before the lease was won its last sign of life lay, at most: keys older than that
@@ -74,7 +68,7 @@ impl Supervisor {
         {
             return Some(reason);
         }
-        self.unit.reads().iter().find_map(|kind| trouble(&self.informers, kind))
+        self.unit.trouble()
     }
 
     /// Whether the predecessor's Lease has been looked at, if there is one.
@@ -84,7 +78,7 @@ impl Supervisor {
 
     /// Whether something may change that is not announced on a channel.
     fn waits_for_caches(&self) -> bool {
-        !self.unit.synced() || self.unit.reads().iter().any(|kind| trouble(&self.informers, kind).is_some())
+        !self.unit.synced() || self.unit.trouble().is_some()
     }
 
     /// Leads for one tenure, or until something blocks the controller.
@@ -98,9 +92,10 @@ impl Supervisor {
         }
         self.set(State::Running);
         self.unit.demote_before(tokio::time::Instant::now() - self.handed_over);
+        let identity = self.unit.account().identity();
         let means = Means {
-            api: self.clients.api_with(&self.identity, descriptor.share),
-            recorder: self.events.recorder(descriptor.name, &self.identity),
+            api: self.clients.api_with(&identity, descriptor.share),
+            recorder: self.events.recorder(descriptor.name, &identity),
             stop: stop.clone(),
         };
         let mut work = tokio::spawn(Arc::clone(&self.unit).lead(means));
@@ -123,15 +118,6 @@ impl Supervisor {
             Ok(()) => {}
         }
     }
-}
-
-/// Why an informer of this kind cannot be relied on.
-fn trouble(informers: &Informers, kind: &Kind) -> Option<String> {
-    informers.by_kind(kind).into_iter().find_map(|informer| match informer.status().state {
-        InformerState::Forbidden(message) => Some(format!("cannot read {kind}: {message}")),
-        InformerState::NotServed => Some(format!("the server does not serve {kind}")),
-        _ => None,
-    })
 }
 
 /// Resolves when the predecessor's sight changes; never without one.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use quarterdeck_election::{BootClock, Gate};
 use quarterdeck_runtime::client::{ClientOptions, Clients};
+use quarterdeck_runtime::controller::Account;
 use quarterdeck_runtime::engine::{Deadlines, EngineMetrics, Foundation};
 use quarterdeck_runtime::informer::Informers;
 use quarterdeck_runtime::queue::QueueMetricFamilies;
@@ -34,6 +35,7 @@ pub(crate) struct InstallFlags {
     #[arg(long, default_value = "quarterdeck")]
     pub(crate) user: String,
     /// Bind the directory addons' account to cluster-admin. Without it, grant that account what its addons need.
+    /// An account named with --addon-service-account is never bound.
     #[arg(long, default_value_t = true)]
     pub(crate) addons_cluster_admin: bool,
 }
@@ -41,7 +43,11 @@ pub(crate) struct InstallFlags {
 /// Does what the command line says.
 pub(crate) async fn run(manager: &Manager, parsed: &Parsed, remove: bool) -> anyhow::Result<()> {
     let flags: InstallFlags = parsed.get(if remove { UNINSTALL } else { INSTALL });
-    let all = manifests(&target(parsed, &flags), &needs(manager, parsed)?);
+    let needs = needs(manager, parsed)?;
+    let mut target = target(parsed, &flags);
+    // Rights of before that are no longer wanted are removed with the rest.
+    target.addons_cluster_admin = remove || (target.addons_cluster_admin && have_own_accounts(&needs));
+    let all = manifests(&target, &needs);
     if !flags.output_dir.is_empty() {
         return write(Path::new(&flags.output_dir), &all);
     }
@@ -88,12 +94,19 @@ fn needs(manager: &Manager, parsed: &Parsed) -> anyhow::Result<Vec<Needs>> {
             let unit = (entry.build)(parsed, &foundation).with_context(|| entry.descriptor.name)?;
             needs.push(Needs {
                 descriptor: unit.descriptor(),
+                account: unit.account().clone(),
                 reads: unit.reads().to_vec(),
                 grants: unit.grants().to_vec(),
             });
         }
     }
     Ok(needs)
+}
+
+/// Whether those that write whatever they are handed do so under the account that is theirs.
+fn have_own_accounts(needs: &[Needs]) -> bool {
+    let mut all = needs.iter().filter(|needs| needs.descriptor.writes_anything);
+    all.all(|needs| needs.account == Account::system(needs.descriptor.account))
 }
 
 /// Writes each manifest as a YAML file of its own.

@@ -8,7 +8,7 @@ mod flow;
 mod rbac;
 
 use quarterdeck_election::fence::FencePolicy;
-use quarterdeck_runtime::controller::{Descriptor, Grant};
+use quarterdeck_runtime::controller::{Account, Descriptor, Grant};
 use quarterdeck_runtime::object::Kind;
 use serde_json::Value;
 
@@ -22,6 +22,8 @@ pub const PART_OF: (&str, &str) = ("app.kubernetes.io/part-of", "quarterdeck");
 pub struct Needs {
     /// The controller's fixed facts.
     pub descriptor: &'static Descriptor,
+    /// The service account under which it writes.
+    pub account: Account,
     /// Kinds it reads through informers.
     pub reads: Vec<Kind>,
     /// Rights beyond upstream's role of its account.
@@ -37,8 +39,9 @@ pub struct Target {
     pub lease_namespace: String,
     /// Name of the Lease.
     pub lease_name: String,
-    /// Whether the account of each controller that writes whatever it is handed (the addons') is
-    /// bound to cluster-admin, by a manifest of its own.
+    /// Whether the own account of each controller that writes whatever it is handed (the addons') is
+    /// bound to cluster-admin, by a manifest of its own. An account that a flag names never is: who
+    /// names one wants it to have other rights.
     pub addons_cluster_admin: bool,
 }
 
@@ -79,4 +82,63 @@ fn typed<K: kube::Resource<DynamicType = ()> + serde::Serialize>(object: &K) -> 
     value["apiVersion"] = K::api_version(&()).as_ref().into();
     value["kind"] = K::kind(&()).as_ref().into();
     value
+}
+
+#[cfg(test)]
+mod tests {
+    use quarterdeck_runtime::controller::ClientShare;
+    use serde_json::json;
+
+    use super::*;
+
+    const WRITER: Descriptor = Descriptor {
+        name: "writer-controller",
+        aliases: &[],
+        enabled_by_default: true,
+        account: "writer",
+        upstream_role: false,
+        writes_anything: true,
+        predecessor: None,
+        queue: "writer",
+        share: ClientShare::ONE,
+    };
+
+    fn rbac(account: &str) -> Vec<Value> {
+        let target = Target {
+            user: "deck".into(),
+            lease_namespace: "kube-system".into(),
+            lease_name: "deck".into(),
+            addons_cluster_admin: false,
+        };
+        let grants = vec![Grant { group: "", resource: "events", verbs: &["create"] }];
+        let account = Account::parse(account).expect("an account");
+        let needs = Needs { descriptor: &WRITER, account, reads: Vec::new(), grants };
+        manifests(&target, &[needs]).into_iter().flat_map(|manifest| manifest.objects).collect()
+    }
+
+    /// Accounts that the manager may act as, by namespace.
+    fn impersonated(objects: &[Value]) -> Vec<(&str, &Value)> {
+        let roles = objects
+            .iter()
+            .filter(|object| object["kind"] == "Role" && object["metadata"]["name"] == "quarterdeck:manager");
+        roles
+            .map(|role| {
+                (role["metadata"]["namespace"].as_str().unwrap_or_default(), &role["rules"][0]["resourceNames"])
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_account_that_a_flag_names_takes_the_place_of_the_controllers_own() {
+        let readers = ["quarterdeck-fence-probe", "quarterdeck-reader"];
+        assert_eq!(impersonated(&rbac("writer")), [("kube-system", &json!([readers[0], readers[1], "writer"]))]);
+        let objects = rbac("ships/narrow");
+        assert_eq!(impersonated(&objects), [("kube-system", &json!(readers)), ("ships", &json!(["narrow"]))]);
+        let narrow = json!({"kind": "ServiceAccount", "namespace": "ships", "name": "narrow"});
+        let bound = |name: &str| {
+            objects.iter().find(|object| object["kind"] == "ClusterRoleBinding" && object["metadata"]["name"] == name)
+        };
+        assert_eq!(bound("quarterdeck:writer-controller").expect("its binding")["subjects"], json!([narrow]));
+        assert!(bound("quarterdeck:writer").is_none(), "nobody is made an administrator");
+    }
 }

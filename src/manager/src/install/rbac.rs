@@ -1,6 +1,6 @@
 //! Roles, generated from what the controllers declare; nothing else is granted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use super::{Needs, Target};
 use quarterdeck_election::NAMESPACE_DELETION_KEY;
 use quarterdeck_election::epoch::epoch_key;
 use quarterdeck_election::fence::probe::PROBE_ACCOUNT;
-use quarterdeck_runtime::controller::{Descriptor, Predecessor, READER_ACCOUNT};
+use quarterdeck_runtime::controller::{Account, Descriptor, Predecessor, READER_ACCOUNT};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 const NAMESPACE: &str = "kube-system";
@@ -25,7 +25,7 @@ pub(super) fn objects(target: &Target, controllers: &[Needs]) -> Vec<Value> {
             .iter()
             .map(|grant| json!({ "apiGroups": [grant.group], "resources": [grant.resource], "verbs": grant.verbs }))
             .collect();
-        objects.extend(cluster_role(&name, &rules, &account(needs.descriptor.account)));
+        objects.extend(cluster_role(&name, &rules, &subject(&needs.account)));
     }
     objects
 }
@@ -46,8 +46,11 @@ pub(super) fn cluster_admin(descriptor: &Descriptor) -> Vec<Value> {
 /// and impersonation of the accounts that do the work.
 fn manager(target: &Target, controllers: &[Needs]) -> Vec<Value> {
     let user = json!({ "apiGroup": GROUP, "kind": "User", "name": target.user });
-    let mut accounts: BTreeSet<&str> = controllers.iter().map(|needs| needs.descriptor.account).collect();
-    accounts.extend([READER_ACCOUNT, probe_account()]);
+    let mut accounts: BTreeMap<&str, BTreeSet<&str>> =
+        BTreeMap::from([(NAMESPACE, BTreeSet::from([READER_ACCOUNT, probe_account()]))]);
+    for account in controllers.iter().map(|needs| &needs.account) {
+        accounts.entry(&account.namespace).or_default().insert(&account.name);
+    }
     let extras: Vec<String> = [epoch_key(&target.lease_name), NAMESPACE_DELETION_KEY.to_owned()]
         .into_iter()
         .map(|key| format!("userextras/{key}"))
@@ -65,7 +68,7 @@ fn manager(target: &Target, controllers: &[Needs]) -> Vec<Value> {
         &user,
     );
     let mut rules = vec![
-        json!({ "apiGroups": [""], "resources": ["serviceaccounts"], "resourceNames": accounts, "verbs": ["impersonate"] }),
+        impersonation(&accounts.remove(NAMESPACE).unwrap_or_default()),
         json!({ "apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["extension-apiserver-authentication"], "verbs": ["get"] }),
         json!({ "apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"] }),
     ];
@@ -76,6 +79,9 @@ fn manager(target: &Target, controllers: &[Needs]) -> Vec<Value> {
         }));
     }
     objects.extend(role("quarterdeck:manager", NAMESPACE, &rules, &user));
+    for (namespace, accounts) in &accounts {
+        objects.extend(role("quarterdeck:manager", namespace, &[impersonation(accounts)], &user));
+    }
     let lease = vec![
         json!({
             "apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
@@ -85,6 +91,11 @@ fn manager(target: &Target, controllers: &[Needs]) -> Vec<Value> {
     ];
     objects.extend(role(&format!("quarterdeck:lease-{}", target.lease_name), &target.lease_namespace, &lease, &user));
     objects
+}
+
+/// The right to act as these accounts of one namespace.
+fn impersonation(accounts: &BTreeSet<&str>) -> Value {
+    json!({ "apiGroups": [""], "resources": ["serviceaccounts"], "resourceNames": accounts, "verbs": ["impersonate"] })
 }
 
 /// The account under which all informers read.
@@ -108,7 +119,11 @@ fn fence_probe() -> Vec<Value> {
 }
 
 fn account(name: &str) -> Value {
-    json!({ "kind": "ServiceAccount", "namespace": NAMESPACE, "name": name })
+    subject(&Account::system(name))
+}
+
+fn subject(account: &Account) -> Value {
+    json!({ "kind": "ServiceAccount", "namespace": account.namespace, "name": account.name })
 }
 
 fn cluster_role(name: &str, rules: &[Value], subject: &Value) -> Vec<Value> {

@@ -230,11 +230,15 @@ async fn the_clusters_settings_are_followed() {
             }
         }
     };
-    let task = tokio::spawn(Arc::clone(&trust).follow_cluster(fetch, Duration::from_secs(60), stop.clone()));
-    tokio::time::sleep(Duration::from_secs(61)).await;
+    let (period, retry) = (Duration::from_secs(60), Duration::from_secs(2));
+    let task = tokio::spawn(Arc::clone(&trust).follow_cluster(fetch, period, retry, stop.clone()));
+    tokio::time::sleep(Duration::from_secs(3)).await;
     assert!(trust.client_ca().is_none());
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    let waits = trust.waits_for_cluster().expect("it is still to be asked");
+    assert!(waits.contains("the server is away"), "{waits}");
+    tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(trust.client_ca().is_some());
+    assert_eq!(trust.waits_for_cluster(), None);
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(trust.client_ca().is_some(), "gone from the cluster is no reason to forget");
     assert_eq!(fetched.load(Ordering::Relaxed), 3);

@@ -9,6 +9,7 @@ use std::fmt;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -129,6 +130,8 @@ pub struct Trust {
     lookup: bool,
     client_ca: ArcSwapOption<Authorities>,
     front_proxy: ArcSwapOption<FrontProxy>,
+    /// Whether the cluster has told its settings, or that it has none.
+    looked_up: AtomicBool,
     /// What was last complained about.
     complaint: Mutex<Option<String>>,
 }
@@ -165,6 +168,7 @@ impl Trust {
             lookup: !flags.authentication_skip_lookup,
             client_ca: ArcSwapOption::empty(),
             front_proxy: ArcSwapOption::empty(),
+            looked_up: AtomicBool::new(false),
             complaint: Mutex::new(None),
         };
         trust.read_files()?;
@@ -175,6 +179,16 @@ impl Trust {
     #[must_use]
     pub fn needs_cluster(&self) -> bool {
         self.lookup && (self.client_ca_file.is_none() || self.front_proxy_file.is_none())
+    }
+
+    /// Why no client certificate that the cluster knows is believed yet; `None` once it has told its settings, or if they are
+    /// not needed.
+    #[must_use]
+    pub fn waits_for_cluster(&self) -> Option<String> {
+        if !self.needs_cluster() || self.looked_up.load(Ordering::Acquire) {
+            return None;
+        }
+        Some(self.complaint.lock().clone().unwrap_or_else(|| "authentication settings are not read yet".to_owned()))
     }
 
     /// Takes over what the ConfigMap's `data` holds and no flag has set. What is missing there, or
@@ -259,30 +273,40 @@ impl Trust {
         }
     }
 
-    /// Fetches the ConfigMap's `data` every `period` until `stop` is cancelled. `None` (it does not
-    /// exist) and errors leave in place what was there before.
+    /// Takes over what a look at the ConfigMap showed. `None` (it does not exist) and errors leave in place what was there
+    /// before.
+    pub fn take<E: fmt::Display>(&self, fetched: Result<Option<BTreeMap<String, String>>, E>) {
+        let taken = match fetched {
+            Ok(data) => {
+                self.looked_up.store(true, Ordering::Release);
+                match data {
+                    Some(data) => self.update(&data).map_err(|error| error.to_string()),
+                    None => Err("extension-apiserver-authentication does not exist".to_owned()),
+                }
+            }
+            Err(error) => Err(format!("extension-apiserver-authentication: {error}")),
+        };
+        self.note(taken);
+    }
+
+    /// Looks at the ConfigMap every `period`, and every `retry` until it was seen, until `stop` is cancelled.
     pub async fn follow_cluster<E, F>(
         self: Arc<Self>,
         fetch: impl Fn() -> F + Send,
         period: Duration,
+        retry: Duration,
         stop: CancellationToken,
     ) where
         E: fmt::Display + Send,
         F: Future<Output = Result<Option<BTreeMap<String, String>>, E>> + Send,
     {
-        if !self.needs_cluster() {
-            return;
-        }
-        let mut ticks = tokio::time::interval(period);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        ticks.reset();
-        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        while self.needs_cluster() {
+            let pause = if self.looked_up.load(Ordering::Acquire) { period } else { retry };
+            if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                return;
+            }
             let Some(fetched) = stop.run_until_cancelled(fetch()).await else { return };
-            self.note(match fetched {
-                Ok(Some(data)) => self.update(&data).map_err(|error| error.to_string()),
-                Ok(None) => Err("extension-apiserver-authentication does not exist".to_owned()),
-                Err(error) => Err(format!("extension-apiserver-authentication: {error}")),
-            });
+            self.take(fetched);
         }
     }
 

@@ -6,6 +6,9 @@ pub const JSON: &str = "application/json";
 pub const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
 /// A list of metadata; whole objects from servers that know no such thing.
 pub const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
+/// All that a server serves at once, and plain lists of groups from servers that know no such thing.
+pub(super) const DISCOVERY: &str =
+    "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
 /// A merge patch (RFC 7386).
 pub(crate) const MERGE_PATCH: &str = "application/merge-patch+json";
 /// A server-side apply; JSON is YAML.

@@ -214,6 +214,12 @@ impl Api {
         self.fetch("get", path, path, accept::JSON).await
     }
 
+    /// What is served under `/api` or `/apis`: an `APIGroupDiscoveryList` where the server has it, else the `APIVersions` or
+    /// `APIGroupList` of before (k8s.io/client-go:discovery/discovery_client.go v0.36.3).
+    pub async fn discover<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
+        self.fetch("get", path, path, accept::DISCOVERY).await
+    }
+
     /// Creates an object; its name must be set (no `generateName`).
     pub async fn create<T: Whole>(&self, object: &T) -> Result<Written, ApiError> {
         let (kind, key) = (T::kind(), object.key());

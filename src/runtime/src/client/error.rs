@@ -198,8 +198,8 @@ fn class_of(status: &Status) -> Class {
     }
     match status.code.unwrap_or(0) {
         403 if has_cause(status, "NamespaceTerminating") => Class::Terminal,
-        // Rights, quotas and credentials are put right by somebody else, without an event for us.
-        401 | 403 | 404 | 408 | 410 | 425 | 429 => Class::Transient,
+        // Rights, quotas, credentials and admission are put right by somebody else, without an event for us.
+        401 | 403 | 404 | 408 | 410 | 422 | 425 | 429 => Class::Transient,
         400..=499 => Class::Terminal,
         _ => Class::Transient,
     }
@@ -274,7 +274,7 @@ mod tests {
             (409, status("Conflict"), Class::Conflict),
             (409, status("AlreadyExists"), Class::Conflict),
             (422, on("metadata.uid"), Class::Conflict),
-            (422, on("spec.ports"), Class::Terminal),
+            (422, on("spec.ports"), Class::Transient),
             (400, status("BadRequest"), Class::Terminal),
             (403, terminating.clone(), Class::Terminal),
             (403, status("Forbidden"), Class::Transient),

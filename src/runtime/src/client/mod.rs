@@ -31,7 +31,7 @@ mod pool;
 mod reader;
 mod streams;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod transport;
 mod write;
 mod writer;

@@ -2,6 +2,8 @@
 
 mod metrics;
 mod reconcile;
+#[cfg(test)]
+mod tests;
 mod waiting;
 
 use std::sync::Arc;
@@ -17,9 +19,9 @@ pub use metrics::{EngineMetrics, ReconcileMetrics, SlowReconcile};
 use waiting::Waiting;
 
 use crate::client::Api;
-use crate::controller::{Controller, Descriptor, Grant, Setup, SetupError};
+use crate::controller::{Account, Controller, Descriptor, Grant, Setup, SetupError};
 use crate::events::Recorder;
-use crate::informer::Informers;
+use crate::informer::{InformerHandle, Informers, State};
 use crate::object::Kind;
 use crate::queue::{Queue, QueueMetricFamilies, QueueStatus};
 
@@ -73,12 +75,16 @@ pub struct Means {
 pub trait Unit: Send + Sync {
     /// The controller's fixed facts.
     fn descriptor(&self) -> &'static Descriptor;
+    /// The service account under which it writes.
+    fn account(&self) -> &Account;
     /// Kinds it reads through informers.
     fn reads(&self) -> &[Kind];
     /// Rights it declares beyond upstream's role.
     fn grants(&self) -> &[Grant];
     /// Whether all its informers have synced.
     fn synced(&self) -> bool;
+    /// Why one of its informers cannot be relied on.
+    fn trouble(&self) -> Option<String>;
     /// Starts the loops that run on every replica.
     fn start_loops(&self, stop: &CancellationToken) -> Vec<JoinHandle<()>>;
     /// Reconciles until the tenure ends; returns when every worker has been joined.
@@ -105,6 +111,7 @@ pub fn build<C: Controller>(config: &C::Config, foundation: &Foundation) -> Resu
     let controller = C::setup(config, &mut setup)?;
     Ok(Arc::new(ControllerUnit {
         descriptor: &C::DESCRIPTOR,
+        account: setup.account.clone().unwrap_or_else(|| Account::system(C::DESCRIPTOR.account)),
         controller,
         waiting: Waiting::new(foundation.informers.clone(), queue.clone()),
         queue,
@@ -118,6 +125,7 @@ pub fn build<C: Controller>(config: &C::Config, foundation: &Foundation) -> Resu
 /// A controller with its queue.
 struct ControllerUnit<C: Controller> {
     descriptor: &'static Descriptor,
+    account: Account,
     controller: C,
     queue: Queue<C::Key>,
     waiting: Waiting<C::Key>,
@@ -132,6 +140,10 @@ impl<C: Controller> Unit for ControllerUnit<C> {
         self.descriptor
     }
 
+    fn account(&self) -> &Account {
+        &self.account
+    }
+
     fn reads(&self) -> &[Kind] {
         &self.setup.reads
     }
@@ -141,7 +153,15 @@ impl<C: Controller> Unit for ControllerUnit<C> {
     }
 
     fn synced(&self) -> bool {
-        self.setup.required.iter().all(|synced| synced())
+        self.setup.required.iter().all(InformerHandle::has_synced)
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.setup.required.iter().find_map(|informer| match informer.status().state {
+            State::Forbidden(message) => Some(format!("cannot read {}: {message}", informer.kind())),
+            State::NotServed => Some(format!("the server does not serve {}", informer.kind())),
+            _ => None,
+        })
     }
 
     fn start_loops(&self, stop: &CancellationToken) -> Vec<JoinHandle<()>> {

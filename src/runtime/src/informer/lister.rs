@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::shared::Shared;
-use super::{Change, Index, Status};
+use super::{Change, Index, InformerHandle, State, Status};
 use crate::object::{Cached, Kind, ObjectKey};
 
 /// Read access to an informer's store. Cheap to clone; reads are in memory and never wait for the
@@ -79,6 +79,21 @@ impl<K: Cached> Lister<K> {
     #[must_use]
     pub fn status(&self) -> Status {
         self.shared.status()
+    }
+
+    /// The server's words while it refuses the read (403); the store keeps what it has.
+    #[must_use]
+    pub fn refusal(&self) -> Option<String> {
+        match self.shared.core.progress.state() {
+            State::Forbidden(message) => Some(message),
+            _ => None,
+        }
+    }
+
+    /// The informer, whatever its form.
+    #[must_use]
+    pub fn handle(&self) -> InformerHandle {
+        InformerHandle(Arc::clone(&self.shared) as _)
     }
 
     /// The kind this informer reads.

@@ -159,6 +159,30 @@ impl Informers {
         }
     }
 
+    /// Stops one informer that is no longer wanted, if only [`Self::dynamic`] declared it. Its listers
+    /// keep the last state; the next declaration of the same makes a new one.
+    pub fn stop_one<K: Cached>(&self, lister: &Lister<K>) {
+        let core = &lister.shared.core;
+        let id = Id {
+            kind: core.kind.clone(),
+            selection: core.selection.clone(),
+            identity: core.identity.clone(),
+            form: TypeId::of::<K>(),
+        };
+        let mut declared = self.table.declared.lock();
+        let same = |entry: &Entry| std::ptr::addr_eq(Arc::as_ptr(&entry.informer), Arc::as_ptr(&lister.shared));
+        // One that was stopped before has no entry, or left its place to another.
+        if !declared.entries.get(&id).is_some_and(|entry| entry.stoppable && same(entry)) {
+            return;
+        }
+        declared.entries.remove(&id);
+        if !declared.entries.keys().any(|other| other.kind == id.kind) {
+            self.table.metrics.forget(&id.kind);
+        }
+        drop(declared);
+        lister.shared.stopped();
+    }
+
     /// Stops all informers for good; their listers keep the last state.
     pub fn stop_all(&self) {
         for informer in self.table.all() {
@@ -171,6 +195,13 @@ impl Informers {
     pub fn by_kind(&self, kind: &Kind) -> Vec<InformerHandle> {
         let mut found = self.table.all();
         found.retain(|informer| informer.kind().group == kind.group && informer.kind().plural == kind.plural);
+        found
+    }
+
+    /// Those that read as this identity.
+    fn own(&self, kind: &Kind) -> Vec<InformerHandle> {
+        let mut found = self.by_kind(kind);
+        found.retain(|informer| *informer.identity() == *self.identity);
         found
     }
 
@@ -188,10 +219,11 @@ impl Informers {
         all
     }
 
-    /// Calls back once, when every informer that may hold the object shows what is expected of it;
-    /// at once if they do already. The call comes from an informer's task and may only enqueue.
+    /// Calls back once, when every informer under this identity that may hold the object shows what
+    /// is expected of it; at once if they do already. The call comes from an informer's task and may
+    /// only enqueue. What others read, or may not read, delays nobody.
     pub fn when_visible(&self, kind: &Kind, key: &ObjectKey, expect: &Expect, call: impl FnOnce() + Send + 'static) {
-        let mut holders = self.by_kind(kind);
+        let mut holders = self.own(kind);
         holders.retain(|informer| informer.selection().may_hold(key));
         // One more than there are holders, so that the call cannot come before all were asked.
         let left = Arc::new((AtomicUsize::new(holders.len() + 1), Mutex::new(Some(call))));
@@ -209,7 +241,7 @@ impl Informers {
         one_less();
     }
 
-    /// Waits until each synced informer of a kind shows at least what the server had at `version`,
+    /// Waits until each synced informer of a kind under this identity shows at least what the server had at `version`,
     /// or what it has now; at most `limit`. Versions are compared only as a shortcut: where the
     /// informer has not seen `version` yet, the server is asked.
     pub async fn barrier(
@@ -219,7 +251,7 @@ impl Informers {
         limit: Duration,
     ) -> Vec<(InformerHandle, Freshness)> {
         let transport = self.table.declared.lock().running.as_ref().map(|running| Arc::clone(&running.transport));
-        barrier::wait(self.by_kind(kind), transport, version, limit).await
+        barrier::wait(self.own(kind), transport, version, limit).await
     }
 
     /// Ends the waits of informers of this kind that are to try again later: something, such as a

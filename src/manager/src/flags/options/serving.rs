@@ -66,7 +66,8 @@ pub struct AuthenticationFlags {
     /// Do not read missing authentication settings from the cluster.
     #[arg(long)]
     pub authentication_skip_lookup: bool,
-    /// Start even if the authentication settings cannot be read from the cluster.
+    /// Be ready even if the authentication settings cannot be read from the cluster. Without it, /readyz fails until they have
+    /// been read once; they are asked for all the time, and no client certificate that they would vouch for is believed before.
     #[arg(long)]
     pub authentication_tolerate_lookup_failure: bool,
     /// How long the answer to a token review is used again.

@@ -2,7 +2,7 @@
 
 mod events;
 mod reads;
-mod server;
+pub(crate) mod server;
 mod writes;
 
 use std::sync::Arc;
@@ -39,24 +39,24 @@ async fn clients(server: &Server, gate: Gate) -> Clients {
 }
 
 /// A controller's calls, with a gate that stands open and writes that carry the fence's header.
-async fn leading(server: &Server) -> (Api, GateKeeper) {
+pub(crate) async fn leading(server: &Server) -> (Api, GateKeeper) {
     let (gate, keeper) = open_gate(true);
     (clients(server, gate).await.api(&Identity::system("endpoint-controller")), keeper)
 }
 
-fn config_map(name: &str) -> ConfigMap {
+pub(crate) fn config_map(name: &str) -> ConfigMap {
     ConfigMap {
         metadata: ObjectMeta { name: Some(name.into()), namespace: Some("a".into()), ..Default::default() },
         ..Default::default()
     }
 }
 
-fn versioned(name: &str, version: &str) -> ConfigMap {
+pub(crate) fn versioned(name: &str, version: &str) -> ConfigMap {
     let mut object = config_map(name);
     object.metadata.resource_version = Some(version.into());
     object
 }
 
-fn stored(version: &str) -> serde_json::Value {
+pub(crate) fn stored(version: &str) -> serde_json::Value {
     json!({"kind": "PartialObjectMetadata", "metadata": {"uid": "u1", "resourceVersion": version, "generation": 3}})
 }

@@ -18,28 +18,28 @@ use tokio::sync::watch;
 
 /// One request as it arrived.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
-    pub(super) uri: Uri,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Value,
+pub(crate) struct Seen {
+    pub(crate) uri: Uri,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Value,
     /// Number of the connection it came on, from 0.
-    pub(super) connection: usize,
+    pub(crate) connection: usize,
     /// Number of the request, from 0.
-    pub(super) number: usize,
+    pub(crate) number: usize,
 }
 
 impl Seen {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 
-    pub(super) fn query(&self, name: &str) -> Option<&str> {
+    pub(crate) fn query(&self, name: &str) -> Option<&str> {
         let pairs = self.uri.query()?.split('&').filter_map(|pair| pair.split_once('='));
         pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value)
     }
 }
 
-pub(super) struct Server {
+pub(crate) struct Server {
     port: u16,
     seen: Arc<Mutex<Vec<Seen>>>,
     connections: Arc<AtomicUsize>,
@@ -48,7 +48,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) async fn start<F, Fut>(answer: F) -> Self
+    pub(crate) async fn start<F, Fut>(answer: F) -> Self
     where
         F: Fn(Seen) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Response<Full<Bytes>>> + Send + 'static,
@@ -80,20 +80,20 @@ impl Server {
         Self { port, seen, connections, closed: closed_rx, _tasks: tasks }
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    pub(super) fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().clone()
     }
 
-    pub(super) fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
 
     /// Waits until this many connections have ended.
-    pub(super) async fn closed(&self, count: usize) {
+    pub(crate) async fn closed(&self, count: usize) {
         self.closed.clone().wait_for(|closed| *closed >= count).await.unwrap();
     }
 }
@@ -110,13 +110,13 @@ async fn remember(log: &Mutex<Vec<Seen>>, request: Request<Incoming>, connection
 }
 
 /// An answer with a JSON body.
-pub(super) fn json(code: u16, body: &Value) -> Response<Full<Bytes>> {
+pub(crate) fn json(code: u16, body: &Value) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.to_string().into()));
     *response.status_mut() = StatusCode::from_u16(code).unwrap();
     response
 }
 
 /// An error status of the server.
-pub(super) fn status(code: u16, reason: &str, message: &str) -> Response<Full<Bytes>> {
+pub(crate) fn status(code: u16, reason: &str, message: &str) -> Response<Full<Bytes>> {
     json(code, &serde_json::json!({"kind": "Status", "code": code, "reason": reason, "message": message}))
 }
