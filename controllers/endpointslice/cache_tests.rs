@@ -188,6 +188,27 @@ async fn nodes_concern_services_whose_zones_they_overload() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nodes_that_change_during_a_reconcile_are_not_missed() {
+    let bench = Bench::new(Duration::ZERO);
+    let mut auto = service();
+    let mode = ("service.kubernetes.io/topology-mode".to_owned(), "Auto".to_owned());
+    auto.metadata.annotations = Some([mode].into());
+    bench.service(auto);
+    bench.node(node("n2", "b"));
+    let key = ObjectKey::new("ns", "svc");
+    let planned = bench.controller.plan(&key).unwrap();
+    bench.take();
+    bench.controller.look_again_unless(&key, planned.shares.as_ref());
+    assert_eq!(bench.take(), Vec::<String>::new(), "nothing changed");
+
+    bench.node(node("n2", "a"));
+    bench.controller.look_at_nodes();
+    assert_eq!(bench.take(), Vec::<String>::new(), "whether the service has hints is not known yet");
+    bench.controller.look_again_unless(&key, planned.shares.as_ref());
+    assert_eq!(bench.take(), ["ns/svc"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn services_without_a_selector_are_left_alone() {
     let bench = Bench::new(Duration::ZERO);
     let key = ObjectKey::new("ns", "svc");

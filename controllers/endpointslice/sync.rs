@@ -70,12 +70,14 @@ impl Topology {
 pub(super) struct Planned {
     pub(super) service: Arc<Service>,
     pub(super) plan: Plan,
+    /// What the plan knew of zones; none outside mode Auto.
+    pub(super) shares: Option<Arc<Shares>>,
 }
 
 impl EndpointSliceController {
     /// Brings the slices of a service to where they should be.
     pub(super) async fn sync(&self, cx: &Cx, key: &ObjectKey) -> Result<(), Error> {
-        let Some(Planned { service, plan }) = self.plan(key) else { return Ok(()) };
+        let Some(Planned { service, plan, shares }) = self.plan(key) else { return Ok(()) };
         let Plan { mode, families, obsolete, missing } = plan;
 
         let mut writer = Writer { api: &cx.api, own: &self.own, metrics: &self.metrics, overwritten: false };
@@ -101,6 +103,9 @@ impl EndpointSliceController {
         }
         if writer.overwritten {
             self.queue.add(Key::Service(key.clone()));
+        }
+        if mode == Mode::Auto {
+            self.look_again_unless(key, shares.as_ref());
         }
 
         let error = match failed {
@@ -145,7 +150,7 @@ impl EndpointSliceController {
             trigger: self.triggers.next(key, &service, &pods),
         });
         self.waiting.set(key, plan.missing.iter().filter_map(|missing| missing.node.clone()));
-        Some(Planned { service, plan })
+        Some(Planned { service, plan, shares })
     }
 
     /// Drops what is remembered of a service. Its slices are the garbage collector's, or remain
@@ -166,11 +171,21 @@ impl EndpointSliceController {
 
     /// The zones' shares, computed anew if nodes changed.
     fn shares(&self) -> Option<Arc<Shares>> {
+        // Locked before the mark is taken away: who finds it gone must not find the old shares.
+        let mut state = self.topology.state.lock();
         if self.topology.outdated.swap(false, Ordering::AcqRel) {
             let nodes = self.nodes.all();
-            self.topology.state.lock().shares = Shares::of(nodes.iter().map(AsRef::as_ref)).map(Arc::new);
+            state.shares = Shares::of(nodes.iter().map(AsRef::as_ref)).map(Arc::new);
         }
-        self.topology.state.lock().shares.clone()
+        state.shares.clone()
+    }
+
+    /// Enqueues a service in mode Auto unless the shares are still those that its plan rested on: when
+    /// they changed, what its hints would be was not known yet, and nobody else looks at it again.
+    pub(super) fn look_again_unless(&self, key: &ObjectKey, rested_on: Option<&Arc<Shares>>) {
+        if self.shares().as_ref() != rested_on {
+            self.queue.add(Key::Service(key.clone()));
+        }
     }
 
     /// After a change of nodes: services that have too few endpoints for a zone are looked at
