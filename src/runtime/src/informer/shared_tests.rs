@@ -186,3 +186,35 @@ fn an_informer_is_shared_by_kind_selection_form_and_identity() {
     assert_eq!(informers.by_kind(&PodView::kind()).len(), 2, "only the dynamic one is stopped");
     assert_eq!(metadata.status().state, State::Stopped);
 }
+
+#[test]
+fn one_is_stopped_and_nobody_waits_for_what_others_read() {
+    let informers = crate::informer::Informers::new();
+    let other = Identity::ServiceAccount { namespace: "a".into(), name: "narrow".into() };
+    let theirs = informers.reading_as(other);
+    let everywhere = theirs.dynamic::<Metadata>(PodView::kind(), Selection::default());
+    let here = Selection { namespace: Some("n".into()), ..Selection::default() };
+    let narrow = theirs.dynamic::<Metadata>(PodView::kind(), here.clone());
+
+    let calls = Arc::new(AtomicUsize::new(0));
+    let wait = |informers: &crate::informer::Informers| {
+        let calls = Arc::clone(&calls);
+        let call = move || {
+            calls.fetch_add(1, Ordering::Relaxed);
+        };
+        informers.when_visible(&PodView::kind(), &ObjectKey::new("n", "p"), &Expect::AtLeast(5), call);
+    };
+    wait(&informers);
+    assert_eq!(calls.load(Ordering::Relaxed), 1, "an informer of another identity may never be allowed to read");
+    wait(&theirs);
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
+
+    theirs.stop_one(&narrow);
+    assert_eq!((narrow.status().state, everywhere.status().state), (State::Stopped, State::Declared));
+    let again = theirs.dynamic::<Metadata>(PodView::kind(), here);
+    theirs.stop_one(&narrow);
+    assert_eq!(again.status().state, State::Declared, "an old lister does not stop its successor");
+    let fixed = informers.typed::<PodView>(Selection::default());
+    informers.stop_one(&fixed);
+    assert_eq!(fixed.status().state, State::Declared, "what was declared in setup stays");
+}
