@@ -5,19 +5,15 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
-use tokio::time::sleep;
 
 use super::*;
 use crate::client::tests::server::{self, Server, status};
 use crate::client::tests::{config_map, leading, stored, versioned};
-use crate::client::{Expect, Wrote};
 use crate::controller::{Action, ClientShare, Cx, Error};
-use crate::informer::fake_server::FakeServer;
 use crate::informer::testing::Feed;
-use crate::informer::{Lister, Selection};
-use crate::object::{ObjectKey, Typed};
+use crate::informer::Selection;
 use crate::queue::{Enqueue, Retry};
-use crate::view::{Metadata, PodView};
+use crate::view::Metadata;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -347,35 +343,4 @@ async fn a_conflict_waits_for_the_version_that_was_in_the_way() {
     assert_eq!(ended(&metrics, "conflict"), 1.0);
     means.stop.cancel();
     leading.await.unwrap();
-}
-
-/// A quiet watch tells of its version once a minute: what a write did not change for it is asked for.
-#[tokio::test(start_paused = true)]
-async fn a_cache_that_cannot_show_a_write_is_asked_how_far_it_is() {
-    let (server, informers) = (FakeServer::new(), Informers::new());
-    let pods: Lister<PodView> = informers.typed(Selection::default());
-    informers.start(Arc::new(server.clone()), tokio::runtime::Handle::current());
-    while !pods.has_synced() || server.watches() == 0 {
-        sleep(Duration::from_millis(10)).await;
-    }
-    // The write is of another object than the cache selects: no event comes.
-    server.skip();
-    let registry = prometheus::Registry::new();
-    let queue = Queue::new(QueueMetricFamilies::register(&registry).unwrap().queue("waits"));
-    let waiting = Waiting::new(informers.clone(), queue.clone());
-    let wrote = Wrote {
-        kind: PodView::kind(),
-        key: ObjectKey::new("n", "unselected"),
-        expect: Expect::AtLeast(server.version()),
-    };
-    let means = no_means().await;
-    queue.enqueue().add("writer".to_owned());
-    let taken = queue.take().await;
-    assert!(waiting.note(&taken.key, vec![wrote]));
-    queue.enqueue().add("writer".to_owned());
-    assert!(waiting.park_until_visible(&taken.key, &means));
-    let begun = Instant::now();
-    let taken = tokio::time::timeout(SECOND * 30, queue.take()).await.expect("it goes on");
-    assert_eq!(taken.key, "writer");
-    assert!(begun.elapsed() < SECOND * 5, "{:?}", begun.elapsed());
 }

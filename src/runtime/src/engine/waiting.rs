@@ -109,14 +109,6 @@ impl<K: Key> Shared<K> {
             tokio::time::sleep(LIVE_CHECK).await;
             let unseen = self.unseen.lock().by_key.get(key).cloned();
             for (id, wrote) in unseen.into_iter().flatten() {
-                if let Expect::AtLeast(version) = &wrote.expect {
-                    // A cache that does not select the object moves past its version only with others, or when asked to.
-                    let asked = self.informers.barrier(&wrote.kind, *version, LIVE_CHECK).await;
-                    if asked.iter().all(|(_, freshness)| freshness.is_fresh()) {
-                        self.seen(key, id);
-                    }
-                    continue;
-                }
                 match means.api.get::<Metadata>(&wrote.kind, &wrote.key).await {
                     Ok(live) => self.sharpen(key, id, &wrote, live.as_ref()),
                     Err(error) => {

@@ -20,11 +20,11 @@ type Sender = mpsc::UnboundedSender<Result<Frame<Bytes>, BoxError>>;
 
 /// One stored pod.
 #[derive(Clone, Debug)]
-pub(crate) struct Stored {
-    pub(crate) uid: String,
-    pub(crate) version: u64,
+pub(super) struct Stored {
+    pub(super) uid: String,
+    pub(super) version: u64,
     /// Whether it does not decode.
-    pub(crate) broken: bool,
+    pub(super) broken: bool,
 }
 
 #[derive(Default)]
@@ -52,7 +52,7 @@ struct State {
 
 /// The server. Clones share it.
 #[derive(Clone, Default)]
-pub(crate) struct FakeServer(Arc<Mutex<State>>);
+pub(super) struct FakeServer(Arc<Mutex<State>>);
 
 fn pod(name: &str, stored: &Stored) -> Value {
     let labels = if stored.broken { json!(7) } else { json!({"version": stored.version.to_string()}) };
@@ -92,32 +92,32 @@ fn deliver(watch: &Sender, bytes: &[u8], chunk: usize) -> bool {
 }
 
 impl FakeServer {
-    pub(crate) fn new() -> Self {
+    pub(super) fn new() -> Self {
         let server = Self::default();
         server.0.lock().version = 100;
         server.set_chunk(1000);
         server
     }
 
-    pub(crate) fn version(&self) -> u64 {
+    pub(super) fn version(&self) -> u64 {
         self.0.lock().version
     }
 
-    pub(crate) fn pods(&self) -> BTreeMap<String, Stored> {
+    pub(super) fn pods(&self) -> BTreeMap<String, Stored> {
         self.0.lock().pods.clone()
     }
 
     /// Whether a pod of this name has had this good state.
-    pub(crate) fn was(&self, name: &str, uid: &str, version: u64) -> bool {
+    pub(super) fn was(&self, name: &str, uid: &str, version: u64) -> bool {
         let state = self.0.lock();
         state.past.get(name).is_some_and(|past| past.iter().any(|(u, v)| u == uid && *v == version))
     }
 
-    pub(crate) fn requests(&self) -> Vec<String> {
+    pub(super) fn requests(&self) -> Vec<String> {
         self.0.lock().requests.clone()
     }
 
-    pub(crate) fn put(&self, name: &str, broken: bool) {
+    pub(super) fn put(&self, name: &str, broken: bool) {
         let mut state = self.0.lock();
         state.version += 1;
         let (version, is_new) = (state.version, !state.pods.contains_key(name));
@@ -134,7 +134,7 @@ impl FakeServer {
         state.publish(line);
     }
 
-    pub(crate) fn delete(&self, name: &str) {
+    pub(super) fn delete(&self, name: &str) {
         let mut state = self.0.lock();
         let Some(mut stored) = state.pods.remove(name) else { return };
         state.version += 1;
@@ -144,29 +144,29 @@ impl FakeServer {
     }
 
     /// Something of another kind was written: versions move without an event.
-    pub(crate) fn skip(&self) {
+    pub(super) fn skip(&self) {
         self.0.lock().version += 1;
     }
 
-    pub(crate) fn bookmark(&self) {
+    pub(super) fn bookmark(&self) {
         let mut state = self.0.lock();
         let text = bookmark(state.version, false);
         state.send(&text);
     }
 
     /// Sends raw text on all watches.
-    pub(crate) fn send(&self, text: &str) {
+    pub(super) fn send(&self, text: &str) {
         self.0.lock().send(text);
     }
 
     /// Ends all watches with an error event.
-    pub(crate) fn fail_watches(&self, code: u16) {
+    pub(super) fn fail_watches(&self, code: u16) {
         self.send(&line("ERROR", &status(code)));
         self.cut(false);
     }
 
     /// Ends all watches; with an error in the middle of a line, if wished.
-    pub(crate) fn cut(&self, dirty: bool) {
+    pub(super) fn cut(&self, dirty: bool) {
         for watch in self.0.lock().watches.drain(..).filter(|_| dirty) {
             deliver(&watch, b"{\"type\":\"ADDED\",\"obj", 1000);
             let _ = watch.send(Err("connection reset".into()));
@@ -174,38 +174,38 @@ impl FakeServer {
     }
 
     /// Forgets the past: watches from older versions get a 410.
-    pub(crate) fn compact(&self) {
+    pub(super) fn compact(&self) {
         let mut state = self.0.lock();
         state.compacted = state.version;
         state.snapshots.clear();
     }
 
-    pub(crate) fn fail_next(&self, code: u16) {
+    pub(super) fn fail_next(&self, code: u16) {
         self.0.lock().failures.push_back(code);
     }
 
-    pub(crate) fn break_next_stream(&self, after: usize) {
+    pub(super) fn break_next_stream(&self, after: usize) {
         self.0.lock().breaks_after = Some(after);
     }
 
-    pub(crate) fn refuse_streams(&self, refuse: bool) {
+    pub(super) fn refuse_streams(&self, refuse: bool) {
         self.0.lock().refuses_streams = refuse;
     }
 
-    pub(crate) fn ignore_streams(&self) {
+    pub(super) fn ignore_streams(&self) {
         self.0.lock().ignores_streams = true;
     }
 
-    pub(crate) fn expire_pages(&self) {
+    pub(super) fn expire_pages(&self) {
         self.0.lock().expires_pages = true;
     }
 
-    pub(crate) fn set_chunk(&self, chunk: usize) {
+    pub(super) fn set_chunk(&self, chunk: usize) {
         self.0.lock().chunk = chunk;
     }
 
     /// Watches that are open.
-    pub(crate) fn watches(&self) -> usize {
+    pub(super) fn watches(&self) -> usize {
         let mut state = self.0.lock();
         state.watches.retain(|watch| !watch.is_closed());
         state.watches.len()

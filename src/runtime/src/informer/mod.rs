@@ -13,7 +13,7 @@ mod barrier;
 mod change;
 mod driver;
 #[cfg(test)]
-pub(crate) mod fake_server;
+mod fake_server;
 mod lister;
 mod metrics;
 mod postings;
