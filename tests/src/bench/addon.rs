@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
-use quarterdeck_it::deck;
+use anyhow::{Context, Result, ensure};
+use quarterdeck_it::{deck, eventually};
 use serde_json::{Value, json};
 
 use crate::api::{Change, Watch, seconds};
-use crate::contestant::{Crew, Side};
+use crate::contestant::{Crew, LONG, Side};
 use crate::report::{Collector, Goal, Report};
 use crate::yard::Yard;
 
@@ -36,10 +36,18 @@ pub(crate) async fn run(yard: &mut Yard, report: &mut Report) -> Result<()> {
     let flag = format!("--addon-path={}", folder.display());
     let crew =
         Crew::start(&yard.control_plane, &yard.http, Side::Ours, &["addon-controller"], 1, &[flag.as_str()]).await?;
-    let mut watch = yard.http.watch(&format!("{OBJECTS}?labelSelector=bench")).await?;
-    for index in 0..FILES {
-        until(&mut watch, index, "first").await?;
-    }
+    let selected = format!("{OBJECTS}?labelSelector=bench");
+    eventually("every addon is applied", LONG, async || {
+        let list = yard.http.get(&selected).await?;
+        let right = |index: &usize| {
+            list["items"].as_array().is_some_and(|all| all.iter().any(|one| is_right(one, *index, "first")))
+        };
+        let applied = (0..FILES).filter(right).count();
+        ensure!(applied == FILES, "{applied} are");
+        Ok(())
+    })
+    .await?;
+    let mut watch = yard.http.watch(&selected).await?;
     for turn in 0..report.rounds(TURNS) {
         let index = turn % FILES;
         let path = format!("{OBJECTS}/{}", name(index));
