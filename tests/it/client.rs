@@ -223,3 +223,23 @@ async fn events_show_up_with_count_and_source() {
     assert_eq!((event.count, event.reason.as_deref()), (Some(3), Some("Failed")));
     assert_eq!(event.source.as_ref().unwrap().component.as_deref(), Some("test-controller"));
 }
+
+#[tokio::test]
+async fn a_stream_that_nobody_reads_holds_up_no_other() {
+    let control_plane = shared().await;
+    control_plane.namespace("tide").await.unwrap();
+    let clients = unelected(control_plane).await;
+    let api = clients.api(&Identity::Manager);
+    for number in 0..20 {
+        let mut map = config_map("tide", &format!("map-{number}"));
+        map.data = Some([("water".to_owned(), "~".repeat(100_000))].into());
+        api.create(&map).await.unwrap();
+    }
+    let request = || Request::get("/api/v1/namespaces/tide/configmaps").body(()).unwrap();
+    let unread = clients.send(&Identity::Manager, request()).await.unwrap();
+    let read =
+        async { clients.send(&Identity::Manager, request()).await.unwrap().into_body().collect().await.unwrap() };
+    let read = tokio::time::timeout(LONG, read).await.expect("it comes beside the other").to_bytes();
+    assert!(read.len() > 2_000_000, "{}", read.len());
+    drop(unread);
+}
