@@ -10,8 +10,8 @@ use super::*;
 use crate::client::tests::server::{self, Server, status};
 use crate::client::tests::{config_map, leading, stored, versioned};
 use crate::controller::{Action, ClientShare, Cx, Error};
-use crate::informer::testing::Feed;
 use crate::informer::Selection;
+use crate::informer::testing::Feed;
 use crate::queue::{Enqueue, Retry};
 use crate::view::Metadata;
 
