@@ -16,12 +16,14 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use parking_lot::Mutex;
+use quarterdeck_api::addon as api;
 use quarterdeck_runtime::informer::{Informers, Lister};
 use quarterdeck_runtime::object::{ObjectKey, parse_version};
 use quarterdeck_runtime::queue::Enqueue;
 use quarterdeck_runtime::view::PodView;
 use tokio::time::Instant;
 
+use super::applyset::ID_LABEL;
 use super::drift::Known;
 use super::fields::Overrides;
 use super::ident::{GroupKind, Ident};
@@ -31,7 +33,7 @@ use super::parent::{self, Parent, State};
 use super::plan::Wanted;
 use super::predecessor;
 use super::removal::{Named, Verdict};
-use super::source::{Addon, AddonId, Snapshot, is_same};
+use super::source::{Addon, AddonId, OBJECTS, Snapshot, is_same};
 use watches::{Watch, WatchId};
 
 /// What a reconcile is about.
@@ -60,8 +62,10 @@ pub(crate) struct Parts {
     pub(crate) queue: Enqueue<Key>,
     /// Pods of the predecessor's namespace.
     pub(crate) pods: Lister<PodView>,
-    /// Parents of all sources.
+    /// Parents that are ConfigMaps.
     pub(crate) parents: Lister<ConfigMap>,
+    /// Addon objects, which are their own parents, and the mirrors of other addons.
+    pub(crate) objects: Lister<api::Addon>,
     /// Whose changes are taken back.
     pub(crate) overrides: Overrides,
     /// Kinds that a person has to let go.
@@ -232,8 +236,12 @@ impl Engine {
 
     /// The newest known state of a parent.
     fn parent(&self, id: &AddonId) -> Option<Parent> {
-        let key = ObjectKey::new(parent::NAMESPACE, parent::name(id));
-        let cached = self.parts.parents.get(&key).and_then(|map| parent::read(&map));
+        let key = parent::ident(id).key();
+        let cached = if id.source == OBJECTS {
+            self.parts.objects.get(&key).and_then(|addon| parent::read_object(&addon))
+        } else {
+            self.parts.parents.get(&key).and_then(|map| parent::read(&map))
+        };
         let shared = self.shared.lock();
         let cached = cached.filter(|cached| !shared.deleted_parents.contains(&cached.uid));
         match (cached, shared.written.get(id)) {
@@ -247,10 +255,8 @@ impl Engine {
 
     /// All parents of a source.
     fn parents_of(&self, source: &'static str) -> BTreeMap<AddonId, Parent> {
-        let cached = self.parts.parents.all();
-        let mut ids: BTreeSet<AddonId> = cached
-            .iter()
-            .filter_map(|map| parent::read(map))
+        let mut ids: BTreeSet<AddonId> = self
+            .all_parents()
             .filter(|parent| parent.source == source)
             .map(|parent| AddonId { source, name: parent.addon })
             .collect();
@@ -258,25 +264,27 @@ impl Engine {
         ids.into_iter().filter_map(|id| Some((id.clone(), self.parent(&id)?))).collect()
     }
 
-    /// Ids of all our sets.
-    fn sets(&self) -> HashSet<String> {
-        let mut sets: HashSet<String> = self
-            .parts
-            .parents
-            .all()
-            .iter()
-            .filter(|map| parent::read(map).is_some())
-            .filter_map(|map| map.metadata.labels.as_ref()?.get(super::applyset::ID_LABEL).cloned())
-            .collect();
+    /// All parents, as the caches show them.
+    fn all_parents(&self) -> impl Iterator<Item = Parent> {
+        let maps = self.parts.parents.all().into_iter().filter_map(|map| parent::read(&map));
+        maps.chain(self.parts.objects.all().into_iter().filter_map(|addon| parent::read_object(&addon)))
+    }
+
+    /// Whether a set is one of ours.
+    fn is_our_set(&self, set: &str) -> bool {
+        let labelled = |labels: Option<&BTreeMap<String, String>>| {
+            labels.and_then(|labels| labels.get(ID_LABEL)).is_some_and(|label| label == set)
+        };
+        let maps = self.parts.parents.all();
+        let objects = self.parts.objects.all();
+        if maps.iter().any(|map| labelled(map.metadata.labels.as_ref()) && parent::read(map).is_some())
+            || objects.iter().any(|addon| labelled(addon.metadata.labels.as_ref()) && !addon.is_mirror())
+        {
+            return true;
+        }
         let shared = self.shared.lock();
-        sets.extend(
-            shared
-                .written
-                .keys()
-                .chain(shared.sources.values().flat_map(|snapshot| snapshot.addons.values()).map(|addon| &addon.id))
-                .map(parent::set_id),
-        );
-        sets
+        let addons = shared.sources.values().flat_map(|snapshot| snapshot.addons.values()).map(|addon| &addon.id);
+        shared.written.keys().chain(addons).any(|id| parent::set_id(id) == set)
     }
 
     /// Notes how an addon is; `None` when it is no more.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quarterdeck_runtime::client::{
-    Api, ApiError, ApplyOptions, ApplyTo, Class, DeletePrecondition, ImpersonationRefused, Propagation, WriteLog,
+    Api, ApiError, ApplyOptions, ApplyTo, Class, DeletePrecondition, ImpersonationRefused, PatchPrecondition,
+    Propagation, WriteLog,
 };
 use quarterdeck_runtime::controller::{Account, Action, Cx, Error};
 use quarterdeck_runtime::events::{EventType, Recorder};
@@ -19,7 +20,7 @@ use crate::addon::health::Health;
 use crate::addon::ident::Ident;
 use crate::addon::kinds::{crd_kind, is_established};
 use crate::addon::manifest::{Desired, Mode};
-use crate::addon::parent::{self, Content, Held, PARENT_MANAGER, Parent, State};
+use crate::addon::parent::{self, Content, Held, PARENT_MANAGER, Parent, State, Writing};
 use crate::addon::plan::{RANKS, Wanted, rank};
 use crate::addon::removal::losing;
 use crate::addon::source::{Addon, AddonId, Drift};
@@ -466,30 +467,46 @@ impl Run<'_> {
         if self.observing {
             return Ok(());
         }
-        let manifest = parent::manifest(&self.id, content);
-        let kind = self.engine.parts.parents.kind().clone();
-        let key = parent::ident(&self.id).key();
         let before = self.engine.parent(&self.id);
-        let to = before.as_ref().map_or(ApplyTo::Absent, |parent| ApplyTo::Known { uid: parent.uid.clone() });
-        let options = ApplyOptions { manager: PARENT_MANAGER, force: before.is_some(), dry_run: false };
-        match self.api.apply(&kind, &key, &manifest, &to, &options).await {
-            Ok(stored) => {
-                self.engine.note_parent(&self.id, &stored);
-                Ok(())
-            }
-            Err(error) => {
-                // What was believed of it may be wrong: next time the cache is asked.
-                self.engine.shared.lock().written.remove(&self.id);
-                Err(error.into())
-            }
+        let writing = parent::writing(&self.id, before.as_ref(), content);
+        let result = self.write(before.as_ref(), &writing).await;
+        if result.is_err() {
+            // What was believed of it may be wrong: next time the cache is asked.
+            self.engine.shared.lock().written.remove(&self.id);
         }
+        result
+    }
+
+    async fn write(&mut self, before: Option<&Parent>, writing: &Writing) -> Result<(), Error> {
+        let kind = self.engine.parent_kind(&self.id);
+        let key = parent::ident(&self.id).key();
+        if let Some(manifest) = &writing.apply {
+            let to = before.map_or(ApplyTo::Absent, |parent| ApplyTo::Known { uid: parent.uid.clone() });
+            let options = ApplyOptions { manager: PARENT_MANAGER, force: before.is_some(), dry_run: false };
+            let stored = self.api.apply(&kind, &key, manifest, &to, &options).await?;
+            self.engine.note_parent(&self.id, &stored);
+        }
+        let Some(status) = &writing.status else { return Ok(()) };
+        let stored = self.engine.parent(&self.id).and_then(|parent| parent.object().cloned());
+        let Some(stored) = stored else { return Err(Error::Stale(format!("{} is not known", self.id))) };
+        let precondition = PatchPrecondition::ResourceVersion {
+            uid: stored.metadata.uid.clone().unwrap_or_default(),
+            resource_version: stored.metadata.resource_version.clone().unwrap_or_default(),
+        };
+        let patch = parent::status_patch(&stored, status);
+        let written = self.api.merge_patch(&kind, &key, Some("status"), &patch, &precondition).await?;
+        let mut now = (*stored).clone();
+        now.metadata.resource_version = Some(written.resource_version);
+        now.status = Some(status.clone());
+        self.engine.note_object(&self.id, now);
+        Ok(())
     }
 
     async fn delete_parent(&mut self, parent: &Parent) -> Result<(), Error> {
         if self.observing {
             return Ok(());
         }
-        let kind = self.engine.parts.parents.kind().clone();
+        let kind = self.engine.parent_kind(&self.id);
         let key = parent::ident(&self.id).key();
         let precondition = DeletePrecondition { uid: parent.uid.clone(), resource_version: None };
         match self.api.delete(&kind, &key, &precondition, Propagation::Background).await {

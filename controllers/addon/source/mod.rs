@@ -13,6 +13,9 @@ use quarterdeck_runtime::controller::Account;
 use super::ident::Ident;
 use super::manifest::{Desired, Problem};
 
+/// Name of the source of Addon objects; its addons are named `namespace/name`.
+pub const OBJECTS: &str = "addon";
+
 /// An addon, named within its source.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AddonId {
