@@ -17,6 +17,7 @@
 pub mod applyset;
 pub mod brake;
 mod config;
+pub mod dependency;
 pub mod drift;
 mod engine;
 pub mod fields;

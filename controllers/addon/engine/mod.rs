@@ -105,8 +105,26 @@ struct Shared {
     /// What the last pass decided, and about which state of the source.
     verdicts: BTreeMap<&'static str, Decided>,
     recent: BTreeMap<AddonId, Recent>,
-    states: BTreeMap<AddonId, (State, usize)>,
+    states: BTreeMap<AddonId, Standing>,
     observing: Option<bool>,
+}
+
+/// How an addon was found last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// How it is.
+    pub(super) state: State,
+    /// How many objects of it wait to be removed.
+    pub(super) held: usize,
+    /// The version of it that is applied whole.
+    pub(super) version: Arc<str>,
+}
+
+impl Standing {
+    /// Whether others may rest on this version.
+    fn serves(&self, version: &str) -> bool {
+        matches!(self.state, State::Ready | State::Held) && *self.version == *version
+    }
 }
 
 /// What a pass decided.
@@ -189,6 +207,10 @@ impl Engine {
         });
         let changed: Vec<Arc<Addon>> = changed.cloned().collect();
         woken.extend(changed.iter().map(|addon| addon.id.clone()));
+        let gone = before.iter().flat_map(|before| before.addons.values());
+        let gone = gone.filter(|addon| !snapshot.addons.contains_key(&addon.id.name));
+        let packages = gone.chain(&changed).filter_map(|addon| Some(&*addon.package.as_ref()?.name));
+        woken.extend(shared.dependents(&packages.collect::<Vec<_>>()));
         drop(shared);
         for addon in &changed {
             for problem in &addon.problems {
@@ -287,25 +309,30 @@ impl Engine {
         shared.written.keys().chain(addons).any(|id| parent::set_id(id) == set)
     }
 
-    /// Notes how an addon is; `None` when it is no more.
-    fn set_state(&self, id: &AddonId, state: Option<(State, usize)>) {
+    /// Notes how an addon is; `None` when it is no more. Wakes those that wait for it.
+    fn set_state(&self, id: &AddonId, standing: Option<Standing>) {
         let mut shared = self.shared.lock();
-        let before = match state {
-            Some(state) => shared.states.insert(id.clone(), state),
+        let before = match &standing {
+            Some(standing) => shared.states.insert(id.clone(), standing.clone()),
             None => shared.states.remove(id),
         };
-        if before != state {
-            self.parts.metrics.states(&shared.states);
+        if before == standing {
+            return;
         }
+        self.parts.metrics.states(shared.states.iter().map(|(id, standing)| (id, standing.state, standing.held)));
+        let addon = shared.sources.get(id.source).and_then(|snapshot| snapshot.addons.get(&id.name));
+        let package = addon.and_then(|addon| addon.package.as_ref()).map(|package| Arc::clone(&package.name));
+        let woken = package.map_or_else(Vec::new, |package| shared.dependents(&[&package]));
+        drop(shared);
+        woken.into_iter().filter(|other| other != id).for_each(|other| self.parts.queue.add(Key::Addon(other)));
     }
-}
 
-impl Engine {
     /// Notes that an addon came to nothing, where its parent may not be able to tell.
     fn note_failure(&self, id: &AddonId) {
-        let before = self.shared.lock().states.get(id).copied();
-        if before.is_none_or(|(state, _)| state != State::Degraded) {
-            self.set_state(id, Some((State::Degraded, before.map_or(0, |(_, held)| held))));
+        let before = self.shared.lock().states.get(id).cloned();
+        if before.as_ref().is_none_or(|before| before.state != State::Degraded) {
+            let (held, version) = before.map_or((0, "".into()), |before| (before.held, before.version));
+            self.set_state(id, Some(Standing { state: State::Degraded, held, version }));
         }
     }
 }

@@ -15,7 +15,7 @@ use quarterdeck_runtime::object::{Kind, ObjectKey};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::{Engine, Memory};
+use super::{Engine, Memory, Standing};
 use crate::addon::health::Health;
 use crate::addon::ident::Ident;
 use crate::addon::kinds::{crd_kind, is_established};
@@ -157,7 +157,8 @@ impl Run<'_> {
         // What is installed is kept, whatever becomes of the others.
         let unmet = if installed { Vec::new() } else { self.engine.unmet(addon) };
         if !unmet.is_empty() {
-            return self.rest(addon, before, State::Progressing, unmet).await;
+            let reasons = unmet.iter().map(ToString::to_string).collect();
+            return self.rest(addon, before, State::Progressing, reasons).await;
         }
         self.repair = addon.policy.drift == Drift::Repair || !installed;
         let wanted = self.resolve(addon).await?;
@@ -189,6 +190,11 @@ impl Run<'_> {
         self.finish(addon, before.as_ref(), content, released, wanted.len()).await
     }
 
+    fn note_state(&self, content: &Content, held: usize) {
+        let version: Arc<str> = (*content.version).into();
+        self.engine.set_state(&self.id, content.state.map(|state| Standing { state, held, version }));
+    }
+
     /// Leaves everything as it is, and says why.
     async fn rest(
         mut self,
@@ -201,7 +207,7 @@ impl Run<'_> {
         content.state = Some(if self.observing { State::Observing } else { state });
         content.errors = addon.problems.iter().map(ToString::to_string).chain(reasons).collect();
         self.tell(before.as_ref(), &content, content.held.as_ref());
-        self.engine.set_state(&self.id, content.state.map(|state| (state, 0)));
+        self.note_state(&content, 0);
         if before.is_none_or(|parent| !parent.says(&self.id, &content)) {
             self.write_parent(&content).await?;
         }
@@ -278,7 +284,7 @@ impl Run<'_> {
         }
         self.tell(before, &content, held.as_ref());
         let waits = held.as_ref().map_or(0, |held| held.members.len());
-        self.engine.set_state(&self.id, content.state.map(|state| (state, waits)));
+        self.note_state(&content, waits);
         content.held = held;
         if self.engine.parent(&self.id).is_none_or(|parent| !parent.says(&self.id, &content)) {
             self.write_parent(&content).await?;
@@ -331,7 +337,7 @@ impl Run<'_> {
         });
         self.tell(Some(&parent), &content, held.as_ref());
         let waits = held.as_ref().map_or(0, |held| held.members.len());
-        self.engine.set_state(&self.id, content.state.map(|state| (state, waits)));
+        self.note_state(&content, waits);
         content.held = held;
         if !parent.says(&self.id, &content) {
             self.write_parent(&content).await?;
