@@ -32,6 +32,7 @@ mod predecessor;
 pub mod prune;
 pub mod removal;
 pub mod source;
+pub mod workflow;
 
 use std::sync::Arc;
 use std::time::Duration;
