@@ -11,12 +11,11 @@ use super::applyset::PART_OF_LABEL;
 use super::fields::{self, FieldSet, Overrides};
 use super::ident::Ident;
 use super::kinds::crd_kind;
-use super::manifest::{Desired, Mode, Place};
+use super::manifest::{Mode, Place};
+use super::source::{Object, StepId};
 
 /// Our field manager for objects of addons.
 pub const MANAGER: &str = "quarterdeck-addons";
-/// Namespace of objects whose manifest names none, as with kubectl.
-pub const DEFAULT_NAMESPACE: &str = "default";
 
 /// An object that an addon wants, with everything known that is needed to apply it.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,43 +34,43 @@ pub struct Wanted {
     pub place: Place,
     /// As who it is read and written; the engine's own account if none.
     pub account: Option<Account>,
+    /// The step of the addon's lifecycle that makes it.
+    pub step: Option<StepId>,
 }
 
 impl Wanted {
     /// An object of the set `set`, served by `kind`.
     #[must_use]
-    pub fn new(desired: &Desired, kind: Kind, set: &str, account: Option<Account>) -> Self {
-        let ident = resolved(&desired.ident, kind.namespaced);
-        let mut body = desired.body.clone();
+    pub fn new(object: &Object, kind: Kind, set: &str) -> Self {
+        let ident = object.resolved(kind.namespaced);
+        let mut body = object.body.clone();
         if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
             if ident.namespace.is_empty() {
                 metadata.remove("namespace");
             } else {
                 metadata.insert("namespace".into(), (*ident.namespace).into());
             }
-            if desired.mode == Mode::Reconcile {
+            if object.mode == Mode::Reconcile {
                 let labels = metadata.entry("labels").or_insert_with(|| Value::Object(serde_json::Map::new()));
                 labels[PART_OF_LABEL] = set.into();
             }
         }
         let hash = hash_of(&body);
-        Self { ident, kind, mode: desired.mode, body, hash, place: desired.place, account }
+        Self {
+            ident,
+            kind,
+            mode: object.mode,
+            body,
+            hash,
+            place: object.place,
+            account: object.account.clone(),
+            step: object.step,
+        }
     }
 }
 
 fn hash_of(body: &Value) -> [u8; 32] {
     Sha256::digest(body.to_string().as_bytes()).into()
-}
-
-/// An object's name once it is known whether its kind lives in namespaces.
-#[must_use]
-pub fn resolved(ident: &Ident, namespaced: bool) -> Ident {
-    let namespace = match (namespaced, ident.namespace.is_empty()) {
-        (false, _) => "".into(),
-        (true, true) => DEFAULT_NAMESPACE.into(),
-        (true, false) => ident.namespace.clone(),
-    };
-    Ident { namespace, ..ident.clone() }
 }
 
 /// When an object is applied: namespaces first, then CRDs, then the rest. Removal goes the other way.

@@ -48,7 +48,7 @@ impl World {
             id: id(name),
             version: "v".into(),
             complete: true,
-            objects: decoded.objects.into_iter().map(Arc::new).collect(),
+            objects: decoded.objects.into_iter().map(Into::into).collect(),
             package: None,
             description: "".into(),
             account: None,

@@ -31,7 +31,7 @@ use super::parent::{self, Parent, State};
 use super::plan::Wanted;
 use super::predecessor;
 use super::removal::{Named, Verdict};
-use super::source::{Addon, AddonId, Snapshot};
+use super::source::{Addon, AddonId, Snapshot, is_same};
 use watches::{Watch, WatchId};
 
 /// What a reconcile is about.
@@ -179,10 +179,10 @@ impl Engine {
         }
         // What moved from one addon to another concerns both, whichever of them changed.
         let mut woken = shared.retake();
-        let changed = snapshot
-            .addons
-            .values()
-            .filter(|addon| before.as_ref().and_then(|before| before.addons.get(&addon.id.name)) != Some(addon));
+        let changed = snapshot.addons.values().filter(|addon| {
+            let before = before.as_ref().and_then(|before| before.addons.get(&addon.id.name));
+            before.is_none_or(|before| !is_same(before, addon))
+        });
         let changed: Vec<Arc<Addon>> = changed.cloned().collect();
         woken.extend(changed.iter().map(|addon| addon.id.clone()));
         drop(shared);
@@ -315,7 +315,7 @@ impl Shared {
                 for object in &addon.objects {
                     let namespaced = kinds::built_in(&object.ident.kind, &object.version).map(|kind| kind.namespaced);
                     let ident = match namespaced {
-                        Some(namespaced) => super::plan::resolved(&object.ident, namespaced),
+                        Some(namespaced) => object.resolved(namespaced),
                         None => object.ident.clone(),
                     };
                     self.claims.entry(ident).or_insert_with(|| addon.id.clone());

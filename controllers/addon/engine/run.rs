@@ -20,7 +20,7 @@ use crate::addon::ident::Ident;
 use crate::addon::kinds::{crd_kind, is_established};
 use crate::addon::manifest::{Desired, Mode};
 use crate::addon::parent::{self, Content, Held, PARENT_MANAGER, Parent, State};
-use crate::addon::plan::{RANKS, Wanted, rank, resolved};
+use crate::addon::plan::{RANKS, Wanted, rank};
 use crate::addon::removal::losing;
 use crate::addon::source::{Addon, AddonId, Drift};
 
@@ -346,8 +346,8 @@ impl Run<'_> {
         let mut order = Vec::new();
         for object in &addon.objects {
             let Some(kind) = self.kind_of(object).await? else { continue };
-            let object_name = format!("{}, {}", object.place, resolved(&object.ident, kind.namespaced));
-            let object = Wanted::new(object, kind, &set, addon.account.clone());
+            let object_name = format!("{}, {}", object.place, object.resolved(kind.namespaced));
+            let object = Wanted::new(object, kind, &set);
             let claim = self.engine.claim(&object.ident);
             if let Some(other) = claim.filter(|claim| *claim != self.id) {
                 self.outcome.errors.push(format!("{object_name}: {other} has the same object and comes first"));

@@ -13,11 +13,11 @@ use crate::addon::applyset::PART_OF_LABEL;
 use crate::addon::drift::Cached;
 use crate::addon::health::{Health, Observed};
 use crate::addon::ident::GroupKind;
-use crate::addon::manifest::{Desired, MODE_LABEL, Mode};
+use crate::addon::manifest::{MODE_LABEL, Mode};
 use crate::addon::parent::{self, Parent, RELEASE_ANNOTATION};
-use crate::addon::plan::{Wanted, resolved};
+use crate::addon::plan::Wanted;
 use crate::addon::predecessor;
-use crate::addon::source::AddonId;
+use crate::addon::source::{AddonId, Object};
 
 /// Which objects one watch shows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -114,10 +114,10 @@ struct Uses {
 }
 
 impl Uses {
-    fn add_file(&mut self, object: &Desired) {
+    fn add_file(&mut self, object: &Object) {
         let kind = &object.ident.kind;
         self.files.insert((kind.clone(), Arc::clone(&object.version), object.mode));
-        self.places.insert((kind.clone(), resolved(&object.ident, true).namespace));
+        self.places.insert((kind.clone(), object.resolved(true).namespace));
     }
 
     fn add_inventory(&mut self, parent: &Parent) {
@@ -309,7 +309,7 @@ mod tests {
                     {apiVersion: v1, kind: Secret, metadata: {name: x, labels: {addonmanager.kubernetes.io/mode: EnsureExists}}}";
         let mut uses = Uses::default();
         for object in decode(text.as_bytes(), Format::Yaml, &Limits::default()).objects {
-            uses.add_file(&object);
+            uses.add_file(&object.into());
         }
         uses.inventories.extend([GroupKind::new("policy", "PodDisruptionBudget"), GroupKind::new("", "Service")]);
         uses.places.insert((GroupKind::new("", "Service"), "b".into()));
