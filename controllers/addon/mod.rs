@@ -24,6 +24,7 @@ pub mod fields;
 pub mod health;
 pub mod ident;
 pub mod kinds;
+pub mod location;
 pub mod manifest;
 mod metrics;
 pub mod parent;
