@@ -20,6 +20,7 @@ mod config;
 pub mod drift;
 mod engine;
 pub mod fields;
+pub mod health;
 pub mod ident;
 pub mod kinds;
 pub mod manifest;

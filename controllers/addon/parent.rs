@@ -27,8 +27,8 @@ pub const RELEASE_ANNOTATION: &str = "quarterdeck.dev/release-prune";
 /// Field manager of parents.
 pub const PARENT_MANAGER: &str = "quarterdeck-applyset";
 
-/// Most errors that a parent tells.
-const TOLD_ERRORS: usize = 10;
+/// Most errors, or objects of one sort, that a parent tells.
+const TOLD: usize = 10;
 /// Longest text in a parent's status, bytes.
 const LONGEST: usize = 4096;
 
@@ -45,11 +45,26 @@ pub enum State {
     Degraded,
     /// Only looked at, while a predecessor is alive.
     Observing,
+    /// The manager may not act as the account that the addon names.
+    Blocked,
+    /// A person asked to leave it alone.
+    Paused,
+    /// It goes.
+    Deleting,
 }
 
 impl State {
     /// All states.
-    pub const ALL: [Self; 5] = [Self::Ready, Self::Progressing, Self::Held, Self::Degraded, Self::Observing];
+    pub const ALL: [Self; 8] = [
+        Self::Ready,
+        Self::Progressing,
+        Self::Held,
+        Self::Degraded,
+        Self::Observing,
+        Self::Blocked,
+        Self::Paused,
+        Self::Deleting,
+    ];
 
     /// As it is written in status and metrics.
     #[must_use]
@@ -60,6 +75,9 @@ impl State {
             Self::Held => "held",
             Self::Degraded => "degraded",
             Self::Observing => "observing",
+            Self::Blocked => "blocked",
+            Self::Paused => "paused",
+            Self::Deleting => "deleting",
         }
     }
 }
@@ -100,6 +118,10 @@ pub struct Content {
     pub drift: u64,
     /// What is wrong.
     pub errors: Vec<String>,
+    /// Objects that are not healthy, and why.
+    pub unhealthy: Vec<String>,
+    /// Objects that differ from what was applied and are left so, and how.
+    pub drifted: Vec<String>,
     /// What waits.
     pub held: Option<Held>,
 }
@@ -212,12 +234,11 @@ fn data(id: &AddonId, content: &Content) -> BTreeMap<&'static str, String> {
         ("drift", content.drift.to_string()),
         ("inventory", lines(content.members.iter().map(|(member, uid)| format!("{member} {uid}")))),
     ]);
-    if !content.errors.is_empty() {
-        let mut text = lines(content.errors.iter().take(TOLD_ERRORS).cloned());
-        if content.errors.len() > TOLD_ERRORS {
-            let _ = writeln!(text, "and {} more", content.errors.len() - TOLD_ERRORS);
+    for (name, texts) in [("errors", &content.errors), ("unhealthy", &content.unhealthy), ("drifted", &content.drifted)]
+    {
+        if !texts.is_empty() {
+            data.insert(name, told(texts));
         }
-        data.insert("errors", shortened(text));
     }
     if let Some(held) = &content.held {
         data.insert("held", lines(held.members.iter().map(ToString::to_string)));
@@ -227,6 +248,15 @@ fn data(id: &AddonId, content: &Content) -> BTreeMap<&'static str, String> {
         data.insert("release", release_command(id, &held.plan));
     }
     data
+}
+
+/// The first of many lines.
+fn told(texts: &[String]) -> String {
+    let mut text = lines(texts.iter().take(TOLD).cloned());
+    if texts.len() > TOLD {
+        let _ = writeln!(text, "and {} more", texts.len() - TOLD);
+    }
+    shortened(text)
 }
 
 fn lines(lines: impl Iterator<Item = String>) -> String {
@@ -282,6 +312,8 @@ pub fn read(map: &ConfigMap) -> Option<Parent> {
         skipped: text("skipped").parse().unwrap_or_default(),
         drift: text("drift").parse().unwrap_or_default(),
         errors: text("errors").lines().map(str::to_owned).collect(),
+        unhealthy: text("unhealthy").lines().map(str::to_owned).collect(),
+        drifted: text("drifted").lines().map(str::to_owned).collect(),
         held,
     };
     let intact = annotations(&addon, &content).iter().all(|(name, value)| annotation(name) == Some(value));
@@ -329,6 +361,8 @@ mod tests {
             skipped: 1,
             drift: 3,
             errors: vec!["document 1: bad".into()],
+            unhealthy: vec!["Pod/a/x: progressing: slow".into()],
+            drifted: vec!["ConfigMap/a/x: data.a".into()],
             held: Some(Held {
                 plan: "p1".into(),
                 members: BTreeSet::from([ident("Namespace//n")]),

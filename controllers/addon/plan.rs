@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use quarterdeck_runtime::controller::Account;
 use quarterdeck_runtime::object::Kind;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -32,12 +33,14 @@ pub struct Wanted {
     pub hash: [u8; 32],
     /// Where it stands in its source.
     pub place: Place,
+    /// As who it is read and written; the engine's own account if none.
+    pub account: Option<Account>,
 }
 
 impl Wanted {
     /// An object of the set `set`, served by `kind`.
     #[must_use]
-    pub fn new(desired: &Desired, kind: Kind, set: &str) -> Self {
+    pub fn new(desired: &Desired, kind: Kind, set: &str, account: Option<Account>) -> Self {
         let ident = resolved(&desired.ident, kind.namespaced);
         let mut body = desired.body.clone();
         if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
@@ -52,7 +55,7 @@ impl Wanted {
             }
         }
         let hash = hash_of(&body);
-        Self { ident, kind, mode: desired.mode, body, hash, place: desired.place }
+        Self { ident, kind, mode: desired.mode, body, hash, place: desired.place, account }
     }
 }
 
@@ -172,6 +175,20 @@ pub enum Op {
         /// Why.
         reason: String,
     },
+}
+
+impl Op {
+    /// The place of the object that it is about.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        match self {
+            Self::Create { index }
+            | Self::Apply { index, .. }
+            | Self::Accept { index }
+            | Self::Wait { index }
+            | Self::Refuse { index, .. } => *index,
+        }
+    }
 }
 
 /// What to do, namespaces and CRDs first; nothing for objects that are quiet.

@@ -12,7 +12,7 @@ fn wanted(mode: &str) -> Wanted {
         "{{apiVersion: v1, kind: ConfigMap, metadata: {{name: x, namespace: a, labels: {{addonmanager.kubernetes.io/mode: {mode}}}}}, data: {{k: v}}}}"
     );
     let decoded = decode(text.as_bytes(), Format::Yaml, &Limits::default());
-    Wanted::new(&decoded.objects[0], Kind::new("", "v1", "ConfigMap", "configmaps", true), SET)
+    Wanted::new(&decoded.objects[0], Kind::new("", "v1", "ConfigMap", "configmaps", true), SET, None)
 }
 
 fn our_fields() -> Value {
@@ -139,7 +139,8 @@ fn members_are_labelled_and_others_are_not() {
 fn an_autoscalers_replicas_are_not_applied() {
     let text = "{apiVersion: apps/v1, kind: Deployment, metadata: {name: x, namespace: a, labels: {addonmanager.kubernetes.io/mode: Reconcile}}, spec: {replicas: 1, paused: true}}";
     let decoded = decode(text.as_bytes(), Format::Yaml, &Limits::default());
-    let deployment = Wanted::new(&decoded.objects[0], Kind::new("apps", "v1", "Deployment", "deployments", true), SET);
+    let deployment =
+        Wanted::new(&decoded.objects[0], Kind::new("apps", "v1", "Deployment", "deployments", true), SET, None);
     let fields = json!({"f:metadata": {"f:labels": {"f:addonmanager.kubernetes.io/mode": {}, "f:applyset.kubernetes.io/part-of": {}}}, "f:spec": {"f:paused": {}}});
     let mut live = deployment.body.clone();
     live["spec"]["replicas"] = 7.into();

@@ -2,6 +2,7 @@
 //! cluster, and what was decided; [`run`] brings one addon to where it should be, [`pass`] decides
 //! about removals.
 
+mod depend;
 mod pass;
 mod removal;
 mod run;
@@ -18,7 +19,7 @@ use parking_lot::Mutex;
 use quarterdeck_runtime::informer::{Informers, Lister};
 use quarterdeck_runtime::object::{ObjectKey, parse_version};
 use quarterdeck_runtime::queue::Enqueue;
-use quarterdeck_runtime::view::{Metadata, PodView};
+use quarterdeck_runtime::view::PodView;
 use tokio::time::Instant;
 
 use super::drift::Known;
@@ -31,7 +32,7 @@ use super::plan::Wanted;
 use super::predecessor;
 use super::removal::{Named, Verdict};
 use super::source::{Addon, AddonId, Snapshot};
-use watches::WatchId;
+use watches::{Watch, WatchId};
 
 /// What a reconcile is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -96,7 +97,7 @@ struct Shared {
     owners: HashMap<(GroupKind, ObjectKey), AddonId>,
     /// Objects whose deletion was seen and not yet looked into.
     deleted: HashSet<(GroupKind, ObjectKey)>,
-    watches: HashMap<WatchId, Lister<Metadata>>,
+    watches: HashMap<WatchId, Watch>,
     /// What the last pass decided, and about which state of the source.
     verdicts: BTreeMap<&'static str, Decided>,
     recent: BTreeMap<AddonId, Recent>,
@@ -125,6 +126,8 @@ struct Memory {
     repairs: HashMap<Ident, VecDeque<Instant>>,
     /// How often in a row something was waited for.
     waits: u32,
+    /// Since when objects of this version have been on their way.
+    unready: Option<(Instant, Arc<str>)>,
 }
 
 impl Memory {

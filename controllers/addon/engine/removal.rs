@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use quarterdeck_runtime::client::{ApiError, DeletePrecondition, ListQuery, Propagation};
-use quarterdeck_runtime::controller::Error;
+use quarterdeck_runtime::client::{Api, ApiError, DeletePrecondition, ListQuery, Propagation};
+use quarterdeck_runtime::controller::{Account, Error};
 use quarterdeck_runtime::object::{Kind, ObjectKey};
 use serde_json::Value;
 
@@ -22,8 +22,13 @@ const PAGE: u32 = 500;
 
 impl Run<'_> {
     /// Deletes what a pass let go and takes it out of the inventory; returns what waits.
-    pub(super) async fn prune(&mut self, content: &mut Content) -> Result<Option<Held>, Error> {
+    pub(super) async fn prune(
+        &mut self,
+        account: Option<&Account>,
+        content: &mut Content,
+    ) -> Result<Option<Held>, Error> {
         let (go, held) = self.removable(content);
+        let api = self.api_as(account);
         let mut kinds: HashMap<GroupKind, Option<Kind>> = HashMap::new();
         let mut members: HashMap<(GroupKind, Arc<str>), HashMap<ObjectKey, Value>> = HashMap::new();
         let mut unknown: BTreeSet<GroupKind> = BTreeSet::new();
@@ -31,7 +36,7 @@ impl Run<'_> {
             if unknown.contains(&member.kind) {
                 continue;
             }
-            let result = self.remove(member, content, &mut kinds, &mut members).await;
+            let result = self.remove(&api, member, content, &mut kinds, &mut members).await;
             if let Err(error) = result {
                 // An error says nothing about the object: it stays in the inventory.
                 self.engine.parts.metrics.pruned.with_label_values(&["failed"]).inc();
@@ -46,6 +51,7 @@ impl Run<'_> {
 
     async fn remove(
         &mut self,
+        api: &Api,
         member: &Ident,
         content: &mut Content,
         kinds: &mut HashMap<GroupKind, Option<Kind>>,
@@ -61,14 +67,14 @@ impl Run<'_> {
         };
         let place = (member.kind.clone(), Arc::clone(&member.namespace));
         if !members.contains_key(&place) {
-            members.insert(place.clone(), self.list(kind, &member.namespace).await?);
+            members.insert(place.clone(), self.list(api, kind, &member.namespace).await?);
         }
         let uid = content.members.get(member).cloned().unwrap_or_default();
         let listed = members.get(&place).and_then(|listed| listed.get(&member.key())).cloned();
         let live = match listed {
             Some(live) => Some(live),
             // It may have lost its label; known by its uid it is still ours.
-            None if !uid.is_empty() => self.api.get::<Value>(kind, &member.key()).await?,
+            None if !uid.is_empty() => api.get::<Value>(kind, &member.key()).await?,
             None => None,
         };
         let Some(live) = live else {
@@ -84,7 +90,7 @@ impl Run<'_> {
             Fate::Delete { .. } if self.observing => self.outcome.planned += 1,
             Fate::Delete { uid, resource_version } => {
                 let precondition = DeletePrecondition { uid, resource_version: Some(resource_version) };
-                match self.api.delete(kind, &member.key(), &precondition, Propagation::Background).await {
+                match api.delete(kind, &member.key(), &precondition, Propagation::Background).await {
                     Ok(()) => {
                         self.outcome.pruned.push(member.to_string());
                         self.drop_member(member, content, "deleted");
@@ -107,7 +113,7 @@ impl Run<'_> {
     }
 
     /// The members of our set in one namespace, by metadata, as the server has them now.
-    async fn list(&self, kind: &Kind, namespace: &str) -> Result<HashMap<ObjectKey, Value>, ApiError> {
+    async fn list(&self, api: &Api, kind: &Kind, namespace: &str) -> Result<HashMap<ObjectKey, Value>, ApiError> {
         let mut found = HashMap::new();
         let mut query = ListQuery {
             labels: Some(format!("{PART_OF_LABEL}={}", parent::set_id(&self.id))),
@@ -116,7 +122,7 @@ impl Run<'_> {
             ..ListQuery::default()
         };
         loop {
-            let page = self.api.list::<Value>(kind, Some(namespace).filter(|name| !name.is_empty()), &query).await?;
+            let page = api.list::<Value>(kind, Some(namespace).filter(|name| !name.is_empty()), &query).await?;
             for object in page.items {
                 let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
                 found.insert(ObjectKey::new(text("namespace"), text("name")), object);

@@ -5,12 +5,13 @@ use std::sync::{Arc, Weak};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use quarterdeck_runtime::informer::{Change, Lister, Selection};
-use quarterdeck_runtime::object::{Cached as _, Kind};
+use quarterdeck_runtime::object::{Cached as _, Kind, ObjectKey};
 use quarterdeck_runtime::view::{Metadata, PodView};
 
 use super::{Engine, Key};
 use crate::addon::applyset::PART_OF_LABEL;
 use crate::addon::drift::Cached;
+use crate::addon::health::{Health, Observed};
 use crate::addon::ident::GroupKind;
 use crate::addon::manifest::{Desired, MODE_LABEL, Mode};
 use crate::addon::parent::{self, Parent, RELEASE_ANNOTATION};
@@ -40,6 +41,64 @@ impl WatchId {
         };
         let namespace = self.namespace.as_deref().map(str::to_owned);
         Selection { namespace, labels: Some(labels), fields: None }
+    }
+}
+
+/// One watch: of metadata, or, where objects have a status, of what tells their health besides.
+#[derive(Clone)]
+pub(super) enum Watch {
+    Plain(Lister<Metadata>),
+    Healthy(Lister<Observed>),
+}
+
+/// An object as a watch shows it.
+pub(super) enum Shown {
+    Plain(Arc<Metadata>),
+    Healthy(Arc<Observed>),
+}
+
+impl Shown {
+    pub(super) fn metadata(&self) -> &Metadata {
+        match self {
+            Self::Plain(metadata) => metadata,
+            Self::Healthy(observed) => &observed.metadata,
+        }
+    }
+
+    /// Its health; `None` of an object without a status that tells any.
+    pub(super) fn health(&self) -> Option<&Health> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Healthy(observed) => Some(&observed.health),
+        }
+    }
+}
+
+impl Watch {
+    pub(super) fn get(&self, key: &ObjectKey) -> Option<Shown> {
+        match self {
+            Self::Plain(lister) => lister.get(key).map(Shown::Plain),
+            Self::Healthy(lister) => lister.get(key).map(Shown::Healthy),
+        }
+    }
+
+    pub(super) fn has_synced(&self) -> bool {
+        match self {
+            Self::Plain(lister) => lister.has_synced(),
+            Self::Healthy(lister) => lister.has_synced(),
+        }
+    }
+
+    pub(super) fn is_refused(&self) -> bool {
+        match self {
+            Self::Plain(lister) => lister.refusal().is_some(),
+            Self::Healthy(lister) => lister.refusal().is_some(),
+        }
+    }
+
+    /// Whether it shows what there is.
+    fn is_good(&self) -> bool {
+        self.has_synced() && !self.is_refused()
     }
 }
 
@@ -86,38 +145,57 @@ impl Uses {
 
 impl Engine {
     /// The metadata of members of sets, or of objects that are labelled to exist.
-    pub(super) fn watch(self: &Arc<Self>, id: WatchId) -> Lister<Metadata> {
+    pub(super) fn watch(self: &Arc<Self>, id: WatchId) -> Watch {
         let group_kind = GroupKind::from(&id.kind);
         let mut shared = self.shared.lock();
         if let Some(watch) = shared.watches.get(&id) {
             return watch.clone();
         }
         // Declared under the lock, as it is stopped under it: what is in the table runs.
-        let watch = self.parts.informers.dynamic::<Metadata>(id.kind.clone(), id.selection());
+        let informers = &self.parts.informers;
+        let watch = if id.mode == Mode::EnsureExists || Observed::is_idle(&group_kind) {
+            Watch::Plain(informers.dynamic::<Metadata>(id.kind.clone(), id.selection()))
+        } else {
+            Watch::Healthy(informers.dynamic::<Observed>(id.kind.clone(), id.selection()))
+        };
         shared.watches.insert(id, watch.clone());
         drop(shared);
         let engine = Arc::downgrade(self);
-        watch.on_change(move |change| on_object(&engine, &group_kind, &change));
+        match &watch {
+            Watch::Plain(lister) => lister.on_change(move |change| {
+                let gone = matches!(change, Change::Deleted { .. });
+                on_object(&engine, &group_kind, change.object().key(), gone);
+            }),
+            Watch::Healthy(lister) => lister.on_change(move |change| {
+                let gone = matches!(change, Change::Deleted { .. });
+                on_object(&engine, &group_kind, change.object().key(), gone);
+            }),
+        }
         watch
     }
 
     /// What the cache says of an object. An account that may not watch a kind everywhere may be
     /// allowed to in the object's namespace.
-    pub(super) fn cached<T>(self: &Arc<Self>, wanted: &Wanted, look: impl FnOnce(Cached<'_>) -> T) -> T {
+    pub(super) fn cached<T>(
+        self: &Arc<Self>,
+        wanted: &Wanted,
+        look: impl FnOnce(Cached<'_>, Option<&Health>) -> T,
+    ) -> T {
         let everywhere = WatchId::everywhere(&wanted.kind, wanted.mode);
         let here = WatchId { namespace: Some(Arc::clone(&wanted.ident.namespace)), ..everywhere.clone() };
         let mut watch = self.watch(everywhere);
-        if !wanted.ident.namespace.is_empty() && !is_good(&watch) {
-            let narrowed = watch.refusal().is_some() || self.shared.lock().watches.contains_key(&here);
+        if !wanted.ident.namespace.is_empty() && !watch.is_good() {
+            let narrowed = watch.is_refused() || self.shared.lock().watches.contains_key(&here);
             watch = if narrowed { self.watch(here) } else { watch };
         }
         let held = watch.get(&wanted.ident.key());
-        look(match &held {
-            _ if watch.refusal().is_some() => Cached::Refused,
+        let cached = match &held {
+            _ if watch.is_refused() => Cached::Refused,
             _ if !watch.has_synced() => Cached::Unsynced,
-            Some(held) => Cached::Held(held),
+            Some(held) => Cached::Held(held.metadata()),
             None => Cached::Missing,
-        })
+        };
+        look(cached, held.as_ref().and_then(Shown::health))
     }
 
     /// Stops watches of kinds that no file and no inventory names any more, and those of single
@@ -141,14 +219,17 @@ impl Engine {
         let everywhere: HashSet<(Kind, Mode)> = shared
             .watches
             .iter()
-            .filter(|(id, watch)| id.namespace.is_none() && is_good(watch))
+            .filter(|(id, watch)| id.namespace.is_none() && watch.is_good())
             .map(|(id, _)| (id.kind.clone(), id.mode))
             .collect();
         shared.watches.retain(|id, watch| {
             let superseded = id.namespace.is_some() && everywhere.contains(&(id.kind.clone(), id.mode));
             let keep = !superseded && uses.need(id);
             if !keep {
-                self.parts.informers.stop_one(watch);
+                match watch {
+                    Watch::Plain(lister) => self.parts.informers.stop_one(lister),
+                    Watch::Healthy(lister) => self.parts.informers.stop_one(lister),
+                }
                 tracing::debug!(kind = %id.kind, mode = ?id.mode, namespace = id.namespace.as_deref(), "no addon needs this watch any more");
             }
             keep
@@ -170,17 +251,12 @@ impl Engine {
     }
 }
 
-/// Whether a watch shows what there is.
-fn is_good(watch: &Lister<Metadata>) -> bool {
-    watch.has_synced() && watch.refusal().is_none()
-}
-
-fn on_object(engine: &Weak<Engine>, kind: &GroupKind, change: &Change<'_, Metadata>) {
+fn on_object(engine: &Weak<Engine>, kind: &GroupKind, key: ObjectKey, gone: bool) {
     let Some(engine) = engine.upgrade() else { return };
-    let id = (kind.clone(), change.object().key());
+    let id = (kind.clone(), key);
     let mut shared = engine.shared.lock();
     let Some(owner) = shared.owners.get(&id).cloned() else { return };
-    if matches!(change, Change::Deleted { .. }) {
+    if gone {
         shared.deleted.insert(id);
     }
     drop(shared);

@@ -5,6 +5,9 @@ pub mod directory;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
+
+use quarterdeck_runtime::controller::Account;
 
 use super::ident::Ident;
 use super::manifest::{Desired, Problem};
@@ -30,17 +33,53 @@ impl fmt::Debug for AddonId {
     }
 }
 
-/// What a source says about the handling of an addon, beyond the modes of its objects.
+/// What becomes of an object that somebody changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drift {
+    /// It is put back.
+    Repair,
+    /// It is told, and put back only with the next version.
+    Report,
+}
+
+/// What a source says about the handling of an addon, beyond the modes of its objects.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// Whether objects that leave the addon are deleted.
     pub prune: bool,
+    /// What becomes of an object that somebody changed.
+    pub drift: Drift,
+    /// How long objects may take to become healthy before the addon counts as degraded.
+    pub health_timeout: Duration,
+    /// Whether nothing is done about it for now.
+    pub paused: bool,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { prune: true }
+        Self { prune: true, drift: Drift::Repair, health_timeout: HEALTH_TIMEOUT, paused: false }
     }
+}
+
+/// How long objects may take to become healthy unless their addon says otherwise.
+pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// What other addons know an addon by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Package {
+    /// Its name, such as `core/fluentd`.
+    pub name: Arc<str>,
+    /// Its version.
+    pub version: Arc<str>,
+}
+
+/// Another package that has to be ready before an addon is installed or updated.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Dependency {
+    /// The package.
+    pub package: Arc<str>,
+    /// An exact version, a constraint, or `*`.
+    pub version: Arc<str>,
 }
 
 /// One addon as its source has it.
@@ -50,12 +89,18 @@ pub struct Addon {
     pub id: AddonId,
     /// What tells one state of it from another; for a directory the content's digest.
     pub version: Arc<str>,
+    /// What others know it by, where its source says.
+    pub package: Option<Package>,
+    /// What it is for, where its source says.
+    pub description: Arc<str>,
     /// The objects to manage.
     pub objects: Vec<Arc<Desired>>,
+    /// As who its objects are read and written; the engine's own account if none.
+    pub account: Option<Account>,
     /// How it is handled.
     pub policy: Policy,
-    /// Addons of the same source that have to be ready first.
-    pub dependencies: Vec<Arc<str>>,
+    /// Packages that have to be ready first.
+    pub dependencies: Vec<Dependency>,
     /// Objects that it names and does not manage.
     pub skipped: Vec<Ident>,
     /// What was wrong in it.
