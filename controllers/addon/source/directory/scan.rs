@@ -100,8 +100,11 @@ impl Scanner {
         let addon = Arc::new(Addon {
             id: id(name),
             version: hex(&digest).into(),
+            package: None,
+            description: format!("file {name}").into(),
+            account: None,
             complete: decoded.is_complete(),
-            objects: decoded.objects.into_iter().map(Arc::new).collect(),
+            objects: decoded.objects.into_iter().map(Into::into).collect(),
             policy: Policy::default(),
             dependencies: Vec::new(),
             skipped: decoded.skipped,
@@ -123,6 +126,9 @@ fn unreadable(name: &Arc<str>, fault: &ReadFault) -> Addon {
     Addon {
         id: id(name),
         version: "unreadable".into(),
+        package: None,
+        description: format!("file {name}").into(),
+        account: None,
         objects: Vec::new(),
         policy: Policy::default(),
         dependencies: Vec::new(),

@@ -158,6 +158,13 @@ impl Api {
         Self { log: Some(log), ..self.clone() }
     }
 
+    /// The same calls as somebody else; the rate limit stays shared. The manager has to be allowed to
+    /// act as them ([`ApiError::impersonation_refused`]).
+    #[must_use]
+    pub fn acting_as(&self, identity: &Identity) -> Self {
+        Self { impersonate: identity.impersonate_user(), sendable: identity.is_sendable(), ..self.clone() }
+    }
+
     /// One object from the server's storage; `None` is the server's own 404, never another error.
     pub async fn get<T: DeserializeOwned>(&self, kind: &Kind, key: &ObjectKey) -> Result<Option<T>, ApiError> {
         let path = of_object(kind, key, None);
