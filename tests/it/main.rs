@@ -4,6 +4,7 @@
 
 mod account;
 mod addon;
+mod addon_workflow;
 mod addon_crd;
 mod bad_input;
 mod client;
