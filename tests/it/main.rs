@@ -4,8 +4,8 @@
 
 mod account;
 mod addon;
-mod addon_workflow;
 mod addon_crd;
+mod addon_workflow;
 mod bad_input;
 mod client;
 mod cluster;
