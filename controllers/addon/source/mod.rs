@@ -91,4 +91,6 @@ pub struct Snapshot {
     pub problem: Option<String>,
     /// A digest of names and contents, to compare replicas by.
     pub digest: [u8; 32],
+    /// Whether nothing that leaves the source is ever deleted.
+    pub never_prunes: bool,
 }
