@@ -80,7 +80,7 @@ impl Replicas {
                 return;
             }
             if let Change::Added(lease) | Change::Updated { new: lease, .. } = &change {
-                replicas.warn_of_garbage(lease);
+                warn_of_garbage(lease);
             }
             replicas.sources().into_iter().for_each(&changed);
         });
@@ -144,7 +144,7 @@ impl Replicas {
         }
     }
 
-    /// Whether these are the only replicas that say what they read.
+    /// The Leases of the other replicas.
     fn others(&self) -> Vec<Arc<Metadata>> {
         let mut all = self.leases.all();
         all.retain(|lease| lease.key.name() != self.notes.replica());
@@ -169,13 +169,13 @@ impl Replicas {
             self.differs.with_label_values(&[lease.key.name()]).set(count);
         }
     }
+}
 
-    fn warn_of_garbage(&self, lease: &Metadata) {
-        for source in self.sources() {
-            let Some(text) = lease.annotations.get(&annotation(source)) else { continue };
-            if let Err(error) = Record::read(text) {
-                tracing::warn!(replica = lease.key.name(), source, %error, "what this replica says of its files cannot be read");
-            }
+fn warn_of_garbage(lease: &Metadata) {
+    let prefix = annotation("");
+    for (key, text) in lease.annotations.iter().filter(|(key, _)| key.starts_with(&prefix)) {
+        if let Err(error) = Record::read(text) {
+            tracing::warn!(replica = lease.key.name(), key, %error, "what this replica says of its files cannot be read");
         }
     }
 }

@@ -62,7 +62,15 @@ pub async fn install(client: &Client, manifests: &[Manifest], dry_run: bool) -> 
         let failed = |source: kube::Error| InstallError { object: label.clone(), source: Box::new(source) };
         let before = api.get_opt(&name).await.map_err(failed)?;
         let params = PatchParams { dry_run, ..PatchParams::apply(MANAGER).force() };
-        let after = api.patch(&name, &params, &Patch::Apply(object)).await.map_err(failed)?;
+        let after = match api.patch(&name, &params, &Patch::Apply(object)).await {
+            Ok(after) => after,
+            // In a dry run the namespace that comes with it was not made.
+            Err(kube::Error::Api(status)) if dry_run && status.is_not_found() && brings(manifests, object) => {
+                changes.push(Change::Created(label));
+                continue;
+            }
+            Err(error) => return Err(failed(error)),
+        };
         let version = |object: &DynamicObject| object.metadata.resource_version.clone();
         changes.push(match before {
             None => Change::Created(label),
@@ -72,6 +80,13 @@ pub async fn install(client: &Client, manifests: &[Manifest], dry_run: bool) -> 
         });
     }
     Ok(changes)
+}
+
+/// Whether the namespace of an object is among what is installed.
+fn brings(manifests: &[Manifest], object: &Value) -> bool {
+    let name = &object["metadata"]["namespace"];
+    let all = manifests.iter().flat_map(|manifest| &manifest.objects);
+    name.is_string() && all.into_iter().any(|other| other["kind"] == "Namespace" && other["metadata"]["name"] == *name)
 }
 
 /// Removes what [`install`] brought, last first, so that the fence's policy goes before its
@@ -104,7 +119,9 @@ async fn remove(client: &Client, object: &Value, dry_run: bool) -> Result<Change
     let ours = |live: &DynamicObject| {
         live.metadata.labels.as_ref().and_then(|labels| labels.get(PART_OF.0)).is_some_and(|value| value == PART_OF.1)
     };
-    let Some(live) = live.filter(ours) else { return Ok(Change::Absent(label)) };
+    // A namespace that is being deleted is gone as soon as what is in it is.
+    let going = |live: &DynamicObject| live.metadata.deletion_timestamp.is_some();
+    let Some(live) = live.filter(|live| ours(live) && !going(live)) else { return Ok(Change::Absent(label)) };
     let params = DeleteParams {
         dry_run,
         preconditions: Some(Preconditions { uid: live.metadata.uid, resource_version: None }),
