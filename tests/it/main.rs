@@ -16,6 +16,7 @@ mod informer;
 mod isolation;
 mod metrics_doc;
 mod namespace;
+mod node;
 mod observe;
 mod rbac;
 mod rooms;
