@@ -18,6 +18,7 @@ mod informer;
 mod isolation;
 mod metrics_doc;
 mod namespace;
+mod node;
 mod observe;
 mod rbac;
 mod rooms;
