@@ -11,7 +11,7 @@ mod network;
 mod place;
 mod policy;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod url;
 
 pub use fetch::{Budget, Fetch, FetchError, FetchLimits, Fetcher};

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::ident::Ident;
 
-pub use decode::{Decoded, Format, decode};
+pub use decode::{Decoded, Format, Labels, decode, decode_with, first_document};
 
 /// Label that says how an object is managed.
 pub const MODE_LABEL: &str = "addonmanager.kubernetes.io/mode";
