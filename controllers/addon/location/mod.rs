@@ -8,6 +8,8 @@
 mod fetch;
 mod http;
 mod network;
+#[cfg(feature = "channel-oci")]
+mod oci;
 mod place;
 mod policy;
 #[cfg(test)]
