@@ -1,5 +1,6 @@
 //! What a source of addons yields. The engine knows nothing else of it.
 
+pub mod channel;
 pub mod directory;
 pub mod objects;
 
