@@ -5,6 +5,7 @@
 mod account;
 mod addon;
 mod addon_crd;
+mod addonctl;
 mod bad_input;
 mod client;
 mod cluster;
