@@ -17,12 +17,14 @@
 pub mod applyset;
 pub mod brake;
 mod config;
+pub mod dependency;
 pub mod drift;
 mod engine;
 pub mod fields;
 pub mod health;
 pub mod ident;
 pub mod kinds;
+pub mod location;
 pub mod manifest;
 mod metrics;
 pub mod parent;
@@ -31,11 +33,13 @@ mod predecessor;
 pub mod prune;
 pub mod removal;
 pub mod source;
+pub mod workflow;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
+use quarterdeck_api::addon::Addon;
 use quarterdeck_runtime::controller::{Action, ClientShare, Controller, Cx, Descriptor, Error, Setup, SetupError};
 use quarterdeck_runtime::informer::Selection;
 use quarterdeck_runtime::object::Kind;
@@ -83,8 +87,10 @@ impl Controller for AddonController {
         let parents = informers.dynamic::<ConfigMap>(Kind::of::<ConfigMap>(), parents);
         // Without the inventories nothing may be written.
         setup.require(&parents);
+        let objects = informers.dynamic::<Addon>(Kind::of::<Addon>(), Selection::default());
         let engine = Engine::new(Parts {
             parents,
+            objects,
             informers,
             queue: setup.queue(),
             pods,

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quarterdeck_runtime::client::{
-    Api, ApiError, ApplyOptions, ApplyTo, Class, DeletePrecondition, ImpersonationRefused, Propagation, WriteLog,
+    Api, ApiError, ApplyOptions, ApplyTo, Class, DeletePrecondition, ImpersonationRefused, PatchPrecondition,
+    Propagation, WriteLog,
 };
 use quarterdeck_runtime::controller::{Account, Action, Cx, Error};
 use quarterdeck_runtime::events::{EventType, Recorder};
@@ -14,13 +15,13 @@ use quarterdeck_runtime::object::{Kind, ObjectKey};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::{Engine, Memory};
+use super::{Engine, Memory, Standing};
 use crate::addon::health::Health;
 use crate::addon::ident::Ident;
 use crate::addon::kinds::{crd_kind, is_established};
 use crate::addon::manifest::{Desired, Mode};
-use crate::addon::parent::{self, Content, Held, PARENT_MANAGER, Parent, State};
-use crate::addon::plan::{RANKS, Wanted, rank, resolved};
+use crate::addon::parent::{self, Content, Held, PARENT_MANAGER, Parent, State, Writing};
+use crate::addon::plan::{RANKS, Wanted, rank};
 use crate::addon::removal::losing;
 use crate::addon::source::{Addon, AddonId, Drift};
 
@@ -156,7 +157,8 @@ impl Run<'_> {
         // What is installed is kept, whatever becomes of the others.
         let unmet = if installed { Vec::new() } else { self.engine.unmet(addon) };
         if !unmet.is_empty() {
-            return self.rest(addon, before, State::Progressing, unmet).await;
+            let reasons = unmet.iter().map(ToString::to_string).collect();
+            return self.rest(addon, before, State::Progressing, reasons).await;
         }
         self.repair = addon.policy.drift == Drift::Repair || !installed;
         let wanted = self.resolve(addon).await?;
@@ -188,6 +190,11 @@ impl Run<'_> {
         self.finish(addon, before.as_ref(), content, released, wanted.len()).await
     }
 
+    fn note_state(&self, content: &Content, held: usize) {
+        let version: Arc<str> = (*content.version).into();
+        self.engine.set_state(&self.id, content.state.map(|state| Standing { state, held, version }));
+    }
+
     /// Leaves everything as it is, and says why.
     async fn rest(
         mut self,
@@ -200,7 +207,7 @@ impl Run<'_> {
         content.state = Some(if self.observing { State::Observing } else { state });
         content.errors = addon.problems.iter().map(ToString::to_string).chain(reasons).collect();
         self.tell(before.as_ref(), &content, content.held.as_ref());
-        self.engine.set_state(&self.id, content.state.map(|state| (state, 0)));
+        self.note_state(&content, 0);
         if before.is_none_or(|parent| !parent.says(&self.id, &content)) {
             self.write_parent(&content).await?;
         }
@@ -277,7 +284,7 @@ impl Run<'_> {
         }
         self.tell(before, &content, held.as_ref());
         let waits = held.as_ref().map_or(0, |held| held.members.len());
-        self.engine.set_state(&self.id, content.state.map(|state| (state, waits)));
+        self.note_state(&content, waits);
         content.held = held;
         if self.engine.parent(&self.id).is_none_or(|parent| !parent.says(&self.id, &content)) {
             self.write_parent(&content).await?;
@@ -330,7 +337,7 @@ impl Run<'_> {
         });
         self.tell(Some(&parent), &content, held.as_ref());
         let waits = held.as_ref().map_or(0, |held| held.members.len());
-        self.engine.set_state(&self.id, content.state.map(|state| (state, waits)));
+        self.note_state(&content, waits);
         content.held = held;
         if !parent.says(&self.id, &content) {
             self.write_parent(&content).await?;
@@ -346,8 +353,8 @@ impl Run<'_> {
         let mut order = Vec::new();
         for object in &addon.objects {
             let Some(kind) = self.kind_of(object).await? else { continue };
-            let object_name = format!("{}, {}", object.place, resolved(&object.ident, kind.namespaced));
-            let object = Wanted::new(object, kind, &set, addon.account.clone());
+            let object_name = format!("{}, {}", object.place, object.resolved(kind.namespaced));
+            let object = Wanted::new(object, kind, &set);
             let claim = self.engine.claim(&object.ident);
             if let Some(other) = claim.filter(|claim| *claim != self.id) {
                 self.outcome.errors.push(format!("{object_name}: {other} has the same object and comes first"));
@@ -466,30 +473,46 @@ impl Run<'_> {
         if self.observing {
             return Ok(());
         }
-        let manifest = parent::manifest(&self.id, content);
-        let kind = self.engine.parts.parents.kind().clone();
-        let key = parent::ident(&self.id).key();
         let before = self.engine.parent(&self.id);
-        let to = before.as_ref().map_or(ApplyTo::Absent, |parent| ApplyTo::Known { uid: parent.uid.clone() });
-        let options = ApplyOptions { manager: PARENT_MANAGER, force: before.is_some(), dry_run: false };
-        match self.api.apply(&kind, &key, &manifest, &to, &options).await {
-            Ok(stored) => {
-                self.engine.note_parent(&self.id, &stored);
-                Ok(())
-            }
-            Err(error) => {
-                // What was believed of it may be wrong: next time the cache is asked.
-                self.engine.shared.lock().written.remove(&self.id);
-                Err(error.into())
-            }
+        let writing = parent::writing(&self.id, before.as_ref(), content);
+        let result = self.write(before.as_ref(), &writing).await;
+        if result.is_err() {
+            // What was believed of it may be wrong: next time the cache is asked.
+            self.engine.shared.lock().written.remove(&self.id);
         }
+        result
+    }
+
+    async fn write(&mut self, before: Option<&Parent>, writing: &Writing) -> Result<(), Error> {
+        let kind = self.engine.parent_kind(&self.id);
+        let key = parent::ident(&self.id).key();
+        if let Some(manifest) = &writing.apply {
+            let to = before.map_or(ApplyTo::Absent, |parent| ApplyTo::Known { uid: parent.uid.clone() });
+            let options = ApplyOptions { manager: PARENT_MANAGER, force: before.is_some(), dry_run: false };
+            let stored = self.api.apply(&kind, &key, manifest, &to, &options).await?;
+            self.engine.note_parent(&self.id, &stored);
+        }
+        let Some(status) = &writing.status else { return Ok(()) };
+        let stored = self.engine.parent(&self.id).and_then(|parent| parent.object().cloned());
+        let Some(stored) = stored else { return Err(Error::Stale(format!("{} is not known", self.id))) };
+        let precondition = PatchPrecondition::ResourceVersion {
+            uid: stored.metadata.uid.clone().unwrap_or_default(),
+            resource_version: stored.metadata.resource_version.clone().unwrap_or_default(),
+        };
+        let patch = parent::status_patch(&stored, status);
+        let written = self.api.merge_patch(&kind, &key, Some("status"), &patch, &precondition).await?;
+        let mut now = (*stored).clone();
+        now.metadata.resource_version = Some(written.resource_version);
+        now.status = Some(status.clone());
+        self.engine.note_object(&self.id, now);
+        Ok(())
     }
 
     async fn delete_parent(&mut self, parent: &Parent) -> Result<(), Error> {
         if self.observing {
             return Ok(());
         }
-        let kind = self.engine.parts.parents.kind().clone();
+        let kind = self.engine.parent_kind(&self.id);
         let key = parent::ident(&self.id).key();
         let precondition = DeletePrecondition { uid: parent.uid.clone(), resource_version: None };
         match self.api.delete(&kind, &key, &precondition, Propagation::Background).await {

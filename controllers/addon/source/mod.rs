@@ -4,6 +4,7 @@ pub mod directory;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,9 @@ use quarterdeck_runtime::controller::Account;
 
 use super::ident::Ident;
 use super::manifest::{Desired, Problem};
+
+/// Name of the source of Addon objects; its addons are named `namespace/name`.
+pub const OBJECTS: &str = "addon";
 
 /// An addon, named within its source.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -61,6 +65,9 @@ impl Default for Policy {
     }
 }
 
+/// Namespace of objects whose manifest names none, as with kubectl.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
 /// How long objects may take to become healthy unless their addon says otherwise.
 pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -82,6 +89,55 @@ pub struct Dependency {
     pub version: Arc<str>,
 }
 
+/// An object of an addon, and how it comes about.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Object {
+    /// The object as written.
+    pub desired: Arc<Desired>,
+    /// Its namespace if it names none and lives in one.
+    pub namespace: Arc<str>,
+    /// As who it is read and written; the engine's own account if none.
+    pub account: Option<Account>,
+    /// The step of the addon's lifecycle that makes it, where it has one.
+    pub step: Option<StepId>,
+}
+
+/// A step within a lifecycle: the phase's place in it, and the step's in the phase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StepId {
+    /// Which phase.
+    pub phase: usize,
+    /// Which of its steps.
+    pub node: usize,
+}
+
+impl Object {
+    /// Its name once it is known whether its kind lives in namespaces.
+    #[must_use]
+    pub fn resolved(&self, namespaced: bool) -> Ident {
+        let namespace = match (namespaced, self.ident.namespace.is_empty()) {
+            (false, _) => "".into(),
+            (true, true) => Arc::clone(&self.namespace),
+            (true, false) => Arc::clone(&self.ident.namespace),
+        };
+        Ident { namespace, ..self.ident.clone() }
+    }
+}
+
+impl From<Desired> for Object {
+    fn from(desired: Desired) -> Self {
+        Self { desired: Arc::new(desired), namespace: DEFAULT_NAMESPACE.into(), account: None, step: None }
+    }
+}
+
+impl Deref for Object {
+    type Target = Desired;
+
+    fn deref(&self) -> &Desired {
+        &self.desired
+    }
+}
+
 /// One addon as its source has it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Addon {
@@ -94,8 +150,8 @@ pub struct Addon {
     /// What it is for, where its source says.
     pub description: Arc<str>,
     /// The objects to manage.
-    pub objects: Vec<Arc<Desired>>,
-    /// As who its objects are read and written; the engine's own account if none.
+    pub objects: Vec<Object>,
+    /// As who what leaves it is deleted; the engine's own account if none.
     pub account: Option<Account>,
     /// How it is handled.
     pub policy: Policy,
@@ -124,7 +180,7 @@ impl Addon {
 }
 
 /// All addons of a source at one time.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// The addons by name.
     pub addons: BTreeMap<Arc<str>, Arc<Addon>>,
@@ -136,4 +192,22 @@ pub struct Snapshot {
     pub problem: Option<String>,
     /// A digest of names and contents, to compare replicas by.
     pub digest: [u8; 32],
+}
+
+/// Addons are compared by address first: a reading shares those that did not change with the one
+/// before.
+impl PartialEq for Snapshot {
+    fn eq(&self, other: &Self) -> bool {
+        let same = |(a, b): ((&Arc<str>, &Arc<Addon>), (&Arc<str>, &Arc<Addon>))| a.0 == b.0 && is_same(a.1, b.1);
+        (self.complete, self.settled, &self.problem, self.digest)
+            == (other.complete, other.settled, &other.problem, other.digest)
+            && self.addons.len() == other.addons.len()
+            && self.addons.iter().zip(&other.addons).all(same)
+    }
+}
+
+/// Whether two readings of an addon say the same.
+#[must_use]
+pub fn is_same(a: &Arc<Addon>, b: &Arc<Addon>) -> bool {
+    Arc::ptr_eq(a, b) || a == b
 }

@@ -236,7 +236,7 @@ impl World {
     async fn until_drift(&self, file: &str, count: u32) {
         let what = format!("{count} repairs");
         let looked = eventually(&what, LONG, async || {
-            let parent = self.parent(file, "ready").await;
+            let parent = self.applied(file).await;
             if parent["data"]["drift"].as_str() == Some(&*count.to_string()) {
                 Ok(())
             } else {

@@ -104,7 +104,7 @@ impl Scanner {
             description: format!("file {name}").into(),
             account: None,
             complete: decoded.is_complete(),
-            objects: decoded.objects.into_iter().map(Arc::new).collect(),
+            objects: decoded.objects.into_iter().map(Into::into).collect(),
             policy: Policy::default(),
             dependencies: Vec::new(),
             skipped: decoded.skipped,
