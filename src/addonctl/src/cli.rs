@@ -48,6 +48,8 @@ pub(crate) enum Command {
     Get(GetArgs),
     /// Show all that is known about an addon
     Describe(NameArgs),
+    /// Show what would be changed and removed; ends with 2 if anything would
+    Plan(PlanArgs),
     /// Apply Addon objects from files
     Apply(ApplyArgs),
     /// Delete an addon: its delete step runs, then what it brought is removed
@@ -145,6 +147,20 @@ pub(crate) struct NameArgs {
     /// Name of the addon
     pub(crate) name: String,
     /// Namespace of the Addon object; without it the only one of that name is meant
+    #[arg(short, long, value_name = "name")]
+    pub(crate) namespace: Option<String>,
+}
+
+/// Arguments of `plan`.
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// Name of an Addon that is in the cluster
+    #[arg(required_unless_present = "filename", conflicts_with = "filename")]
+    pub(crate) name: Option<String>,
+    /// Files with Addons, or files and folders of a directory of addons; may be repeated
+    #[arg(short, long, value_name = "file")]
+    pub(crate) filename: Vec<PathBuf>,
+    /// Namespace of the Addon; of files, namespace of Addons that name none
     #[arg(short, long, value_name = "name")]
     pub(crate) namespace: Option<String>,
 }

@@ -10,6 +10,8 @@ pub(crate) enum Exit {
     Fine = 0,
     /// Something failed.
     Failed = 1,
+    /// `plan`: something would be changed.
+    Changes = 2,
     /// The object does not exist.
     NotFound = 3,
     /// What was waited for did not come in time.

@@ -6,6 +6,7 @@ mod commands;
 mod create;
 mod exit;
 mod output;
+mod plan;
 mod server;
 
 use std::process::ExitCode;

@@ -88,6 +88,11 @@ fn colours() -> bool {
     std::env::var_os("NO_COLOR").is_none() && std::io::stdout().is_terminal()
 }
 
+/// A text in a colour (a terminal's code), if the standard output takes colours.
+pub(crate) fn paint(colour: &str, text: &str) -> String {
+    if colour.is_empty() || !colours() { text.to_owned() } else { format!("\u{1b}[{colour}m{text}\u{1b}[0m") }
+}
+
 /// A span of time as kubectl writes an age: `45s`, `3m10s`, `2h`, `5d`.
 pub(crate) fn age(since: Timestamp, now: Timestamp) -> String {
     let seconds = now.duration_since(since).as_secs().max(0);

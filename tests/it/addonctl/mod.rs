@@ -2,6 +2,7 @@
 
 mod create;
 mod look;
+mod plan;
 mod steer;
 mod usage;
 

@@ -4,33 +4,23 @@
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use kube::api::ListParams;
-use quarterdeck_api::addon::names::CHANNEL_ANNOTATION_PREFIX;
-use serde::{Deserialize, Serialize};
+use quarterdeck_api::channel::{Installed, annotation, find};
+use serde::Serialize;
 
 use crate::cli::{ListForm, ObjectForm};
 use crate::output::{Table, object, print};
 use crate::server::{Server, explain};
 
 /// One addon that a channel installed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Installed {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Row {
     /// Namespace whose annotation tells of it.
     namespace: String,
     /// Name of the addon.
     name: String,
-    /// Version, as kOps before 1.22 wrote it.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    version: String,
-    /// Where its channel is.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    channel: String,
-    /// Tells manifests of one version apart.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    id: String,
-    /// Hash of its manifest.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    manifest_hash: String,
+    /// What is noted of it.
+    #[serde(flatten)]
+    note: Installed,
 }
 
 pub(super) async fn get(server: &Server, form: ListForm) -> anyhow::Result<()> {
@@ -49,37 +39,36 @@ pub(super) async fn get(server: &Server, form: ListForm) -> anyhow::Result<()> {
     print(&table(&installed, form == ListForm::Wide))
 }
 
-fn table(installed: &[Installed], wide: bool) -> String {
+fn table(installed: &[Row], wide: bool) -> String {
     let mut headings = vec!["NAMESPACE", "NAME", "HASH", "CHANNEL"];
     if wide {
         headings.extend(["VERSION", "ID"]);
     }
     let mut table = Table::new(&headings);
-    for addon in installed {
-        let mut cells = vec![&addon.namespace, &addon.name, &addon.manifest_hash, &addon.channel];
+    for Row { namespace, name, note } in installed {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let mut cells = vec![namespace.clone(), name.clone(), note.manifest_hash.clone(), text(&note.channel)];
         if wide {
-            cells.extend([&addon.version, &addon.id]);
+            cells.extend([text(&note.version), note.id.clone()]);
         }
-        table.row(cells.into_iter().cloned());
+        table.row(cells);
     }
     table.render(|_, _| None)
 }
 
 /// What the annotations tell, by namespace and name; what cannot be read is told on the standard error.
-fn installed(namespaces: &[Namespace]) -> Vec<Installed> {
-    let mut found = Vec::new();
+fn installed(namespaces: &[Namespace]) -> Vec<Row> {
+    let mut rows = Vec::new();
     for namespace in namespaces {
         let place = namespace.metadata.name.clone().unwrap_or_default();
-        for (key, text) in namespace.metadata.annotations.iter().flatten() {
-            let Some(name) = key.strip_prefix(CHANNEL_ANNOTATION_PREFIX) else { continue };
-            match serde_json::from_str::<Installed>(text) {
-                Ok(addon) => found.push(Installed { namespace: place.clone(), name: name.to_owned(), ..addon }),
-                Err(error) => eprintln!("warning: namespace {place}: annotation {key}: {error}"),
-            }
+        let found = find(namespace.metadata.annotations.iter().flatten());
+        for (name, error) in found.unreadable {
+            eprintln!("warning: namespace {place}: annotation {}: {error}", annotation(&name));
         }
+        rows.extend(found.installed.into_iter().map(|(name, note)| Row { namespace: place.clone(), name, note }));
     }
-    found.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
-    found
+    rows.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    rows
 }
 
 #[cfg(test)]

@@ -50,6 +50,7 @@ async fn ask(cli: Cli) -> anyhow::Result<Exit> {
         }
         Command::Get(args) => get::run(&server().await?, &args).await?,
         Command::Describe(args) => describe::run(&server().await?, &args).await?,
+        Command::Plan(args) => return crate::plan::run(&server().await?, &args).await,
         Command::Apply(args) => apply::run(&args, server).await?,
         Command::Delete(args) => delete::run(&server().await?, &args).await?,
         Command::Wait(args) => wait::run(&server().await?, &args).await?,
