@@ -7,6 +7,7 @@ mod directory;
 mod keep;
 mod kinds;
 mod life;
+mod known_trouble;
 mod links;
 mod observe;
 mod skew;
