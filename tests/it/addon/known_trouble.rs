@@ -121,7 +121,7 @@ impl World {
 /// kubernetes#93762: what only has to exist was overwritten when the manager started again.
 #[tokio::test]
 async fn kubernetes_93762_a_start_overwrites_nothing_that_only_has_to_exist() {
-    let mut world = World::start(&[]).await;
+    let world = World::start(&[]).await;
     world.write("x.yaml", &map("x", "EnsureExists", "from-file"));
     world.until_there(&at("x")).await;
     world.kubectl(&["patch", "configmap", "x", "-p", r#"{"data":{"k":"by-hand"}}"#]).await;
