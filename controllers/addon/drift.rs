@@ -8,6 +8,7 @@ use quarterdeck_runtime::object::parse_version;
 use quarterdeck_runtime::view::Metadata;
 use tokio::time::Instant;
 
+use super::health::Health;
 use super::plan::Right;
 
 /// How long a cache may take to show an object that was just written before it is looked up.
@@ -34,6 +35,10 @@ pub struct Known {
     pub at: Instant,
     /// How often it was looked up without its cache showing it.
     pub looks: u32,
+    /// Whether it does what it is there for.
+    pub health: Health,
+    /// How it differs from what was applied, where it is left so.
+    pub drifted: Option<String>,
 }
 
 impl Known {
@@ -48,7 +53,17 @@ impl Known {
             seen: false,
             at,
             looks: 0,
+            health: Health::Ready,
+            drifted: None,
         }
+    }
+}
+
+impl Known {
+    /// Whether a cache shows this object as it was or later.
+    #[must_use]
+    pub fn is_shown_by(&self, held: &Metadata) -> bool {
+        *held.uid == *self.uid && !is_older(&held.resource_version, &self.resource_version)
     }
 }
 

@@ -18,12 +18,16 @@ mod admission_controls;
 pub mod applyset;
 pub mod brake;
 mod config;
+pub mod dependency;
 pub mod drift;
 mod engine;
 pub mod environment;
 pub mod fields;
+pub mod health;
 pub mod ident;
 pub mod kinds;
+pub mod lifecycle;
+pub mod location;
 pub mod manifest;
 mod metrics;
 pub mod parent;
@@ -33,11 +37,13 @@ pub mod prune;
 pub mod removal;
 pub mod replicas;
 pub mod source;
+pub mod workflow;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
+use quarterdeck_api::addon::Addon;
 use quarterdeck_runtime::controller::{Action, ClientShare, Controller, Cx, Descriptor, Error, Setup, SetupError};
 use quarterdeck_runtime::informer::Selection;
 use quarterdeck_runtime::object::Kind;
@@ -49,7 +55,9 @@ use environment::Environment;
 use manifest::Limits;
 use metrics::Metrics;
 use replicas::Replicas;
+use source::OBJECTS;
 use source::directory::{DirectoryWatch, Folder, Scanner};
+use source::objects::ObjectsWatch;
 
 pub use config::Config;
 pub use engine::Key;
@@ -88,8 +96,10 @@ impl Controller for AddonController {
         let parents = informers.dynamic::<ConfigMap>(Kind::of::<ConfigMap>(), parents);
         // Without the inventories nothing may be written.
         setup.require(&parents);
+        let objects = informers.dynamic::<Addon>(Kind::of::<Addon>(), Selection::default());
         let engine = Engine::new(Parts {
             parents,
+            objects: objects.clone(),
             informers,
             queue: setup.queue(),
             pods,
@@ -97,6 +107,8 @@ impl Controller for AddonController {
             protected: config.protected()?,
             metrics: Metrics::new(setup.metrics()),
         });
+        let readings = Arc::clone(&engine);
+        setup.run_always(ObjectsWatch::new(objects, move |snapshot| readings.publish(OBJECTS, snapshot)));
         let environment = Environment::of_process();
         environment.tell();
         let queue = setup.queue();

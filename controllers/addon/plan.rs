@@ -1,7 +1,6 @@
 //! What is to be done about an addon's objects, as a pure function of what was seen.
 
-use std::collections::HashSet;
-
+use quarterdeck_runtime::controller::Account;
 use quarterdeck_runtime::object::Kind;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -10,12 +9,11 @@ use super::applyset::PART_OF_LABEL;
 use super::fields::{self, FieldSet, Overrides};
 use super::ident::Ident;
 use super::kinds::crd_kind;
-use super::manifest::{Desired, Mode, Place};
+use super::manifest::{Mode, Place};
+use super::source::{Object, StepId};
 
 /// Our field manager for objects of addons.
 pub const MANAGER: &str = "quarterdeck-addons";
-/// Namespace of objects whose manifest names none, as with kubectl.
-pub const DEFAULT_NAMESPACE: &str = "default";
 
 /// An object that an addon wants, with everything known that is needed to apply it.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,43 +30,45 @@ pub struct Wanted {
     pub hash: [u8; 32],
     /// Where it stands in its source.
     pub place: Place,
+    /// As who it is read and written; the engine's own account if none.
+    pub account: Option<Account>,
+    /// The step of the addon's lifecycle that makes it.
+    pub step: Option<StepId>,
 }
 
 impl Wanted {
     /// An object of the set `set`, served by `kind`.
     #[must_use]
-    pub fn new(desired: &Desired, kind: Kind, set: &str) -> Self {
-        let ident = resolved(&desired.ident, kind.namespaced);
-        let mut body = desired.body.clone();
+    pub fn new(object: &Object, kind: Kind, set: &str) -> Self {
+        let ident = object.resolved(kind.namespaced);
+        let mut body = object.body.clone();
         if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
             if ident.namespace.is_empty() {
                 metadata.remove("namespace");
             } else {
                 metadata.insert("namespace".into(), (*ident.namespace).into());
             }
-            if desired.mode == Mode::Reconcile {
+            if object.mode == Mode::Reconcile {
                 let labels = metadata.entry("labels").or_insert_with(|| Value::Object(serde_json::Map::new()));
                 labels[PART_OF_LABEL] = set.into();
             }
         }
         let hash = hash_of(&body);
-        Self { ident, kind, mode: desired.mode, body, hash, place: desired.place }
+        Self {
+            ident,
+            kind,
+            mode: object.mode,
+            body,
+            hash,
+            place: object.place,
+            account: object.account.clone(),
+            step: object.step,
+        }
     }
 }
 
 fn hash_of(body: &Value) -> [u8; 32] {
     Sha256::digest(body.to_string().as_bytes()).into()
-}
-
-/// An object's name once it is known whether its kind lives in namespaces.
-#[must_use]
-pub fn resolved(ident: &Ident, namespaced: bool) -> Ident {
-    let namespace = match (namespaced, ident.namespace.is_empty()) {
-        (false, _) => "".into(),
-        (true, true) => DEFAULT_NAMESPACE.into(),
-        (true, false) => ident.namespace.clone(),
-    };
-    Ident { namespace, ..ident.clone() }
 }
 
 /// When an object is applied: namespaces first, then CRDs, then the rest. Removal goes the other way.
@@ -120,14 +120,14 @@ pub struct Seen<'a> {
 }
 
 /// What a plan is made from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct View<'a> {
     /// The objects.
     pub objects: &'a [Seen<'a>],
     /// Whose changes are taken back.
     pub overrides: &'a Overrides,
-    /// Ids of all our sets: an object may move from one to another.
-    pub sets: &'a HashSet<String>,
+    /// Whether a set is one of ours: an object may move from one to another.
+    pub is_ours: &'a dyn Fn(&str) -> bool,
 }
 
 /// One thing to do; `index` is the object's place in [`View::objects`].
@@ -174,6 +174,20 @@ pub enum Op {
     },
 }
 
+impl Op {
+    /// The place of the object that it is about.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        match self {
+            Self::Create { index }
+            | Self::Apply { index, .. }
+            | Self::Accept { index }
+            | Self::Wait { index }
+            | Self::Refuse { index, .. } => *index,
+        }
+    }
+}
+
 /// What to do, namespaces and CRDs first; nothing for objects that are quiet.
 #[must_use]
 pub fn plan(view: &View<'_>) -> Vec<Op> {
@@ -197,7 +211,7 @@ fn plan_one(view: &View<'_>, index: usize) -> Option<Op> {
     }
     let owners = fields::owners(live);
     let set = live.pointer("/metadata/labels").and_then(|labels| labels.get(PART_OF_LABEL)).and_then(Value::as_str);
-    if let Some(set) = set.filter(|set| !view.sets.contains(*set) && !labelled_by_us(&owners)) {
+    if let Some(set) = set.filter(|set| !(view.is_ours)(set) && !labelled_by_us(&owners)) {
         let reason =
             format!("it belongs to the set {set} of another tool; take the label {PART_OF_LABEL} off to hand it over");
         return Some(Op::Refuse { index, reason });

@@ -3,16 +3,19 @@ use serde_json::json;
 
 use super::*;
 use crate::addon::ident::GroupKind;
-use crate::addon::manifest::{Format, Limits, decode};
+use crate::addon::manifest::{Desired, Format, Limits, decode};
 
 const SET: &str = "applyset-ours-v1";
+
+const MAP: &str =
+    "{apiVersion: v1, kind: ConfigMap, metadata: {name: x, labels: {addonmanager.kubernetes.io/mode: Reconcile}}}";
 
 fn wanted(mode: &str) -> Wanted {
     let text = format!(
         "{{apiVersion: v1, kind: ConfigMap, metadata: {{name: x, namespace: a, labels: {{addonmanager.kubernetes.io/mode: {mode}}}}}, data: {{k: v}}}}"
     );
     let decoded = decode(text.as_bytes(), Format::Yaml, &Limits::default());
-    Wanted::new(&decoded.objects[0], Kind::new("", "v1", "ConfigMap", "configmaps", true), SET)
+    Wanted::new(&decoded.objects[0].clone().into(), Kind::new("", "v1", "ConfigMap", "configmaps", true), SET)
 }
 
 fn our_fields() -> Value {
@@ -34,7 +37,7 @@ fn live() -> Value {
 
 fn run(wanted: &Wanted, live: Live<'_>, right: Option<Right>) -> Option<Op> {
     let objects = [Seen { wanted, live, right }];
-    plan(&View { objects: &objects, overrides: &Overrides::default(), sets: &HashSet::from([SET.to_owned()]) }).pop()
+    plan(&View { objects: &objects, overrides: &Overrides::default(), is_ours: &|set| set == SET }).pop()
 }
 
 #[test]
@@ -139,7 +142,11 @@ fn members_are_labelled_and_others_are_not() {
 fn an_autoscalers_replicas_are_not_applied() {
     let text = "{apiVersion: apps/v1, kind: Deployment, metadata: {name: x, namespace: a, labels: {addonmanager.kubernetes.io/mode: Reconcile}}, spec: {replicas: 1, paused: true}}";
     let decoded = decode(text.as_bytes(), Format::Yaml, &Limits::default());
-    let deployment = Wanted::new(&decoded.objects[0], Kind::new("apps", "v1", "Deployment", "deployments", true), SET);
+    let deployment = Wanted::new(
+        &decoded.objects[0].clone().into(),
+        Kind::new("apps", "v1", "Deployment", "deployments", true),
+        SET,
+    );
     let fields = json!({"f:metadata": {"f:labels": {"f:addonmanager.kubernetes.io/mode": {}, "f:applyset.kubernetes.io/part-of": {}}}, "f:spec": {"f:paused": {}}});
     let mut live = deployment.body.clone();
     live["spec"]["replicas"] = 7.into();
@@ -178,16 +185,22 @@ fn namespaces_and_crds_come_first() {
         object("", "Secret", "s"),
     ];
     let seen: Vec<Seen<'_>> = objects.iter().map(|wanted| Seen { wanted, live: Live::Absent, right: None }).collect();
-    let ops = plan(&View { objects: &seen, overrides: &Overrides::default(), sets: &HashSet::new() });
+    let ops = plan(&View { objects: &seen, overrides: &Overrides::default(), is_ours: &|_| false });
     assert_eq!(ops, [2, 1, 0, 3].map(|index| Op::Create { index }));
 }
 
 #[test]
 fn namespaces_follow_the_kinds_scope() {
     let ident = |text: &str| Ident::parse(text).expect("an ident");
-    assert_eq!(resolved(&ident("ConfigMap//x"), true), ident("ConfigMap/default/x"));
-    assert_eq!(resolved(&ident("ConfigMap/a/x"), true), ident("ConfigMap/a/x"));
-    assert_eq!(resolved(&ident("Namespace/a/x"), false), ident("Namespace//x"));
+    for (written, namespaced, expected) in [
+        ("ConfigMap//x", true, "ConfigMap/default/x"),
+        ("ConfigMap/a/x", true, "ConfigMap/a/x"),
+        ("Namespace/a/x", false, "Namespace//x"),
+    ] {
+        let decoded = decode(MAP.as_bytes(), Format::Yaml, &Limits::default()).objects.remove(0);
+        let object = Object::from(Desired { ident: ident(written), ..decoded });
+        assert_eq!(object.resolved(namespaced), ident(expected), "{written}");
+    }
 }
 
 #[test]

@@ -4,6 +4,12 @@
 
 mod account;
 mod addon;
+mod addon_crd;
+
+mod addon_workflow;
+
+mod addonctl;
+
 mod bad_input;
 mod client;
 mod cluster;

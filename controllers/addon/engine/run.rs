@@ -6,26 +6,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quarterdeck_runtime::client::{
-    Api, ApiError, ApplyOptions, ApplyTo, Class, DeletePrecondition, Propagation, WriteLog,
+    Api, ApiError, ApplyOptions, ApplyTo, Class, DeletePrecondition, ImpersonationRefused, PatchPrecondition,
+    Propagation, WriteLog,
 };
-use quarterdeck_runtime::controller::{Action, Cx, Error};
+use quarterdeck_runtime::controller::{Account, Action, Cx, Error};
 use quarterdeck_runtime::events::{EventType, Recorder};
 use quarterdeck_runtime::object::{Kind, ObjectKey};
 use serde_json::Value;
+use tokio::time::Instant;
 
-use super::{Engine, Memory};
+use super::{Engine, Memory, Standing};
+use crate::addon::health::Health;
 use crate::addon::ident::Ident;
 use crate::addon::kinds::{crd_kind, is_established};
 use crate::addon::manifest::{Desired, Mode};
-use crate::addon::parent::{self, Content, Held, PARENT_MANAGER, Parent, State};
-use crate::addon::plan::{RANKS, Wanted, rank, resolved};
+use crate::addon::parent::{self, Content, Held, PARENT_MANAGER, Parent, State, Writing};
+use crate::addon::plan::{RANKS, Wanted, rank};
 use crate::addon::removal::losing;
-use crate::addon::source::{Addon, AddonId};
+use crate::addon::source::{Addon, AddonId, Drift, OBJECTS, Object};
 
 /// When something that an addon waits for, such as a CRD of its own, is looked at again at first.
 pub(super) const SOON: Duration = Duration::from_millis(200);
-/// When an addon whose dependency is not ready is looked at again.
-const DEPENDENCY: Duration = Duration::from_secs(1);
 
 /// One reconcile of one addon.
 pub(super) struct Run<'e> {
@@ -34,6 +35,8 @@ pub(super) struct Run<'e> {
     pub(super) recorder: Recorder,
     pub(super) id: AddonId,
     pub(super) observing: bool,
+    /// Whether what somebody changed is put back, rather than told.
+    pub(super) repair: bool,
     pub(super) outcome: Outcome,
 }
 
@@ -44,6 +47,10 @@ pub(super) struct Outcome {
     pub(super) errors: Vec<String>,
     /// Kinds of which no change is seen, as a person is told.
     pub(super) blind: BTreeSet<String>,
+    /// Objects that were deleted and are left so.
+    pub(super) missing: Vec<String>,
+    /// As whom the manager may not act.
+    pub(super) blocked: Option<ImpersonationRefused>,
     /// Whether something failed that a retry may mend.
     pub(super) retry: bool,
     /// Whether all that failed was a conflict.
@@ -52,6 +59,10 @@ pub(super) struct Outcome {
     pub(super) later: Option<Duration>,
     /// Whether something waits for something else of ours.
     pub(super) waiting: bool,
+    /// Whether an object is on its way, within the time it may take.
+    pub(super) unready: bool,
+    /// Whether an object will not come right, or takes too long.
+    pub(super) sick: bool,
     /// Objects put back.
     pub(super) drift: u64,
     /// Objects made or changed.
@@ -81,6 +92,11 @@ impl Outcome {
 
     /// Notes a failed call; only the end of our tenure ends the reconcile.
     pub(super) fn failed(&mut self, what: &str, error: ApiError) -> Result<(), Error> {
+        if let Some(refused) = error.impersonation_refused() {
+            self.blocked = Some(refused);
+            self.retry = true;
+            return Ok(());
+        }
         match error.class() {
             Class::NotLeader => return Err(error.into()),
             Class::Conflict => {
@@ -107,9 +123,13 @@ impl Engine {
         let api = cx.api.logging_to(WriteLog::default());
         let recorder = cx.recorder.clone();
         let outcome = Outcome::default();
-        let run = Run { engine: self, api, recorder, observing: self.observing(), id: id.clone(), outcome };
+        let run =
+            Run { engine: self, api, recorder, observing: self.observing(), repair: true, id: id.clone(), outcome };
         let result = match self.addon(&id) {
-            Some(addon) => run.present(&addon).await,
+            Some(addon) => match &addon.lifecycle {
+                Some(lifecycle) => run.live(&addon, lifecycle).await,
+                None => run.present(&addon).await,
+            },
             None => run.gone().await,
         };
         if let Err(error) = &result
@@ -122,14 +142,31 @@ impl Engine {
 }
 
 impl Run<'_> {
+    /// Calls as who an object is read and written.
+    pub(super) fn api_of(&self, wanted: &Wanted) -> Api {
+        self.api_as(wanted.account.as_ref())
+    }
+
+    pub(super) fn api_as(&self, account: Option<&Account>) -> Api {
+        account.map_or_else(|| self.api.clone(), |account| self.api.acting_as(&account.identity()))
+    }
+
     async fn present(mut self, addon: &Addon) -> Result<Action, Error> {
-        if !self.dependencies_are_ready(addon) {
-            self.engine.set_state(&self.id, Some((State::Progressing, 0)));
-            return Ok(Action::RequeueAfter(DEPENDENCY));
-        }
         let before = self.engine.parent(&self.id);
-        let wanted = self.resolve(addon).await?;
-        let mut content = before.as_ref().map(|parent| parent.content.clone()).unwrap_or_default();
+        let content = before.as_ref().map(|parent| parent.content.clone()).unwrap_or_default();
+        if addon.policy.paused {
+            return self.rest(addon, before, content, State::Paused, Vec::new()).await;
+        }
+        let installed = before.as_ref().is_some_and(|parent| parent.content.version == *addon.version);
+        // What is installed is kept, whatever becomes of the others.
+        let unmet = if installed { Vec::new() } else { self.engine.unmet(addon) };
+        if !unmet.is_empty() {
+            let reasons = unmet.iter().map(ToString::to_string).collect();
+            return self.rest(addon, before, content, State::Progressing, reasons).await;
+        }
+        self.repair = addon.policy.drift == Drift::Repair || !installed;
+        let wanted = self.resolve(&addon.objects).await?;
+        let mut content = content;
         let known = content.members.len();
         for wanted in wanted.iter().filter(|wanted| wanted.mode == Mode::Reconcile) {
             content.members.entry(wanted.ident.clone()).or_default();
@@ -150,14 +187,78 @@ impl Run<'_> {
         if let Some(patience) = memory.patience(self.outcome.waiting) {
             self.outcome.look_again(patience);
         }
+        self.weigh(addon, &wanted, &mut memory, &mut content).await;
         self.engine.put_memory(&self.id, memory);
         self.let_go(addon, &mut content);
-        let released = self.prune(&mut content).await?;
+        let released = self.prune(addon.account.as_ref(), &mut content).await?;
         self.finish(addon, before.as_ref(), content, released, wanted.len()).await
     }
 
+    pub(super) fn note_state(&self, content: &Content, held: usize) {
+        let version: Arc<str> = (*content.version).into();
+        self.engine.set_state(&self.id, content.state.map(|state| Standing { state, held, version }));
+    }
+
+    /// Leaves everything as it is, and says why.
+    pub(super) async fn rest(
+        mut self,
+        addon: &Addon,
+        before: impl Into<Option<Parent>>,
+        mut content: Content,
+        state: State,
+        reasons: Vec<String>,
+    ) -> Result<Action, Error> {
+        let before = before.into();
+        content.state = Some(if self.observing { State::Observing } else { state });
+        content.errors = addon.problems.iter().map(ToString::to_string).chain(reasons).collect();
+        self.tell(before.as_ref(), &content, content.held.as_ref());
+        self.note_state(&content, 0);
+        if before.is_none_or(|parent| !parent.says(&self.id, &content)) {
+            self.write_parent(&content).await?;
+        }
+        self.end()
+    }
+
+    /// What becomes of the objects' health: for how long it may take, and what is told of it.
+    pub(super) async fn weigh(&mut self, addon: &Addon, wanted: &[Wanted], memory: &mut Memory, content: &mut Content) {
+        content.unhealthy.clear();
+        content.drifted = std::mem::take(&mut self.outcome.missing);
+        let mut on_their_way = false;
+        for wanted in wanted {
+            let Some(known) = memory.known.get(&wanted.ident) else { continue };
+            if let Some(how) = &known.drifted {
+                content.drifted.push(format!("{}: {how}", wanted.ident));
+            }
+            let mut health = known.health.clone();
+            if let Health::Unbound { class } = &health
+                && self.engine.binds_late(&self.api_of(wanted), class).await
+            {
+                health = Health::Ready;
+            }
+            match health {
+                Health::Ready => continue,
+                Health::Degraded(_) => self.outcome.sick = true,
+                Health::Progressing(_) | Health::Unbound { .. } => on_their_way = true,
+            }
+            content.unhealthy.push(format!("{}: {health}", wanted.ident));
+        }
+        let now = Instant::now();
+        let since = match &memory.unready {
+            Some((since, version)) if on_their_way && *version == addon.version => *since,
+            _ => now,
+        };
+        memory.unready = on_their_way.then(|| (since, Arc::clone(&addon.version)));
+        let left = addon.policy.health_timeout.saturating_sub(now.duration_since(since));
+        if on_their_way && left.is_zero() {
+            self.outcome.sick = true;
+        } else if on_their_way {
+            self.outcome.unready = true;
+            self.outcome.look_again(left);
+        }
+    }
+
     /// Writes down how the addon is.
-    async fn finish(
+    pub(super) async fn finish(
         mut self,
         addon: &Addon,
         before: Option<&Parent>,
@@ -166,14 +267,16 @@ impl Run<'_> {
         objects: usize,
     ) -> Result<Action, Error> {
         let mut errors: Vec<String> = addon.problems.iter().map(ToString::to_string).collect();
+        errors.extend(self.outcome.blocked.as_ref().map(grant_command));
         let broken = addon.problems.iter().any(|problem| !problem.warning)
             || !self.outcome.errors.is_empty()
             || !self.outcome.blind.is_empty();
         errors.extend(self.outcome.errors.iter().chain(&self.outcome.blind).cloned());
         content.state = Some(match () {
             () if self.observing => State::Observing,
-            () if broken => State::Degraded,
-            () if self.outcome.waiting || self.outcome.retry => State::Progressing,
+            () if self.outcome.blocked.is_some() => State::Blocked,
+            () if broken || self.outcome.sick => State::Degraded,
+            () if self.outcome.waiting || self.outcome.retry || self.outcome.unready => State::Progressing,
             () if held.is_some() => State::Held,
             () => State::Ready,
         });
@@ -186,7 +289,7 @@ impl Run<'_> {
         }
         self.tell(before, &content, held.as_ref());
         let waits = held.as_ref().map_or(0, |held| held.members.len());
-        self.engine.set_state(&self.id, content.state.map(|state| (state, waits)));
+        self.note_state(&content, waits);
         content.held = held;
         if self.engine.parent(&self.id).is_none_or(|parent| !parent.says(&self.id, &content)) {
             self.write_parent(&content).await?;
@@ -194,12 +297,14 @@ impl Run<'_> {
         self.end()
     }
 
-    fn end(self) -> Result<Action, Error> {
+    pub(super) fn end(self) -> Result<Action, Error> {
         if self.observing && self.outcome.planned > 0 {
             tracing::info!(addon = %self.id, planned = self.outcome.planned, "observing: this many writes would be made");
         }
         if self.outcome.retry {
-            let text = self.outcome.errors.first().map_or_else(|| "changed meanwhile".to_owned(), String::clone);
+            let blocked = self.outcome.blocked.as_ref().map(grant_command);
+            let text = blocked.or_else(|| self.outcome.errors.first().cloned());
+            let text = text.unwrap_or_else(|| "changed meanwhile".to_owned());
             let text = match self.outcome.errors.len() {
                 0 | 1 => text,
                 count => format!("{text} (and {} more)", count - 1),
@@ -212,6 +317,11 @@ impl Run<'_> {
     /// An addon whose file is gone.
     async fn gone(mut self) -> Result<Action, Error> {
         self.engine.forget(&self.id);
+        if self.id.source == OBJECTS {
+            // The source has not read it yet, or it is gone: an Addon object is never deleted by us.
+            self.engine.set_state(&self.id, None);
+            return Ok(Action::Done);
+        }
         let Some(parent) = self.engine.parent(&self.id) else {
             self.engine.set_state(&self.id, None);
             return Ok(Action::Done);
@@ -223,7 +333,7 @@ impl Run<'_> {
             let named = self.engine.named();
             content.members.retain(|member, _| !named.may_mean(member));
         }
-        let held = self.prune(&mut content).await?;
+        let held = self.prune(None, &mut content).await?;
         if decided && content.members.is_empty() && held.is_none() && !self.outcome.retry {
             self.delete_parent(&parent).await?;
             return self.end();
@@ -237,7 +347,7 @@ impl Run<'_> {
         });
         self.tell(Some(&parent), &content, held.as_ref());
         let waits = held.as_ref().map_or(0, |held| held.members.len());
-        self.engine.set_state(&self.id, content.state.map(|state| (state, waits)));
+        self.note_state(&content, waits);
         content.held = held;
         if !parent.says(&self.id, &content) {
             self.write_parent(&content).await?;
@@ -245,24 +355,15 @@ impl Run<'_> {
         self.end()
     }
 
-    fn dependencies_are_ready(&self, addon: &Addon) -> bool {
-        let shared = self.engine.shared.lock();
-        let ready = |name: &Arc<str>| {
-            let id = AddonId { source: self.id.source, name: Arc::clone(name) };
-            shared.states.get(&id).is_some_and(|(state, _)| matches!(state, State::Ready | State::Held))
-        };
-        addon.dependencies.iter().all(ready)
-    }
-
     /// The addon's objects with the resources that serve them; what belongs to another addon, or is
     /// served by nothing, is told.
-    async fn resolve(&mut self, addon: &Addon) -> Result<Vec<Wanted>, Error> {
+    pub(super) async fn resolve(&mut self, objects: &[Object]) -> Result<Vec<Wanted>, Error> {
         let set = parent::set_id(&self.id);
         let mut wanted: BTreeMap<Ident, Wanted> = BTreeMap::new();
         let mut order = Vec::new();
-        for object in &addon.objects {
+        for object in objects {
             let Some(kind) = self.kind_of(object).await? else { continue };
-            let object_name = format!("{}, {}", object.place, resolved(&object.ident, kind.namespaced));
+            let object_name = format!("{}, {}", object.place, object.resolved(kind.namespaced));
             let object = Wanted::new(object, kind, &set);
             let claim = self.engine.claim(&object.ident);
             if let Some(other) = claim.filter(|claim| *claim != self.id) {
@@ -338,7 +439,7 @@ impl Run<'_> {
         }
     }
 
-    fn note_uids(&self, memory: &Memory, members: &mut BTreeMap<Ident, String>) {
+    pub(super) fn note_uids(&self, memory: &Memory, members: &mut BTreeMap<Ident, String>) {
         for (ident, uid) in members {
             if let Some(known) = memory.known.get(ident) {
                 uid.clone_from(&known.uid);
@@ -348,7 +449,7 @@ impl Run<'_> {
 
     /// Takes members out of the inventory that another addon names now, or that the file itself
     /// names without managing them: they stay, and are not this addon's.
-    fn let_go(&self, addon: &Addon, content: &mut Content) {
+    pub(super) fn let_go(&self, addon: &Addon, content: &mut Content) {
         if !addon.complete || self.outcome.waiting || !self.outcome.errors.is_empty() {
             return;
         }
@@ -382,30 +483,46 @@ impl Run<'_> {
         if self.observing {
             return Ok(());
         }
-        let manifest = parent::manifest(&self.id, content);
-        let kind = self.engine.parts.parents.kind().clone();
-        let key = parent::ident(&self.id).key();
         let before = self.engine.parent(&self.id);
-        let to = before.as_ref().map_or(ApplyTo::Absent, |parent| ApplyTo::Known { uid: parent.uid.clone() });
-        let options = ApplyOptions { manager: PARENT_MANAGER, force: before.is_some(), dry_run: false };
-        match self.api.apply(&kind, &key, &manifest, &to, &options).await {
-            Ok(stored) => {
-                self.engine.note_parent(&self.id, &stored);
-                Ok(())
-            }
-            Err(error) => {
-                // What was believed of it may be wrong: next time the cache is asked.
-                self.engine.shared.lock().written.remove(&self.id);
-                Err(error.into())
-            }
+        let writing = parent::writing(&self.id, before.as_ref(), content);
+        let result = self.write(before.as_ref(), &writing).await;
+        if result.is_err() {
+            // What was believed of it may be wrong: next time the cache is asked.
+            self.engine.shared.lock().written.remove(&self.id);
         }
+        result
+    }
+
+    async fn write(&mut self, before: Option<&Parent>, writing: &Writing) -> Result<(), Error> {
+        let kind = self.engine.parent_kind(&self.id);
+        let key = parent::ident(&self.id).key();
+        if let Some(manifest) = &writing.apply {
+            let to = before.map_or(ApplyTo::Absent, |parent| ApplyTo::Known { uid: parent.uid.clone() });
+            let options = ApplyOptions { manager: PARENT_MANAGER, force: before.is_some(), dry_run: false };
+            let stored = self.api.apply(&kind, &key, manifest, &to, &options).await?;
+            self.engine.note_parent(&self.id, &stored);
+        }
+        let Some(status) = &writing.status else { return Ok(()) };
+        let stored = self.engine.parent(&self.id).and_then(|parent| parent.object().cloned());
+        let Some(stored) = stored else { return Err(Error::Stale(format!("{} is not known", self.id))) };
+        let precondition = PatchPrecondition::ResourceVersion {
+            uid: stored.metadata.uid.clone().unwrap_or_default(),
+            resource_version: stored.metadata.resource_version.clone().unwrap_or_default(),
+        };
+        let patch = parent::status_patch(&stored, status);
+        let written = self.api.merge_patch(&kind, &key, Some("status"), &patch, &precondition).await?;
+        let mut now = (*stored).clone();
+        now.metadata.resource_version = Some(written.resource_version);
+        now.status = Some(status.clone());
+        self.engine.note_object(&self.id, now);
+        Ok(())
     }
 
     async fn delete_parent(&mut self, parent: &Parent) -> Result<(), Error> {
         if self.observing {
             return Ok(());
         }
-        let kind = self.engine.parts.parents.kind().clone();
+        let kind = self.engine.parent_kind(&self.id);
         let key = parent::ident(&self.id).key();
         let precondition = DeletePrecondition { uid: parent.uid.clone(), resource_version: None };
         match self.api.delete(&kind, &key, &precondition, Propagation::Background).await {
@@ -420,7 +537,7 @@ impl Run<'_> {
     }
 
     /// Events about what changed.
-    fn tell(&self, before: Option<&Parent>, content: &Content, held: Option<&Held>) {
+    pub(super) fn tell(&self, before: Option<&Parent>, content: &Content, held: Option<&Held>) {
         if self.observing {
             return;
         }
@@ -451,6 +568,16 @@ impl Run<'_> {
             event(EventType::Warning, "PruneHeld", text);
         }
     }
+}
+
+/// The commands that let the manager act as an account.
+fn grant_command(refused: &ImpersonationRefused) -> String {
+    let ImpersonationRefused { user, namespace, name } = refused;
+    format!(
+        "{user:?} may not act as the service account {namespace}/{name}; to allow it: \
+         kubectl -n {namespace} create role quarterdeck:act-as-{name} --verb=impersonate --resource=serviceaccounts --resource-name={name} && \
+         kubectl -n {namespace} create rolebinding quarterdeck:act-as-{name} --role=quarterdeck:act-as-{name} --user={user}"
+    )
 }
 
 /// The first of many.

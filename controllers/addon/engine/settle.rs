@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::run::Run;
 use super::{Engine, Memory};
 use crate::addon::drift::{Cached, Known, Look, look};
+use crate::addon::health;
 use crate::addon::ident::Ident;
 use crate::addon::plan::{Live, MANAGER, Op, Right, Seen, View, Wanted, is_settled, plan, right};
 use crate::addon::source::AddonId;
@@ -34,6 +35,17 @@ struct Done {
     /// What the server counted it as.
     word: &'static str,
     drift: bool,
+    /// How the object differs, where it is left so.
+    drifted: Option<String>,
+}
+
+/// What may be written.
+#[derive(Clone, Copy)]
+struct Carry {
+    /// Nothing: a predecessor is alive.
+    observing: bool,
+    /// What somebody changed, too.
+    repair: bool,
 }
 
 impl Run<'_> {
@@ -44,7 +56,7 @@ impl Run<'_> {
         let read = self.read(stage, &asked).await?;
         let rights: Vec<Option<Right>> =
             stage.iter().map(|wanted| memory.known.get(&wanted.ident).map(|known| known.right)).collect();
-        let sets = self.engine.sets();
+        let is_ours = |set: &str| self.engine.is_our_set(set);
         let seen: Vec<Seen<'_>> = stage
             .iter()
             .zip(&read)
@@ -59,11 +71,12 @@ impl Run<'_> {
                 right: *right,
             })
             .collect();
-        let ops = plan(&View { objects: &seen, overrides: &self.engine.parts.overrides, sets: &sets });
+        let ops = plan(&View { objects: &seen, overrides: &self.engine.parts.overrides, is_ours: &is_ours });
         let ops: Vec<Op> = ops.into_iter().filter(|op| self.may_carry_out(op, &seen, memory, now)).collect();
-        let (api, observing) = (self.api.clone(), self.observing);
+        let carry = Carry { observing: self.observing, repair: self.repair };
+        let ops: Vec<(Api, Op)> = ops.into_iter().map(|op| (self.api_of(seen[op.index()].wanted), op)).collect();
         let done: Vec<Done> = futures::stream::iter(ops)
-            .map(|op| carry_out(&api, &seen, op, observing))
+            .map(|(api, op)| carry_out(api, &seen, op, carry))
             .buffer_unordered(WRITES)
             .collect()
             .await;
@@ -80,12 +93,17 @@ impl Run<'_> {
         let known = memory.known.get_mut(&wanted.ident).filter(|known| known.right.wanted == wanted.hash);
         let Some(known) = known else {
             // Watched before it is read: what happens in between is an event.
-            engine.cached(wanted, |_| ());
+            engine.cached(wanted, |_, _| ());
             return true;
         };
         let mut deleting = false;
-        let (held, result) = engine.cached(wanted, |cached| {
+        let (held, result) = engine.cached(wanted, |cached, health| {
             deleting = matches!(cached, Cached::Held(held) if held.deleting);
+            if let (Cached::Held(held), Some(health)) = (cached, health)
+                && known.is_shown_by(held)
+            {
+                known.health = health.clone();
+            }
             let held = match cached {
                 Cached::Refused => None,
                 Cached::Held(held) => Some(*held.uid == *known.uid),
@@ -113,14 +131,12 @@ impl Run<'_> {
     /// for its own 404.
     async fn read(&mut self, stage: &[&Wanted], asked: &[bool]) -> Result<Vec<Option<Option<Value>>>, Error> {
         let mut read: Vec<Option<Option<Value>>> = vec![None; stage.len()];
-        let api = self.api.clone();
         let asked = stage.iter().enumerate().filter(|(index, _)| asked[*index]);
-        let asked: Vec<_> = asked.map(|(index, wanted)| (index, wanted.kind.clone(), wanted.ident.key())).collect();
+        let asked: Vec<_> = asked
+            .map(|(index, wanted)| (index, self.api_of(wanted), wanted.kind.clone(), wanted.ident.key()))
+            .collect();
         let answers: Vec<_> = futures::stream::iter(asked)
-            .map(|(index, kind, key)| {
-                let api = api.clone();
-                async move { (index, api.get::<Value>(&kind, &key).await) }
-            })
+            .map(|(index, api, kind, key)| async move { (index, api.get::<Value>(&kind, &key).await) })
             .buffer_unordered(READS)
             .collect()
             .await;
@@ -193,6 +209,9 @@ impl Run<'_> {
                 }
             }
         }
+        if let (Some(how), Live::Absent) = (&done.drifted, seen.live) {
+            self.outcome.missing.push(format!("{}: {how}", wanted.ident));
+        }
         let live = match (&live, seen.live) {
             (Some(live), _) => live,
             (None, Live::Present(live)) => live,
@@ -210,20 +229,27 @@ impl Run<'_> {
         }
         match Metadata::deserialize(live) {
             Ok(metadata) => {
-                let (seen, refused) = self.engine.cached(wanted, |cached| match cached {
+                let (shown, refused) = self.engine.cached(wanted, |cached, _| match cached {
                     Cached::Held(held) => (held.uid == metadata.uid, false),
                     other => (false, matches!(other, Cached::Refused)),
                 });
                 if refused {
                     self.outcome.blind(wanted);
                 }
+                let mut right = right(wanted, live, &self.engine.parts.overrides);
+                if done.drifted.is_some() {
+                    // What it should be is what it was, or else what is wanted.
+                    right = seen.right.unwrap_or(Right { applied: [0; 32], ..right });
+                }
                 let known = Known {
                     looks,
-                    seen,
-                    ..Known::new(&metadata, right(wanted, live, &self.engine.parts.overrides), Instant::now())
+                    seen: shown,
+                    health: health::of(live),
+                    drifted: done.drifted,
+                    ..Known::new(&metadata, right, Instant::now())
                 };
                 memory.known.insert(wanted.ident.clone(), known);
-                if !seen {
+                if !shown {
                     self.outcome.look_again(FIRST_SIGHT);
                 }
             }
@@ -236,14 +262,22 @@ impl Run<'_> {
 /// When the cache is asked whether it shows what was just read or written.
 const FIRST_SIGHT: Duration = Duration::from_secs(5);
 
-async fn carry_out(api: &Api, seen: &[Seen<'_>], op: Op, observing: bool) -> Done {
-    let done = |index, word, drift, result| Done { index, result, word, drift };
+async fn carry_out(api: Api, seen: &[Seen<'_>], op: Op, carry: Carry) -> Done {
+    let Carry { observing, repair } = carry;
+    let done = |index, word, drift, result| Done { index, result, word, drift, drifted: None };
     let options = |force| ApplyOptions { manager: MANAGER, force, dry_run: false };
     match op {
         Op::Accept { index } => done(index, "", false, Ok(None)),
         Op::Wait { index } => done(index, "waiting", false, Ok(None)),
         Op::Refuse { index, reason } => done(index, "refused", false, Ok(Some(Value::String(reason)))),
         Op::Create { index } | Op::Apply { index, .. } if observing => done(index, "planned", false, Ok(None)),
+        Op::Apply { index, fields, .. } if !repair => {
+            let fields = if fields.is_empty() { "fields were added".to_owned() } else { fields.join(", ") };
+            Done { drifted: Some(fields), ..done(index, "", false, Ok(None)) }
+        }
+        Op::Create { index } if !repair => {
+            Done { drifted: Some("it was deleted".to_owned()), ..done(index, "", false, Ok(None)) }
+        }
         Op::Create { index } => {
             let Seen { wanted, right, .. } = &seen[index];
             let key = wanted.ident.key();

@@ -4,19 +4,21 @@ use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 
 use k8s_openapi::api::core::v1::ConfigMap;
+use quarterdeck_api::addon as api;
 use quarterdeck_runtime::informer::{Change, Lister, Selection};
-use quarterdeck_runtime::object::{Cached as _, Kind};
+use quarterdeck_runtime::object::{Cached as _, Kind, ObjectKey};
 use quarterdeck_runtime::view::{Metadata, PodView};
 
 use super::{Engine, Key};
 use crate::addon::applyset::PART_OF_LABEL;
 use crate::addon::drift::Cached;
+use crate::addon::health::{Health, Observed};
 use crate::addon::ident::GroupKind;
-use crate::addon::manifest::{Desired, MODE_LABEL, Mode};
+use crate::addon::manifest::{MODE_LABEL, Mode};
 use crate::addon::parent::{self, Parent, RELEASE_ANNOTATION};
-use crate::addon::plan::{Wanted, resolved};
+use crate::addon::plan::Wanted;
 use crate::addon::predecessor;
-use crate::addon::source::AddonId;
+use crate::addon::source::{AddonId, Object};
 
 /// Which objects one watch shows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -43,6 +45,64 @@ impl WatchId {
     }
 }
 
+/// One watch: of metadata, or, where objects have a status, of what tells their health besides.
+#[derive(Clone)]
+pub(super) enum Watch {
+    Plain(Lister<Metadata>),
+    Healthy(Lister<Observed>),
+}
+
+/// An object as a watch shows it.
+pub(super) enum Shown {
+    Plain(Arc<Metadata>),
+    Healthy(Arc<Observed>),
+}
+
+impl Shown {
+    pub(super) fn metadata(&self) -> &Metadata {
+        match self {
+            Self::Plain(metadata) => metadata,
+            Self::Healthy(observed) => &observed.metadata,
+        }
+    }
+
+    /// Its health; `None` of an object without a status that tells any.
+    pub(super) fn health(&self) -> Option<&Health> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Healthy(observed) => Some(&observed.health),
+        }
+    }
+}
+
+impl Watch {
+    pub(super) fn get(&self, key: &ObjectKey) -> Option<Shown> {
+        match self {
+            Self::Plain(lister) => lister.get(key).map(Shown::Plain),
+            Self::Healthy(lister) => lister.get(key).map(Shown::Healthy),
+        }
+    }
+
+    pub(super) fn has_synced(&self) -> bool {
+        match self {
+            Self::Plain(lister) => lister.has_synced(),
+            Self::Healthy(lister) => lister.has_synced(),
+        }
+    }
+
+    pub(super) fn is_refused(&self) -> bool {
+        match self {
+            Self::Plain(lister) => lister.refusal().is_some(),
+            Self::Healthy(lister) => lister.refusal().is_some(),
+        }
+    }
+
+    /// Whether it shows what there is.
+    fn is_good(&self) -> bool {
+        self.has_synced() && !self.is_refused()
+    }
+}
+
 /// What files and inventories name.
 #[derive(Debug, Default)]
 struct Uses {
@@ -55,10 +115,10 @@ struct Uses {
 }
 
 impl Uses {
-    fn add_file(&mut self, object: &Desired) {
+    fn add_file(&mut self, object: &Object) {
         let kind = &object.ident.kind;
         self.files.insert((kind.clone(), Arc::clone(&object.version), object.mode));
-        self.places.insert((kind.clone(), resolved(&object.ident, true).namespace));
+        self.places.insert((kind.clone(), object.resolved(true).namespace));
     }
 
     fn add_inventory(&mut self, parent: &Parent) {
@@ -86,38 +146,57 @@ impl Uses {
 
 impl Engine {
     /// The metadata of members of sets, or of objects that are labelled to exist.
-    pub(super) fn watch(self: &Arc<Self>, id: WatchId) -> Lister<Metadata> {
+    pub(super) fn watch(self: &Arc<Self>, id: WatchId) -> Watch {
         let group_kind = GroupKind::from(&id.kind);
         let mut shared = self.shared.lock();
         if let Some(watch) = shared.watches.get(&id) {
             return watch.clone();
         }
         // Declared under the lock, as it is stopped under it: what is in the table runs.
-        let watch = self.parts.informers.dynamic::<Metadata>(id.kind.clone(), id.selection());
+        let informers = &self.parts.informers;
+        let watch = if id.mode == Mode::EnsureExists || Observed::is_idle(&group_kind) {
+            Watch::Plain(informers.dynamic::<Metadata>(id.kind.clone(), id.selection()))
+        } else {
+            Watch::Healthy(informers.dynamic::<Observed>(id.kind.clone(), id.selection()))
+        };
         shared.watches.insert(id, watch.clone());
         drop(shared);
         let engine = Arc::downgrade(self);
-        watch.on_change(move |change| on_object(&engine, &group_kind, &change));
+        match &watch {
+            Watch::Plain(lister) => lister.on_change(move |change| {
+                let gone = matches!(change, Change::Deleted { .. });
+                on_object(&engine, &group_kind, change.object().key(), gone);
+            }),
+            Watch::Healthy(lister) => lister.on_change(move |change| {
+                let gone = matches!(change, Change::Deleted { .. });
+                on_object(&engine, &group_kind, change.object().key(), gone);
+            }),
+        }
         watch
     }
 
     /// What the cache says of an object. An account that may not watch a kind everywhere may be
     /// allowed to in the object's namespace.
-    pub(super) fn cached<T>(self: &Arc<Self>, wanted: &Wanted, look: impl FnOnce(Cached<'_>) -> T) -> T {
+    pub(super) fn cached<T>(
+        self: &Arc<Self>,
+        wanted: &Wanted,
+        look: impl FnOnce(Cached<'_>, Option<&Health>) -> T,
+    ) -> T {
         let everywhere = WatchId::everywhere(&wanted.kind, wanted.mode);
         let here = WatchId { namespace: Some(Arc::clone(&wanted.ident.namespace)), ..everywhere.clone() };
         let mut watch = self.watch(everywhere);
-        if !wanted.ident.namespace.is_empty() && !is_good(&watch) {
-            let narrowed = watch.refusal().is_some() || self.shared.lock().watches.contains_key(&here);
+        if !wanted.ident.namespace.is_empty() && !watch.is_good() {
+            let narrowed = watch.is_refused() || self.shared.lock().watches.contains_key(&here);
             watch = if narrowed { self.watch(here) } else { watch };
         }
         let held = watch.get(&wanted.ident.key());
-        look(match &held {
-            _ if watch.refusal().is_some() => Cached::Refused,
+        let cached = match &held {
+            _ if watch.is_refused() => Cached::Refused,
             _ if !watch.has_synced() => Cached::Unsynced,
-            Some(held) => Cached::Held(held),
+            Some(held) => Cached::Held(held.metadata()),
             None => Cached::Missing,
-        })
+        };
+        look(cached, held.as_ref().and_then(Shown::health))
     }
 
     /// Stops watches of kinds that no file and no inventory names any more, and those of single
@@ -127,8 +206,7 @@ impl Engine {
             return;
         }
         let mut uses = Uses::default();
-        let parents = self.parts.parents.all();
-        parents.iter().filter_map(|map| parent::read(map)).for_each(|parent| uses.add_inventory(&parent));
+        self.all_parents().for_each(|parent| uses.add_inventory(&parent));
         let mut shared = self.shared.lock();
         let shared = &mut *shared;
         // What cannot be read now may name the kind.
@@ -141,14 +219,17 @@ impl Engine {
         let everywhere: HashSet<(Kind, Mode)> = shared
             .watches
             .iter()
-            .filter(|(id, watch)| id.namespace.is_none() && is_good(watch))
+            .filter(|(id, watch)| id.namespace.is_none() && watch.is_good())
             .map(|(id, _)| (id.kind.clone(), id.mode))
             .collect();
         shared.watches.retain(|id, watch| {
             let superseded = id.namespace.is_some() && everywhere.contains(&(id.kind.clone(), id.mode));
             let keep = !superseded && uses.need(id);
             if !keep {
-                self.parts.informers.stop_one(watch);
+                match watch {
+                    Watch::Plain(lister) => self.parts.informers.stop_one(lister),
+                    Watch::Healthy(lister) => self.parts.informers.stop_one(lister),
+                }
                 tracing::debug!(kind = %id.kind, mode = ?id.mode, namespace = id.namespace.as_deref(), "no addon needs this watch any more");
             }
             keep
@@ -158,6 +239,8 @@ impl Engine {
     pub(super) fn watch_parents(self: &Arc<Self>) {
         let engine = Arc::downgrade(self);
         self.parts.parents.on_change(move |change| on_parent(&engine, &change));
+        let engine = Arc::downgrade(self);
+        self.parts.objects.on_change(move |change| on_object_parent(&engine, &change));
     }
 
     pub(super) fn watch_predecessor(self: &Arc<Self>) {
@@ -170,17 +253,12 @@ impl Engine {
     }
 }
 
-/// Whether a watch shows what there is.
-fn is_good(watch: &Lister<Metadata>) -> bool {
-    watch.has_synced() && watch.refusal().is_none()
-}
-
-fn on_object(engine: &Weak<Engine>, kind: &GroupKind, change: &Change<'_, Metadata>) {
+fn on_object(engine: &Weak<Engine>, kind: &GroupKind, key: ObjectKey, gone: bool) {
     let Some(engine) = engine.upgrade() else { return };
-    let id = (kind.clone(), change.object().key());
+    let id = (kind.clone(), key);
     let mut shared = engine.shared.lock();
     let Some(owner) = shared.owners.get(&id).cloned() else { return };
-    if matches!(change, Change::Deleted { .. }) {
+    if gone {
         shared.deleted.insert(id);
     }
     drop(shared);
@@ -190,32 +268,44 @@ fn on_object(engine: &Weak<Engine>, kind: &GroupKind, change: &Change<'_, Metada
 fn on_parent(engine: &Weak<Engine>, change: &Change<'_, ConfigMap>) {
     let Some(engine) = engine.upgrade() else { return };
     let Some(parent) = parent::read(change.object()) else { return };
-    let mut shared = engine.shared.lock();
-    let source = shared.sources.keys().find(|source| **source == parent.source).copied();
-    // A source that has not been read yet wakes everything itself.
-    let Some(source) = source else { return };
-    let id = AddonId { source, name: parent.addon };
-    match change {
-        Change::Added(_) => drop(shared),
-        Change::Updated { old, new } => {
-            drop(shared);
-            if release(old) != release(new) {
-                engine.parts.queue.add(Key::Pass(source));
-            }
-            // Somebody else's hand: it is written again if it differs.
-            engine.parts.queue.add(Key::Addon(id));
-            return;
-        }
-        Change::Deleted { .. } => {
+    let released = match change {
+        Change::Updated { old, new } => release(old) != release(new),
+        _ => true,
+    };
+    engine.parent_changed(&parent, released, matches!(change, Change::Deleted { .. }));
+}
+
+fn on_object_parent(engine: &Weak<Engine>, change: &Change<'_, api::Addon>) {
+    let Some(engine) = engine.upgrade() else { return };
+    let Some(parent) = parent::read_object(change.object()) else { return };
+    let released = match change {
+        Change::Updated { old, new } => old.annotation(RELEASE_ANNOTATION) != new.annotation(RELEASE_ANNOTATION),
+        _ => true,
+    };
+    engine.parent_changed(&parent, released, matches!(change, Change::Deleted { .. }));
+}
+
+impl Engine {
+    /// Wakes what a change of a parent concerns.
+    fn parent_changed(&self, parent: &Parent, released: bool, gone: bool) {
+        let mut shared = self.shared.lock();
+        let source = shared.sources.keys().find(|source| **source == parent.source).copied();
+        // A source that has not been read yet wakes everything itself.
+        let Some(source) = source else { return };
+        let id = AddonId { source, name: Arc::clone(&parent.addon) };
+        if gone {
             if shared.written.get(&id).is_some_and(|written| written.uid == parent.uid) {
                 shared.written.remove(&id);
             }
             shared.deleted_parents.remove(&parent.uid);
-            drop(shared);
-            engine.parts.queue.add(Key::Addon(id));
         }
+        drop(shared);
+        if released {
+            self.parts.queue.add(Key::Pass(source));
+        }
+        // Somebody else's hand: it is written again if it differs.
+        self.parts.queue.add(Key::Addon(id));
     }
-    engine.parts.queue.add(Key::Pass(source));
 }
 
 fn release(map: &ConfigMap) -> Option<&String> {
@@ -233,7 +323,7 @@ mod tests {
                     {apiVersion: v1, kind: Secret, metadata: {name: x, labels: {addonmanager.kubernetes.io/mode: EnsureExists}}}";
         let mut uses = Uses::default();
         for object in decode(text.as_bytes(), Format::Yaml, &Limits::default()).objects {
-            uses.add_file(&object);
+            uses.add_file(&object.into());
         }
         uses.inventories.extend([GroupKind::new("policy", "PodDisruptionBudget"), GroupKind::new("", "Service")]);
         uses.places.insert((GroupKind::new("", "Service"), "b".into()));

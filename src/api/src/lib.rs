@@ -1,3 +1,6 @@
 //! Small grammars and CRD types shared by the manager and its tools; no I/O.
 
+pub mod addon;
+pub mod channel;
 pub mod duration;
+pub mod version;

@@ -42,7 +42,7 @@ const ROLE: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles/
 async fn what_people_add_is_taken_back_and_what_controllers_add_stays() {
     let world = World::start(&["--addon-override-managers=some-tool"]).await;
     world.write("dns.yaml", FILE);
-    world.parent("dns.yaml", "ready").await;
+    world.applied("dns.yaml").await;
     let good = world.until_there(DEPLOYMENT).await;
     let container = |object: &Value| object["spec"]["template"]["spec"]["containers"].clone();
 
@@ -112,7 +112,7 @@ async fn what_people_add_is_taken_back_and_what_controllers_add_stays() {
     // A person who scales is reverted.
     world.kubectl(&["scale", "deployment", "dns", "--replicas=7"]).await;
     world.until(DEPLOYMENT, "the file's replicas", |object| object["spec"]["replicas"] == 1).await;
-    world.parent("dns.yaml", "ready").await;
+    world.applied("dns.yaml").await;
 }
 
 /// Each change costs one read and the writes that put it back; our own writes cost nothing.
@@ -120,7 +120,7 @@ async fn what_people_add_is_taken_back_and_what_controllers_add_stays() {
 async fn our_own_writes_start_nothing() {
     let world = World::start(&[]).await;
     world.write("dns.yaml", FILE);
-    world.parent("dns.yaml", "ready").await;
+    world.applied("dns.yaml").await;
     let mut audit = world.control_plane.audit_from_now().unwrap();
     for round in 0..3 {
         let label = format!("round={round}");

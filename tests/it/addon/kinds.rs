@@ -56,7 +56,7 @@ impl World {
     async fn watched(&self, replica: usize) -> anyhow::Result<Vec<(String, bool)>> {
         let status = self.deck.replica(replica).status().await?;
         let all = status.0["informers"].as_array().cloned().unwrap_or_default();
-        let metadata = all.iter().filter(|informer| informer["form"] == "Metadata");
+        let metadata = all.iter().filter(|informer| informer["form"] == "Metadata" || informer["form"] == "Observed");
         let resource = |informer: &Value| informer["resource"].as_str().unwrap_or_default().to_owned();
         Ok(metadata.map(|informer| (resource(informer), informer["synced"] == true)).collect())
     }

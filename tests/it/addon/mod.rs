@@ -9,6 +9,7 @@ mod kinds;
 mod life;
 mod known_trouble;
 mod links;
+mod objects;
 mod observe;
 mod skew;
 mod update;
@@ -154,6 +155,16 @@ impl World {
         self.until_parent(file, &format!("{file} is {state}"), |map| map["data"]["state"] == state).await
     }
 
+    /// The parent of a file, once all of it was applied: without controllers a Deployment never gets
+    /// ready.
+    async fn applied(&self, file: &str) -> Value {
+        let applied = |map: &Value| {
+            let healthless = map["data"]["state"] == "progressing" && !map["data"]["unhealthy"].is_null();
+            map["data"]["state"] == "ready" || (healthless && map["data"]["version"] != "")
+        };
+        self.until_parent(file, &format!("{file} is applied"), applied).await
+    }
+
     /// Waits until the parent of a file tells an error with all these words; returns all its errors.
     async fn until_error(&self, file: &str, words: &[&str]) -> String {
         let errors = |map: &Value| map["data"]["errors"].as_str().unwrap_or_default().to_owned();
@@ -228,7 +239,7 @@ impl World {
     async fn until_drift(&self, file: &str, count: u32) {
         let what = format!("{count} repairs");
         let looked = eventually(&what, LONG, async || {
-            let parent = self.parent(file, "ready").await;
+            let parent = self.applied(file).await;
             if parent["data"]["drift"].as_str() == Some(&*count.to_string()) {
                 Ok(())
             } else {

@@ -199,8 +199,12 @@ impl Scanner {
         let addon = Arc::new(Addon {
             id: self.id(name),
             version: hex(&digest).into(),
+            package: None,
+            description: format!("file {name}").into(),
+            account: None,
+            lifecycle: None,
             complete: decoded.is_complete(),
-            objects: decoded.objects.into_iter().map(Arc::new).collect(),
+            objects: decoded.objects.into_iter().map(Into::into).collect(),
             policy: self.policy(),
             dependencies: Vec::new(),
             skipped: decoded.skipped,
@@ -215,7 +219,7 @@ impl Scanner {
     }
 
     fn policy(&self) -> Policy {
-        Policy { prune: self.folder.prune }
+        Policy { prune: self.folder.prune, ..Policy::default() }
     }
 
     /// A file that is there and cannot be read: what was read of it before is wanted as it was, and
@@ -224,6 +228,10 @@ impl Scanner {
         Addon {
             id: self.id(name),
             version: UNREADABLE.into(),
+            package: None,
+            description: format!("file {name}").into(),
+            account: None,
+            lifecycle: None,
             objects: before.map(|addon| addon.objects.clone()).unwrap_or_default(),
             policy: self.policy(),
             dependencies: before.map(|addon| addon.dependencies.clone()).unwrap_or_default(),
@@ -238,6 +246,10 @@ impl Scanner {
         Addon {
             id: self.id(name),
             version: SKIPPED.into(),
+            package: None,
+            description: format!("file {name}").into(),
+            account: None,
+            lifecycle: None,
             objects: Vec::new(),
             policy: self.policy(),
             dependencies: Vec::new(),

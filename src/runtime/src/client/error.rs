@@ -20,6 +20,17 @@ pub enum Class {
     NotLeader,
 }
 
+/// Who may not act as whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImpersonationRefused {
+    /// The manager's user name.
+    pub user: String,
+    /// Namespace of the service account.
+    pub namespace: String,
+    /// Name of the service account.
+    pub name: String,
+}
+
 /// A failed call to the API server.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
@@ -179,6 +190,23 @@ impl ApiError {
         self.code() == Some(403) && !self.is_namespace_terminating() && !self.is_namespace_not_deleting()
     }
 
+    /// The manager may not act as the service account of the call
+    /// (apiserver:pkg/endpoints/filters/impersonation.go, v0.36.3: the refusal names user and account).
+    #[must_use]
+    pub fn impersonation_refused(&self) -> Option<ImpersonationRefused> {
+        let Self::Status { status, .. } = self else { return None };
+        let message = status.message.as_deref().filter(|_| self.code() == Some(403))?;
+        let after = |text: &str, start: &str| {
+            let (_, rest) = text.split_once(start)?;
+            rest.split_once('"').map(|(word, rest)| (word.to_owned(), rest.to_owned()))
+        };
+        let (name, rest) = after(message, "serviceaccounts \"")?;
+        let (user, rest) = after(&rest, "User \"")?;
+        let rest = rest.strip_prefix(" cannot impersonate resource ")?;
+        let (namespace, _) = after(rest, "in the namespace \"")?;
+        Some(ImpersonationRefused { user, namespace, name })
+    }
+
     /// The version asked for is no longer kept: list again.
     #[must_use]
     pub fn is_expired(&self) -> bool {
@@ -261,6 +289,17 @@ mod tests {
     fn error(code: u16, body: &serde_json::Value) -> ApiError {
         let status = Box::new(read_status(StatusCode::from_u16(code).unwrap(), body.to_string().as_bytes()));
         ApiError::Status { verb: "update", what: "services a/b".into(), status }
+    }
+
+    #[test]
+    fn a_refused_impersonation_says_who_and_whom() {
+        let text = r#"serviceaccounts "keeper" is forbidden: User "deck" cannot impersonate resource "serviceaccounts" in API group "" in the namespace "a": why"#;
+        let refused = ImpersonationRefused { user: "deck".into(), namespace: "a".into(), name: "keeper".into() };
+        let status = |text: &str| serde_json::json!({"kind": "Status", "reason": "Forbidden", "message": text});
+        assert_eq!(error(403, &status(text)).impersonation_refused(), Some(refused));
+        assert_eq!(error(500, &status(text)).impersonation_refused(), None);
+        let other = r#"serviceaccounts "keeper" is forbidden: User "deck" cannot get resource "serviceaccounts" in API group "" in the namespace "a""#;
+        assert_eq!(error(403, &status(other)).impersonation_refused(), None);
     }
 
     #[test]

@@ -39,7 +39,7 @@ mod writer;
 pub use api::{Api, ListQuery, Page};
 pub use clients::{ClientOptions, Clients};
 pub use connect::{ConnectError, Source};
-pub use error::{ApiError, Class};
+pub use error::{ApiError, Class, ImpersonationRefused};
 pub use exceptions::{EXCEPTIONS, Exception, Without};
 pub use identity::Identity;
 pub use write::{
