@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
@@ -84,6 +85,40 @@ impl Scanner {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.folder.path
+    }
+
+    /// What tells this directory from others wherever readings of it are kept.
+    #[must_use]
+    pub fn key(&self) -> String {
+        let digest: Digest = Sha256::digest(self.folder.path.as_os_str().as_encoded_bytes()).into();
+        format!("{}-{}", self.folder.source, hex(&digest))
+    }
+
+    /// Takes what another process read last of the directory: it stays in force where nothing can be
+    /// read. What is known already counts more.
+    pub fn recall(&mut self, files: &BTreeMap<String, Bytes>) {
+        if !self.good.is_empty() {
+            return;
+        }
+        for (name, bytes) in files {
+            let name: Arc<str> = name.as_str().into();
+            let addon = self.decode(&name, bytes);
+            self.good.insert(name, addon);
+        }
+    }
+
+    /// The content of the files as they were read last, to be kept; none if that is not to be had any
+    /// more, or was not whole.
+    #[must_use]
+    pub fn contents(&self) -> Option<BTreeMap<String, Bytes>> {
+        let root = Root::open(&self.folder.path).ok()?;
+        let read = |(name, addon): (&Arc<str>, &Arc<Addon>)| {
+            let bytes = root.read(name, self.limits.file_bytes as u64).ok()?.bytes;
+            let digest: Digest = Sha256::digest(&bytes).into();
+            (hex(&digest) == *addon.version).then(|| (name.to_string(), Bytes::from(bytes)))
+        };
+        // A file that is left alone has nothing that is in force.
+        self.good.iter().filter(|(_, addon)| &*addon.version != SKIPPED).map(read).collect()
     }
 
     /// Reads everything; blocks on the file system.
