@@ -2,8 +2,6 @@
 //! `quarterdeck_addon_failing`, which holds only addons that are not well, and at most
 //! [`MOST_FAILING`] of them: an alert has to say which file to look at.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use prometheus::{Counter, CounterVec, Gauge, GaugeVec, Opts, Registry};
 
 use super::parent::State;
@@ -121,27 +119,26 @@ impl Metrics {
     }
 
     /// Shows how addons are, and what is held.
-    pub(super) fn states(&self, states: &BTreeMap<AddonId, (State, usize)>) {
+    pub(super) fn states<'a>(&self, states: impl Iterator<Item = (&'a AddonId, State, usize)>) {
         self.addons.reset();
         self.held.reset();
-        let mut failing = BTreeSet::new();
-        for (id, (state, held)) in states {
-            self.addons.with_label_values(&[id.source, state.as_str()]).inc();
-            self.held.with_label_values(&[id.source]).add(f64::from(u32::try_from(*held).unwrap_or(u32::MAX)));
-            if matches!(state, State::Degraded | State::Held) && failing.len() < MOST_FAILING {
-                failing.insert(id.clone());
-            }
-        }
         self.failing.reset();
-        for id in &failing {
-            let state = states[id].0;
-            self.failing.with_label_values(&[id.source, &id.name, state.as_str()]).set(1.0);
+        let mut failing = 0;
+        for (id, state, held) in states {
+            self.addons.with_label_values(&[id.source, state.as_str()]).inc();
+            self.held.with_label_values(&[id.source]).add(f64::from(u32::try_from(held).unwrap_or(u32::MAX)));
+            if matches!(state, State::Degraded | State::Held | State::Blocked) && failing < MOST_FAILING {
+                failing += 1;
+                self.failing.with_label_values(&[id.source, &id.name, state.as_str()]).set(1.0);
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
@@ -150,14 +147,14 @@ mod tests {
         let metrics = Metrics::new(&registry);
         let id = |n: usize| AddonId { source: "directory", name: format!("{n}.yaml").into() };
         let mut states: BTreeMap<_, _> = (0..200).map(|n| (id(n), (State::Degraded, 1))).collect();
-        metrics.states(&states);
+        metrics.states(states.iter().map(|(id, (state, held))| (id, *state, *held)));
         let series = |name: &str| {
             let families = registry.gather();
             families.iter().find(|family| family.name() == name).map_or(0, |family| family.get_metric().len())
         };
         assert_eq!((series("quarterdeck_addon_failing"), series("quarterdeck_addon_addons")), (MOST_FAILING, 1));
         states.values_mut().for_each(|state| *state = (State::Ready, 0));
-        metrics.states(&states);
+        metrics.states(states.iter().map(|(id, (state, held))| (id, *state, *held)));
         assert_eq!(series("quarterdeck_addon_failing"), 0);
     }
 }

@@ -1,7 +1,5 @@
 //! What is to be done about an addon's objects, as a pure function of what was seen.
 
-use std::collections::HashSet;
-
 use quarterdeck_runtime::controller::Account;
 use quarterdeck_runtime::object::Kind;
 use serde_json::Value;
@@ -122,14 +120,14 @@ pub struct Seen<'a> {
 }
 
 /// What a plan is made from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct View<'a> {
     /// The objects.
     pub objects: &'a [Seen<'a>],
     /// Whose changes are taken back.
     pub overrides: &'a Overrides,
-    /// Ids of all our sets: an object may move from one to another.
-    pub sets: &'a HashSet<String>,
+    /// Whether a set is one of ours: an object may move from one to another.
+    pub is_ours: &'a dyn Fn(&str) -> bool,
 }
 
 /// One thing to do; `index` is the object's place in [`View::objects`].
@@ -213,7 +211,7 @@ fn plan_one(view: &View<'_>, index: usize) -> Option<Op> {
     }
     let owners = fields::owners(live);
     let set = live.pointer("/metadata/labels").and_then(|labels| labels.get(PART_OF_LABEL)).and_then(Value::as_str);
-    if let Some(set) = set.filter(|set| !view.sets.contains(*set) && !labelled_by_us(&owners)) {
+    if let Some(set) = set.filter(|set| !(view.is_ours)(set) && !labelled_by_us(&owners)) {
         let reason =
             format!("it belongs to the set {set} of another tool; take the label {PART_OF_LABEL} off to hand it over");
         return Some(Op::Refuse { index, reason });

@@ -37,7 +37,7 @@ fn live() -> Value {
 
 fn run(wanted: &Wanted, live: Live<'_>, right: Option<Right>) -> Option<Op> {
     let objects = [Seen { wanted, live, right }];
-    plan(&View { objects: &objects, overrides: &Overrides::default(), sets: &HashSet::from([SET.to_owned()]) }).pop()
+    plan(&View { objects: &objects, overrides: &Overrides::default(), is_ours: &|set| set == SET }).pop()
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn namespaces_and_crds_come_first() {
         object("", "Secret", "s"),
     ];
     let seen: Vec<Seen<'_>> = objects.iter().map(|wanted| Seen { wanted, live: Live::Absent, right: None }).collect();
-    let ops = plan(&View { objects: &seen, overrides: &Overrides::default(), sets: &HashSet::new() });
+    let ops = plan(&View { objects: &seen, overrides: &Overrides::default(), is_ours: &|_| false });
     assert_eq!(ops, [2, 1, 0, 3].map(|index| Op::Create { index }));
 }
 

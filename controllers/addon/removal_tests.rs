@@ -19,7 +19,7 @@ fn id(name: &str) -> AddonId {
 }
 
 fn stored(id: &AddonId, content: &Content, released: Option<&str>) -> Parent {
-    let mut value = parent::manifest(id, content);
+    let mut value = parent::writing(id, None, content).apply.expect("a manifest");
     if let Some(plan) = released {
         value["metadata"]["annotations"][RELEASE_ANNOTATION] = plan.into();
     }
@@ -52,6 +52,7 @@ impl World {
             package: None,
             description: "".into(),
             account: None,
+            lifecycle: None,
             policy: Policy::default(),
             dependencies: Vec::new(),
             skipped: decoded.skipped,

@@ -4,6 +4,12 @@
 
 mod account;
 mod addon;
+mod addon_crd;
+
+mod addon_workflow;
+
+mod addonctl;
+
 mod bad_input;
 mod client;
 mod cluster;
@@ -16,6 +22,7 @@ mod informer;
 mod isolation;
 mod metrics_doc;
 mod namespace;
+mod node;
 mod observe;
 mod rbac;
 mod rooms;

@@ -3,6 +3,8 @@
 //! about removals.
 
 mod depend;
+mod leave;
+mod live;
 mod pass;
 mod removal;
 mod run;
@@ -16,12 +18,14 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use parking_lot::Mutex;
+use quarterdeck_api::addon as api;
 use quarterdeck_runtime::informer::{Informers, Lister};
 use quarterdeck_runtime::object::{ObjectKey, parse_version};
 use quarterdeck_runtime::queue::Enqueue;
 use quarterdeck_runtime::view::PodView;
 use tokio::time::Instant;
 
+use super::applyset::ID_LABEL;
 use super::drift::Known;
 use super::fields::Overrides;
 use super::ident::{GroupKind, Ident};
@@ -31,7 +35,7 @@ use super::parent::{self, Parent, State};
 use super::plan::Wanted;
 use super::predecessor;
 use super::removal::{Named, Verdict};
-use super::source::{Addon, AddonId, Snapshot, is_same};
+use super::source::{Addon, AddonId, OBJECTS, Snapshot, is_same};
 use watches::{Watch, WatchId};
 
 /// What a reconcile is about.
@@ -60,8 +64,10 @@ pub(crate) struct Parts {
     pub(crate) queue: Enqueue<Key>,
     /// Pods of the predecessor's namespace.
     pub(crate) pods: Lister<PodView>,
-    /// Parents of all sources.
+    /// Parents that are ConfigMaps.
     pub(crate) parents: Lister<ConfigMap>,
+    /// Addon objects, which are their own parents, and the mirrors of other addons.
+    pub(crate) objects: Lister<api::Addon>,
     /// Whose changes are taken back.
     pub(crate) overrides: Overrides,
     /// Kinds that a person has to let go.
@@ -101,8 +107,26 @@ struct Shared {
     /// What the last pass decided, and about which state of the source.
     verdicts: BTreeMap<&'static str, Decided>,
     recent: BTreeMap<AddonId, Recent>,
-    states: BTreeMap<AddonId, (State, usize)>,
+    states: BTreeMap<AddonId, Standing>,
     observing: Option<bool>,
+}
+
+/// How an addon was found last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// How it is.
+    pub(super) state: State,
+    /// How many objects of it wait to be removed.
+    pub(super) held: usize,
+    /// The version of it that is applied whole.
+    pub(super) version: Arc<str>,
+}
+
+impl Standing {
+    /// Whether others may rest on this version.
+    fn serves(&self, version: &str) -> bool {
+        matches!(self.state, State::Ready | State::Held) && *self.version == *version
+    }
 }
 
 /// What a pass decided.
@@ -185,6 +209,10 @@ impl Engine {
         });
         let changed: Vec<Arc<Addon>> = changed.cloned().collect();
         woken.extend(changed.iter().map(|addon| addon.id.clone()));
+        let gone = before.iter().flat_map(|before| before.addons.values());
+        let gone = gone.filter(|addon| !snapshot.addons.contains_key(&addon.id.name));
+        let packages = gone.chain(&changed).filter_map(|addon| Some(&*addon.package.as_ref()?.name));
+        woken.extend(shared.dependents(&packages.collect::<Vec<_>>()));
         drop(shared);
         for addon in &changed {
             for problem in &addon.problems {
@@ -232,8 +260,12 @@ impl Engine {
 
     /// The newest known state of a parent.
     fn parent(&self, id: &AddonId) -> Option<Parent> {
-        let key = ObjectKey::new(parent::NAMESPACE, parent::name(id));
-        let cached = self.parts.parents.get(&key).and_then(|map| parent::read(&map));
+        let key = parent::ident(id).key();
+        let cached = if id.source == OBJECTS {
+            self.parts.objects.get(&key).and_then(|addon| parent::read_object(&addon))
+        } else {
+            self.parts.parents.get(&key).and_then(|map| parent::read(&map))
+        };
         let shared = self.shared.lock();
         let cached = cached.filter(|cached| !shared.deleted_parents.contains(&cached.uid));
         match (cached, shared.written.get(id)) {
@@ -247,10 +279,8 @@ impl Engine {
 
     /// All parents of a source.
     fn parents_of(&self, source: &'static str) -> BTreeMap<AddonId, Parent> {
-        let cached = self.parts.parents.all();
-        let mut ids: BTreeSet<AddonId> = cached
-            .iter()
-            .filter_map(|map| parent::read(map))
+        let mut ids: BTreeSet<AddonId> = self
+            .all_parents()
             .filter(|parent| parent.source == source)
             .map(|parent| AddonId { source, name: parent.addon })
             .collect();
@@ -258,46 +288,53 @@ impl Engine {
         ids.into_iter().filter_map(|id| Some((id.clone(), self.parent(&id)?))).collect()
     }
 
-    /// Ids of all our sets.
-    fn sets(&self) -> HashSet<String> {
-        let mut sets: HashSet<String> = self
-            .parts
-            .parents
-            .all()
-            .iter()
-            .filter(|map| parent::read(map).is_some())
-            .filter_map(|map| map.metadata.labels.as_ref()?.get(super::applyset::ID_LABEL).cloned())
-            .collect();
-        let shared = self.shared.lock();
-        sets.extend(
-            shared
-                .written
-                .keys()
-                .chain(shared.sources.values().flat_map(|snapshot| snapshot.addons.values()).map(|addon| &addon.id))
-                .map(parent::set_id),
-        );
-        sets
+    /// All parents, as the caches show them.
+    fn all_parents(&self) -> impl Iterator<Item = Parent> {
+        let maps = self.parts.parents.all().into_iter().filter_map(|map| parent::read(&map));
+        maps.chain(self.parts.objects.all().into_iter().filter_map(|addon| parent::read_object(&addon)))
     }
 
-    /// Notes how an addon is; `None` when it is no more.
-    fn set_state(&self, id: &AddonId, state: Option<(State, usize)>) {
+    /// Whether a set is one of ours.
+    fn is_our_set(&self, set: &str) -> bool {
+        let labelled = |labels: Option<&BTreeMap<String, String>>| {
+            labels.and_then(|labels| labels.get(ID_LABEL)).is_some_and(|label| label == set)
+        };
+        let maps = self.parts.parents.all();
+        let objects = self.parts.objects.all();
+        if maps.iter().any(|map| labelled(map.metadata.labels.as_ref()) && parent::read(map).is_some())
+            || objects.iter().any(|addon| labelled(addon.metadata.labels.as_ref()) && !addon.is_mirror())
+        {
+            return true;
+        }
+        let shared = self.shared.lock();
+        let addons = shared.sources.values().flat_map(|snapshot| snapshot.addons.values()).map(|addon| &addon.id);
+        shared.written.keys().chain(addons).any(|id| parent::set_id(id) == set)
+    }
+
+    /// Notes how an addon is; `None` when it is no more. Wakes those that wait for it.
+    fn set_state(&self, id: &AddonId, standing: Option<Standing>) {
         let mut shared = self.shared.lock();
-        let before = match state {
-            Some(state) => shared.states.insert(id.clone(), state),
+        let before = match &standing {
+            Some(standing) => shared.states.insert(id.clone(), standing.clone()),
             None => shared.states.remove(id),
         };
-        if before != state {
-            self.parts.metrics.states(&shared.states);
+        if before == standing {
+            return;
         }
+        self.parts.metrics.states(shared.states.iter().map(|(id, standing)| (id, standing.state, standing.held)));
+        let addon = shared.sources.get(id.source).and_then(|snapshot| snapshot.addons.get(&id.name));
+        let package = addon.and_then(|addon| addon.package.as_ref()).map(|package| Arc::clone(&package.name));
+        let woken = package.map_or_else(Vec::new, |package| shared.dependents(&[&package]));
+        drop(shared);
+        woken.into_iter().filter(|other| other != id).for_each(|other| self.parts.queue.add(Key::Addon(other)));
     }
-}
 
-impl Engine {
     /// Notes that an addon came to nothing, where its parent may not be able to tell.
     fn note_failure(&self, id: &AddonId) {
-        let before = self.shared.lock().states.get(id).copied();
-        if before.is_none_or(|(state, _)| state != State::Degraded) {
-            self.set_state(id, Some((State::Degraded, before.map_or(0, |(_, held)| held))));
+        let before = self.shared.lock().states.get(id).cloned();
+        if before.as_ref().is_none_or(|before| before.state != State::Degraded) {
+            let (held, version) = before.map_or((0, "".into()), |before| (before.held, before.version));
+            self.set_state(id, Some(Standing { state: State::Degraded, held, version }));
         }
     }
 }

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ConfigMap;
+use quarterdeck_api::addon as api;
 use quarterdeck_runtime::client::{Api, ApiError, DeletePrecondition, ListQuery, Propagation};
 use quarterdeck_runtime::controller::{Account, Error};
 use quarterdeck_runtime::object::{Kind, ObjectKey};
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::run::Run;
@@ -15,7 +17,7 @@ use crate::addon::applyset::PART_OF_LABEL;
 use crate::addon::ident::{GroupKind, Ident};
 use crate::addon::parent::{self, Content, Held};
 use crate::addon::prune::{Fate, fate};
-use crate::addon::source::AddonId;
+use crate::addon::source::{AddonId, OBJECTS};
 
 /// Objects in one page of a list.
 const PAGE: u32 = 500;
@@ -28,11 +30,22 @@ impl Run<'_> {
         content: &mut Content,
     ) -> Result<Option<Held>, Error> {
         let (go, held) = self.removable(content);
+        self.remove_all(account, &go, content).await?;
+        Ok(held)
+    }
+
+    /// Deletes members, as far as they are ours, and takes them out of the inventory.
+    pub(super) async fn remove_all(
+        &mut self,
+        account: Option<&Account>,
+        go: &[Ident],
+        content: &mut Content,
+    ) -> Result<(), Error> {
         let api = self.api_as(account);
         let mut kinds: HashMap<GroupKind, Option<Kind>> = HashMap::new();
         let mut members: HashMap<(GroupKind, Arc<str>), HashMap<ObjectKey, Value>> = HashMap::new();
         let mut unknown: BTreeSet<GroupKind> = BTreeSet::new();
-        for member in &go {
+        for member in go {
             if unknown.contains(&member.kind) {
                 continue;
             }
@@ -46,7 +59,7 @@ impl Run<'_> {
                 self.outcome.failed(&format!("removing {member}"), error)?;
             }
         }
-        Ok(held)
+        Ok(())
     }
 
     async fn remove(
@@ -151,6 +164,11 @@ impl Engine {
         shared.owners.retain(|_, owner| owner != id);
     }
 
+    /// Forgets what was written of a parent: the cache says what there is.
+    pub(super) fn forget_parent(&self, id: &AddonId) {
+        self.shared.lock().written.remove(id);
+    }
+
     fn disown(&self, member: &Ident) {
         let key = (member.kind.clone(), member.key());
         let mut shared = self.shared.lock();
@@ -169,12 +187,28 @@ impl Engine {
     }
 
     pub(super) fn note_parent(&self, id: &AddonId, stored: &Value) {
-        let parent = serde_json::from_value::<ConfigMap>(stored.clone()).ok().as_ref().and_then(parent::read);
+        let parent = if id.source == OBJECTS {
+            api::Addon::deserialize(stored).ok().and_then(|addon| parent::read_object(&Arc::new(addon)))
+        } else {
+            ConfigMap::deserialize(stored).ok().as_ref().and_then(parent::read)
+        };
         let mut shared = self.shared.lock();
         match parent {
             Some(parent) => shared.written.insert(id.clone(), parent),
             None => shared.written.remove(id),
         };
+    }
+
+    /// Notes an Addon object as it was just written.
+    pub(super) fn note_object(&self, id: &AddonId, addon: api::Addon) {
+        if let Some(parent) = parent::read_object(&Arc::new(addon)) {
+            self.shared.lock().written.insert(id.clone(), parent);
+        }
+    }
+
+    /// The resource of an addon's parent.
+    pub(super) fn parent_kind(&self, id: &AddonId) -> Kind {
+        if id.source == OBJECTS { Kind::of::<api::Addon>() } else { self.parts.parents.kind().clone() }
     }
 
     pub(super) fn note_parent_deleted(&self, id: &AddonId, uid: &str) {

@@ -56,7 +56,7 @@ impl Run<'_> {
         let read = self.read(stage, &asked).await?;
         let rights: Vec<Option<Right>> =
             stage.iter().map(|wanted| memory.known.get(&wanted.ident).map(|known| known.right)).collect();
-        let sets = self.engine.sets();
+        let is_ours = |set: &str| self.engine.is_our_set(set);
         let seen: Vec<Seen<'_>> = stage
             .iter()
             .zip(&read)
@@ -71,7 +71,7 @@ impl Run<'_> {
                 right: *right,
             })
             .collect();
-        let ops = plan(&View { objects: &seen, overrides: &self.engine.parts.overrides, sets: &sets });
+        let ops = plan(&View { objects: &seen, overrides: &self.engine.parts.overrides, is_ours: &is_ours });
         let ops: Vec<Op> = ops.into_iter().filter(|op| self.may_carry_out(op, &seen, memory, now)).collect();
         let carry = Carry { observing: self.observing, repair: self.repair };
         let ops: Vec<(Api, Op)> = ops.into_iter().map(|op| (self.api_of(seen[op.index()].wanted), op)).collect();

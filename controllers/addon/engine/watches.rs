@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 
 use k8s_openapi::api::core::v1::ConfigMap;
+use quarterdeck_api::addon as api;
 use quarterdeck_runtime::informer::{Change, Lister, Selection};
 use quarterdeck_runtime::object::{Cached as _, Kind, ObjectKey};
 use quarterdeck_runtime::view::{Metadata, PodView};
@@ -205,8 +206,7 @@ impl Engine {
             return;
         }
         let mut uses = Uses::default();
-        let parents = self.parts.parents.all();
-        parents.iter().filter_map(|map| parent::read(map)).for_each(|parent| uses.add_inventory(&parent));
+        self.all_parents().for_each(|parent| uses.add_inventory(&parent));
         let mut shared = self.shared.lock();
         let shared = &mut *shared;
         // What cannot be read now may name the kind.
@@ -239,6 +239,8 @@ impl Engine {
     pub(super) fn watch_parents(self: &Arc<Self>) {
         let engine = Arc::downgrade(self);
         self.parts.parents.on_change(move |change| on_parent(&engine, &change));
+        let engine = Arc::downgrade(self);
+        self.parts.objects.on_change(move |change| on_object_parent(&engine, &change));
     }
 
     pub(super) fn watch_predecessor(self: &Arc<Self>) {
@@ -266,32 +268,44 @@ fn on_object(engine: &Weak<Engine>, kind: &GroupKind, key: ObjectKey, gone: bool
 fn on_parent(engine: &Weak<Engine>, change: &Change<'_, ConfigMap>) {
     let Some(engine) = engine.upgrade() else { return };
     let Some(parent) = parent::read(change.object()) else { return };
-    let mut shared = engine.shared.lock();
-    let source = shared.sources.keys().find(|source| **source == parent.source).copied();
-    // A source that has not been read yet wakes everything itself.
-    let Some(source) = source else { return };
-    let id = AddonId { source, name: parent.addon };
-    match change {
-        Change::Added(_) => drop(shared),
-        Change::Updated { old, new } => {
-            drop(shared);
-            if release(old) != release(new) {
-                engine.parts.queue.add(Key::Pass(source));
-            }
-            // Somebody else's hand: it is written again if it differs.
-            engine.parts.queue.add(Key::Addon(id));
-            return;
-        }
-        Change::Deleted { .. } => {
+    let released = match change {
+        Change::Updated { old, new } => release(old) != release(new),
+        _ => true,
+    };
+    engine.parent_changed(&parent, released, matches!(change, Change::Deleted { .. }));
+}
+
+fn on_object_parent(engine: &Weak<Engine>, change: &Change<'_, api::Addon>) {
+    let Some(engine) = engine.upgrade() else { return };
+    let Some(parent) = parent::read_object(change.object()) else { return };
+    let released = match change {
+        Change::Updated { old, new } => old.annotation(RELEASE_ANNOTATION) != new.annotation(RELEASE_ANNOTATION),
+        _ => true,
+    };
+    engine.parent_changed(&parent, released, matches!(change, Change::Deleted { .. }));
+}
+
+impl Engine {
+    /// Wakes what a change of a parent concerns.
+    fn parent_changed(&self, parent: &Parent, released: bool, gone: bool) {
+        let mut shared = self.shared.lock();
+        let source = shared.sources.keys().find(|source| **source == parent.source).copied();
+        // A source that has not been read yet wakes everything itself.
+        let Some(source) = source else { return };
+        let id = AddonId { source, name: Arc::clone(&parent.addon) };
+        if gone {
             if shared.written.get(&id).is_some_and(|written| written.uid == parent.uid) {
                 shared.written.remove(&id);
             }
             shared.deleted_parents.remove(&parent.uid);
-            drop(shared);
-            engine.parts.queue.add(Key::Addon(id));
         }
+        drop(shared);
+        if released {
+            self.parts.queue.add(Key::Pass(source));
+        }
+        // Somebody else's hand: it is written again if it differs.
+        self.parts.queue.add(Key::Addon(id));
     }
-    engine.parts.queue.add(Key::Pass(source));
 }
 
 fn release(map: &ConfigMap) -> Option<&String> {

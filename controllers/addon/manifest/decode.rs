@@ -248,7 +248,8 @@ impl Decoded {
     }
 }
 
-type Fault = (&'static str, String);
+/// A field and what is wrong with it.
+pub(in crate::addon) type Fault = (&'static str, String);
 
 /// `Deployment a/b`, as far as the body tells.
 fn describe(body: &Map<String, Value>) -> Option<String> {
@@ -270,7 +271,7 @@ fn describe_ident(ident: &Ident) -> String {
 }
 
 /// The object and its mode; no mode means that it is not to be managed.
-fn read_object(body: Map<String, Value>, place: Place) -> Result<(Desired, Option<Mode>), Fault> {
+pub(in crate::addon) fn read_object(body: Map<String, Value>, place: Place) -> Result<(Desired, Option<Mode>), Fault> {
     let api_version = text(&body, "apiVersion", "apiVersion")?;
     let kind = text(&body, "kind", "kind")?;
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));

@@ -16,7 +16,10 @@ use serde_json::Value;
 
 use super::ident::Ident;
 
+pub(in crate::addon) use decode::read_object;
 pub use decode::{Decoded, Format, Labels, decode, decode_with, first_document};
+pub(in crate::addon) use split::documents;
+pub(in crate::addon) use value::{from_yaml, patch_from_yaml};
 
 /// Label that says how an object is managed.
 pub const MODE_LABEL: &str = "addonmanager.kubernetes.io/mode";

@@ -3,15 +3,15 @@
 
 /// One document's text and the line it begins at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Piece<'a> {
+pub(in crate::addon) struct Piece<'a> {
     /// The text, without the separator.
-    pub(super) text: &'a str,
+    pub(in crate::addon) text: &'a str,
     /// Number of its first line, counted from 1.
-    pub(super) line: usize,
+    pub(in crate::addon) line: usize,
 }
 
 /// The documents of a stream, empty and comment-only ones left out.
-pub(super) fn documents(text: &str) -> Vec<Piece<'_>> {
+pub(in crate::addon) fn documents(text: &str) -> Vec<Piece<'_>> {
     let mut pieces = Vec::new();
     let (mut start, mut start_line, mut at) = (0, 1, 0);
     for (number, line) in text.split_inclusive('\n').enumerate() {

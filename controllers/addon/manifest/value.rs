@@ -14,27 +14,36 @@ use super::Limits;
 
 /// What went wrong in reading a value.
 #[derive(Debug)]
-pub(super) struct ReadError {
+pub(in crate::addon) struct ReadError {
     /// Line within the text, counted from 1; 0 when it is not known.
-    pub(super) line: usize,
+    pub(in crate::addon) line: usize,
     /// The field at which reading stopped.
-    pub(super) field: Option<String>,
+    pub(in crate::addon) field: Option<String>,
     /// What.
-    pub(super) message: String,
+    pub(in crate::addon) message: String,
 }
 
 /// A value and the keys that stood twice in it.
 #[derive(Debug)]
-pub(super) struct Read {
+pub(in crate::addon) struct Read {
     /// The value.
-    pub(super) value: Value,
+    pub(in crate::addon) value: Value,
     /// Paths of repeated keys, at most a few.
-    pub(super) repeated: Vec<String>,
+    pub(in crate::addon) repeated: Vec<String>,
 }
 
 /// Reads one YAML document.
-pub(super) fn from_yaml(text: &str, limits: &Limits) -> Result<Read, ReadError> {
-    let meter = Meter::new(limits);
+pub(in crate::addon) fn from_yaml(text: &str, limits: &Limits) -> Result<Read, ReadError> {
+    read_yaml(text, limits, false)
+}
+
+/// Reads one YAML document with its null fields, which in a patch mean removal.
+pub(in crate::addon) fn patch_from_yaml(text: &str, limits: &Limits) -> Result<Read, ReadError> {
+    read_yaml(text, limits, true)
+}
+
+fn read_yaml(text: &str, limits: &Limits, keep_nulls: bool) -> Result<Read, ReadError> {
+    let meter = Meter { keep_nulls, ..Meter::new(limits) };
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_depth: limits.depth + 8,
@@ -114,6 +123,7 @@ fn count_lines(text: &str) -> usize {
 /// What reading has used up, and where it is.
 struct Meter<'a> {
     limits: &'a Limits,
+    keep_nulls: bool,
     nodes: Cell<usize>,
     text: Cell<usize>,
     path: RefCell<Vec<Step>>,
@@ -127,7 +137,14 @@ enum Step {
 
 impl<'a> Meter<'a> {
     fn new(limits: &'a Limits) -> Self {
-        Self { limits, nodes: Cell::new(0), text: Cell::new(0), path: RefCell::default(), repeated: RefCell::default() }
+        Self {
+            limits,
+            keep_nulls: false,
+            nodes: Cell::new(0),
+            text: Cell::new(0),
+            path: RefCell::default(),
+            repeated: RefCell::default(),
+        }
     }
 
     fn node<E: serde::de::Error>(&self) -> Result<(), E> {
@@ -284,8 +301,8 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
             self.meter.text::<A::Error>(key.len())?;
             self.meter.path.borrow_mut().push(Step::Key(key.clone()));
             let value = access.next_value_seed(inner)?;
-            let repeated =
-                if value.is_null() { fields.remove(&key).is_some() } else { fields.insert(key, value).is_some() };
+            let dropped = value.is_null() && !self.meter.keep_nulls;
+            let repeated = if dropped { fields.remove(&key).is_some() } else { fields.insert(key, value).is_some() };
             if repeated && self.meter.repeated.borrow().len() < NAMED_REPEATS {
                 let path = self.meter.path();
                 self.meter.repeated.borrow_mut().push(path);

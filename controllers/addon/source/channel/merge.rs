@@ -38,7 +38,8 @@ pub(super) fn merge(views: &[View], settled: bool) -> ChannelReading {
         None => format!("{}: not read", state.channel),
     });
     let digest = digest(&addons);
-    reading.snapshot = Snapshot { addons, complete: problem.is_none(), settled, problem, digest };
+    reading.snapshot =
+        Snapshot { addons, complete: problem.is_none(), settled, problem, digest, ..Snapshot::default() };
     reading
 }
 

@@ -116,6 +116,7 @@ fn blank(entry: &Entry, channel: &str, version: &str) -> Addon {
         description: format!("channel {channel}").into(),
         objects: Vec::new(),
         account: None,
+        lifecycle: None,
         policy: Policy::default(),
         dependencies: Vec::new(),
         skipped: Vec::new(),

@@ -9,5 +9,5 @@ mod watch;
 
 pub use read::{FileText, ReadFault, Root};
 pub(crate) use scan::hex;
-pub use scan::{SOURCE, Scanner};
-pub use watch::DirectoryWatch;
+pub use scan::{Folder, SOURCE, Scanner};
+pub use watch::{DirectoryWatch, RESCAN};

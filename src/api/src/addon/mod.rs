@@ -51,6 +51,8 @@ pub const API_VERSION: &str = "addonmgr.keikoproj.io/v1alpha1";
 pub const KIND: &str = "Addon";
 /// Plural name, as it stands in paths.
 pub const PLURAL: &str = "addons";
+/// The custom resource definition, as YAML.
+pub const CRD: &str = include_str!("../../../../deploy/crds/addons.addonmgr.keikoproj.io.yaml");
 
 /// One addon: a package to bring into the cluster, or (with the label [`names::MIRROR_LABEL`]) the
 /// picture of one that comes from a directory or a channel.

@@ -3,11 +3,11 @@
 use std::fmt;
 
 use kube::Client;
-use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::Value;
 
-use super::{Manifest, PART_OF};
+use super::{Manifest, PART_OF, crd};
 
 /// Field manager of what `install` brings.
 const MANAGER: &str = "quarterdeck-install";
@@ -35,6 +35,8 @@ pub enum Change {
     Deleted(String),
     /// It was not there, or is not ours.
     Absent(String),
+    /// It is there and stays: its objects would be deleted with it.
+    Kept(String),
 }
 
 /// Prints a line as kubectl does: `clusterrole/quarterdeck:manager created`.
@@ -46,6 +48,7 @@ impl fmt::Display for Change {
             Self::Unchanged(object) => (object, "unchanged"),
             Self::Deleted(object) => (object, "deleted"),
             Self::Absent(object) => (object, "not found"),
+            Self::Kept(object) => (object, "kept (all its objects would be deleted with it)"),
         };
         write!(f, "{object} {what}")
     }
@@ -61,8 +64,22 @@ pub async fn install(client: &Client, manifests: &[Manifest], dry_run: bool) -> 
         let (api, name, label) = api_of(client, object);
         let failed = |source: kube::Error| InstallError { object: label.clone(), source: Box::new(source) };
         let before = api.get_opt(&name).await.map_err(failed)?;
-        let params = PatchParams { dry_run, ..PatchParams::apply(MANAGER).force() };
-        let after = api.patch(&name, &params, &Patch::Apply(object)).await.map_err(failed)?;
+        let after = match &before {
+            Some(live) if object["kind"] == crd::KIND => replace(&api, &name, live, object, dry_run).await,
+            _ => {
+                let params = PatchParams { dry_run, ..PatchParams::apply(MANAGER).force() };
+                api.patch(&name, &params, &Patch::Apply(object)).await
+            }
+        };
+        let after = match after {
+            Ok(after) => after,
+            // In a dry run the namespace that comes with it was not made.
+            Err(kube::Error::Api(status)) if dry_run && status.is_not_found() && brings(manifests, object) => {
+                changes.push(Change::Created(label));
+                continue;
+            }
+            Err(error) => return Err(failed(error)),
+        };
         let version = |object: &DynamicObject| object.metadata.resource_version.clone();
         changes.push(match before {
             None => Change::Created(label),
@@ -74,9 +91,31 @@ pub async fn install(client: &Client, manifests: &[Manifest], dry_run: bool) -> 
     Ok(changes)
 }
 
+/// Puts our definition in the place of one that is there.
+async fn replace(
+    api: &Api<DynamicObject>,
+    name: &str,
+    live: &DynamicObject,
+    wanted: &Value,
+    dry_run: bool,
+) -> Result<DynamicObject, kube::Error> {
+    let live = serde_json::to_value(live).map_err(kube::Error::SerdeError)?;
+    let object = serde_json::from_value(crd::replacement(&live, wanted)).map_err(kube::Error::SerdeError)?;
+    let params = PostParams { dry_run, field_manager: Some(MANAGER.to_owned()) };
+    api.replace(name, &params, &object).await
+}
+
+/// Whether the namespace of an object is among what is installed.
+fn brings(manifests: &[Manifest], object: &Value) -> bool {
+    let name = &object["metadata"]["namespace"];
+    let all = manifests.iter().flat_map(|manifest| &manifest.objects);
+    name.is_string() && all.into_iter().any(|other| other["kind"] == "Namespace" && other["metadata"]["name"] == *name)
+}
+
 /// Removes what [`install`] brought, last first, so that the fence's policy goes before its
 /// binding (a binding that is away for a moment can leave a dead informer in the server,
-/// kubernetes#130887). Objects without our label are left alone.
+/// kubernetes#130887). Objects without our label are left alone, and so are custom resource
+/// definitions: every object of theirs would be deleted with them.
 ///
 /// # Errors
 /// At the first object that the server does not let go.
@@ -99,12 +138,17 @@ pub async fn uninstall(client: &Client, manifests: &[Manifest], dry_run: bool) -
 
 async fn remove(client: &Client, object: &Value, dry_run: bool) -> Result<Change, InstallError> {
     let (api, name, label) = api_of(client, object);
+    if object["kind"] == crd::KIND {
+        return Ok(Change::Kept(label));
+    }
     let failed = |source: kube::Error| InstallError { object: label.clone(), source: Box::new(source) };
     let live = api.get_opt(&name).await.map_err(failed)?;
     let ours = |live: &DynamicObject| {
         live.metadata.labels.as_ref().and_then(|labels| labels.get(PART_OF.0)).is_some_and(|value| value == PART_OF.1)
     };
-    let Some(live) = live.filter(ours) else { return Ok(Change::Absent(label)) };
+    // A namespace that is being deleted is gone as soon as what is in it is.
+    let going = |live: &DynamicObject| live.metadata.deletion_timestamp.is_some();
+    let Some(live) = live.filter(|live| ours(live) && !going(live)) else { return Ok(Change::Absent(label)) };
     let params = DeleteParams {
         dry_run,
         preconditions: Some(Preconditions { uid: live.metadata.uid, resource_version: None }),

@@ -1,9 +1,10 @@
-//! What the server needs before a replica can lead: roles, a FlowSchema, the epoch fence. The same
-//! objects are rendered into `deploy/`, applied by `quarterdeck install` and removed by
-//! `quarterdeck uninstall`.
+//! What the server needs before a replica can lead: custom resource definitions, roles, a FlowSchema,
+//! the epoch fence. The same objects are rendered into `deploy/`, applied by `quarterdeck install` and
+//! removed by `quarterdeck uninstall`; the definitions stay, for their objects would go with them.
 
 mod apply;
 pub(crate) mod command;
+mod crd;
 mod flow;
 mod rbac;
 
@@ -67,6 +68,10 @@ pub fn manifests(target: &Target, controllers: &[Needs]) -> Vec<Manifest> {
     for needs in admins.filter(|_| target.addons_cluster_admin) {
         let objects = rbac::cluster_admin(needs.descriptor);
         all.insert(1, Manifest { name: "addons-cluster-admin", objects });
+    }
+    // The addon engine is the one that writes whatever it is handed, and the one that serves Addons.
+    if controllers.iter().any(|needs| needs.descriptor.writes_anything) {
+        all.insert(0, Manifest { name: crd::MANIFEST, objects: crd::objects() });
     }
     for manifest in &mut all {
         for object in &mut manifest.objects {

@@ -1,207 +1,23 @@
-//! The ConfigMap that stands for an addon: parent of its ApplySet, its inventory, and its status for
-//! people who ask with kubectl.
+//! A parent that is a ConfigMap.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference};
+use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
-use super::applyset::{
+use super::{
+    ADDON_ANNOTATION, Content, Form, Held, LONGEST, NAMESPACE, Parent, RELEASE_ANNOTATION, SOURCE_LABEL, State, TOLD,
+    name, release_command, set_id,
+};
+use crate::addon::applyset::{
     self, ID_LABEL, KINDS_ANNOTATION, NAMESPACES_ANNOTATION, TOOLING, TOOLING_ANNOTATION, parent_kind,
 };
-use super::ident::Ident;
-use super::source::AddonId;
-
-/// Namespace of all parents.
-pub const NAMESPACE: &str = "kube-system";
-/// Label on a parent: the source of its addon.
-pub const SOURCE_LABEL: &str = "quarterdeck.dev/addon-source";
-/// Annotation on a parent: the name of its addon.
-pub const ADDON_ANNOTATION: &str = "quarterdeck.dev/addon";
-/// Annotation that a person sets on a parent to let a held removal go; its value is the plan's hash.
-pub const RELEASE_ANNOTATION: &str = "quarterdeck.dev/release-prune";
-/// Field manager of parents.
-pub const PARENT_MANAGER: &str = "quarterdeck-applyset";
-
-/// Most errors, or objects of one sort, that a parent tells.
-const TOLD: usize = 10;
-/// Longest text in a parent's status, bytes.
-const LONGEST: usize = 4096;
-
-/// How an addon is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum State {
-    /// All of it is as its source says.
-    Ready,
-    /// Some of it waits for something else of it, such as a CRD.
-    Progressing,
-    /// A removal waits for a person.
-    Held,
-    /// Something failed, or could not be read.
-    Degraded,
-    /// Only looked at, while a predecessor is alive.
-    Observing,
-    /// The manager may not act as the account that the addon names.
-    Blocked,
-    /// A person asked to leave it alone.
-    Paused,
-    /// It goes.
-    Deleting,
-}
-
-impl State {
-    /// All states.
-    pub const ALL: [Self; 8] = [
-        Self::Ready,
-        Self::Progressing,
-        Self::Held,
-        Self::Degraded,
-        Self::Observing,
-        Self::Blocked,
-        Self::Paused,
-        Self::Deleting,
-    ];
-
-    /// As it is written in status and metrics.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ready => "ready",
-            Self::Progressing => "progressing",
-            Self::Held => "held",
-            Self::Degraded => "degraded",
-            Self::Observing => "observing",
-            Self::Blocked => "blocked",
-            Self::Paused => "paused",
-            Self::Deleting => "deleting",
-        }
-    }
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// A removal that waits.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Held {
-    /// The plan that a release names.
-    pub plan: String,
-    /// What would be removed.
-    pub members: BTreeSet<Ident>,
-    /// Why it waits.
-    pub reason: String,
-    /// Whether the brake holds it, rather than the kinds of its objects.
-    pub braked: bool,
-}
-
-/// What a parent says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Content {
-    /// The objects that are ours by this addon, with their uid where it is known.
-    pub members: BTreeMap<Ident, String>,
-    /// The version of the addon that was applied last.
-    pub version: String,
-    /// How it is.
-    pub state: Option<State>,
-    /// Objects that it manages.
-    pub objects: usize,
-    /// Objects that it names and does not manage.
-    pub skipped: usize,
-    /// How often an object was put back since this status began.
-    pub drift: u64,
-    /// What is wrong.
-    pub errors: Vec<String>,
-    /// Objects that are not healthy, and why.
-    pub unhealthy: Vec<String>,
-    /// Objects that differ from what was applied and are left so, and how.
-    pub drifted: Vec<String>,
-    /// What waits.
-    pub held: Option<Held>,
-}
-
-/// A parent as the server has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Parent {
-    /// Its addon.
-    pub source: String,
-    /// Name of its addon.
-    pub addon: Arc<str>,
-    /// `metadata.uid`.
-    pub uid: String,
-    /// `metadata.resourceVersion`.
-    pub resource_version: String,
-    /// What it says.
-    pub content: Content,
-    /// The plan that a person released.
-    pub released: Option<String>,
-    /// Whether its labels and annotations are as we write them.
-    pub intact: bool,
-    /// Its data as it stands.
-    data: BTreeMap<String, String>,
-}
-
-/// The name of an addon's parent: readable, and never that of another addon's.
-#[must_use]
-pub fn name(id: &AddonId) -> String {
-    const READABLE: usize = 40;
-    let mut slug = String::new();
-    for c in id.name.trim_end_matches(".yaml").trim_end_matches(".yml").trim_end_matches(".json").chars() {
-        match c.to_ascii_lowercase() {
-            c if c.is_ascii_alphanumeric() => slug.push(c),
-            _ if !slug.ends_with('-') => slug.push('-'),
-            _ => {}
-        }
-    }
-    slug.truncate(READABLE);
-    let digest = Sha256::digest(id.to_string().as_bytes());
-    let hash: String = digest.iter().take(5).map(|byte| format!("{byte:02x}")).collect();
-    format!("addon-{}-{}-{hash}", id.source, slug.trim_matches('-')).replace("--", "-")
-}
-
-/// The parent as an object among others.
-#[must_use]
-pub fn ident(id: &AddonId) -> Ident {
-    Ident::new(parent_kind(), NAMESPACE, name(id))
-}
-
-/// The id of the addon's ApplySet.
-#[must_use]
-pub fn set_id(id: &AddonId) -> String {
-    applyset::id(&ident(id))
-}
-
-/// What events are about.
-#[must_use]
-pub fn reference(id: &AddonId, uid: &str) -> ObjectReference {
-    ObjectReference {
-        api_version: Some("v1".into()),
-        kind: Some("ConfigMap".into()),
-        namespace: Some(NAMESPACE.into()),
-        name: Some(name(id)),
-        uid: Some(uid.to_owned()).filter(|uid| !uid.is_empty()),
-        ..ObjectReference::default()
-    }
-}
-
-/// The command that lets what is held go: one for all addons that share the plan.
-#[must_use]
-pub fn release_command(id: &AddonId, plan: &str) -> String {
-    format!(
-        "kubectl -n {NAMESPACE} annotate configmap -l {SOURCE_LABEL}={} --overwrite {RELEASE_ANNOTATION}={plan}",
-        id.source
-    )
-}
+use crate::addon::ident::Ident;
+use crate::addon::source::AddonId;
 
 /// The manifest of a parent.
-#[must_use]
-pub fn manifest(id: &AddonId, content: &Content) -> Value {
+pub(super) fn manifest(id: &AddonId, content: &Content) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -275,10 +91,7 @@ fn shortened(mut text: String) -> String {
     text
 }
 
-/// Reads a parent; `None` if it is not one of ours: another tool's, or with an id that is not its
-/// own.
-#[must_use]
-pub fn read(map: &ConfigMap) -> Option<Parent> {
+pub(super) fn read(map: &ConfigMap) -> Option<Parent> {
     let meta = &map.metadata;
     let label = |name: &str| meta.labels.as_ref().and_then(|labels| labels.get(name));
     let annotation = |name: &str| meta.annotations.as_ref().and_then(|annotations| annotations.get(name));
@@ -315,6 +128,7 @@ pub fn read(map: &ConfigMap) -> Option<Parent> {
         unhealthy: text("unhealthy").lines().map(str::to_owned).collect(),
         drifted: text("drifted").lines().map(str::to_owned).collect(),
         held,
+        lifecycle: None,
     };
     let intact = annotations(&addon, &content).iter().all(|(name, value)| annotation(name) == Some(value));
     Some(Parent {
@@ -325,23 +139,20 @@ pub fn read(map: &ConfigMap) -> Option<Parent> {
         content,
         released: annotation(RELEASE_ANNOTATION).cloned(),
         intact,
-        data: data.clone(),
+        form: Form::ConfigMap(data.clone()),
     })
 }
 
-impl Parent {
-    /// Whether writing `content` would change what it says.
-    #[must_use]
-    pub fn says(&self, id: &AddonId, content: &Content) -> bool {
-        let data = data(id, content);
-        self.intact
-            && data.len() == self.data.len()
-            && data.iter().all(|(name, text)| self.data.get(*name) == Some(text))
-    }
+/// Whether the data of a ConfigMap already say this.
+pub(super) fn says(stored: &BTreeMap<String, String>, id: &AddonId, content: &Content) -> bool {
+    let data = data(id, content);
+    data.len() == stored.len() && data.iter().all(|(name, text)| stored.get(*name) == Some(text))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn addon(name: &str) -> AddonId {
@@ -369,6 +180,7 @@ mod tests {
                 reason: "why".into(),
                 braked: true,
             }),
+            lifecycle: None,
         }
     }
 
