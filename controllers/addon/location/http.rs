@@ -208,7 +208,7 @@ pub(super) fn header<'a>(head: &'a HeaderMap, name: &HeaderName) -> Option<&'a s
 pub(super) struct Open {
     pub(super) head: Parts,
     pub(super) body: Incoming,
-    pub(super) driver: AbortOnDropHandle<hyper::Result<()>>,
+    pub(super) _driver: AbortOnDropHandle<hyper::Result<()>>,
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -223,7 +223,7 @@ where
     let (mut sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
     let driver = AbortOnDropHandle::new(tokio::spawn(driver));
     let (head, body) = sender.send_request(request).await?.into_parts();
-    Ok(Open { head, body, driver })
+    Ok(Open { head, body, _driver: driver })
 }
 
 impl Open {

@@ -152,7 +152,7 @@ impl HttpService for Connector {
         head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         let opened = self.0.exchange(&url, Request::from_parts(head, body)).await;
         let opened = opened.map_err(|error| HttpError::new(HttpErrorKind::Connect, error))?;
-        let body = Held { body: opened.body, _driver: opened.driver };
+        let body = Held { body: opened.body, _driver: opened._driver };
         Ok(HttpResponse::from_parts(opened.head, HttpResponseBody::new(body)))
     }
 }
