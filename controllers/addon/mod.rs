@@ -24,6 +24,7 @@ pub mod fields;
 pub mod health;
 pub mod ident;
 pub mod kinds;
+pub mod lifecycle;
 pub mod location;
 pub mod manifest;
 mod metrics;
@@ -49,7 +50,9 @@ use quarterdeck_runtime::view::PodView;
 use engine::{Engine, Parts};
 use manifest::Limits;
 use metrics::Metrics;
+use source::OBJECTS;
 use source::directory::{DirectoryWatch, SOURCE, Scanner};
+use source::objects::ObjectsWatch;
 
 pub use config::Config;
 pub use engine::Key;
@@ -90,7 +93,7 @@ impl Controller for AddonController {
         let objects = informers.dynamic::<Addon>(Kind::of::<Addon>(), Selection::default());
         let engine = Engine::new(Parts {
             parents,
-            objects,
+            objects: objects.clone(),
             informers,
             queue: setup.queue(),
             pods,
@@ -99,6 +102,8 @@ impl Controller for AddonController {
             metrics: Metrics::new(setup.metrics()),
         });
         let scanner = Scanner::new(config.addon_path.clone(), Limits::default());
+        let readings = Arc::clone(&engine);
+        setup.run_always(ObjectsWatch::new(objects, move |snapshot| readings.publish(OBJECTS, snapshot)));
         let readings = Arc::clone(&engine);
         setup.run_always(DirectoryWatch::new(scanner, move |snapshot| readings.publish(SOURCE, snapshot)));
         Ok(Self { engine })

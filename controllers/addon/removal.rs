@@ -155,6 +155,17 @@ fn name_plans(verdicts: &mut BTreeMap<AddonId, Verdict>, parents: &BTreeMap<Addo
     }
 }
 
+/// The name of a plan to remove these members of one addon.
+#[must_use]
+pub fn plan_of(id: &AddonId, waits: &BTreeSet<Ident>, members: &BTreeMap<Ident, String>) -> String {
+    let mut hasher = Sha256::new();
+    hasher.update(format!("{id}\n"));
+    for member in waits {
+        hasher.update(format!("{member} {}\n", members.get(member).map_or("", String::as_str)));
+    }
+    hasher.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
 #[cfg(test)]
 #[path = "removal_tests.rs"]
 mod tests;

@@ -1,6 +1,7 @@
 //! What a source of addons yields. The engine knows nothing else of it.
 
 pub mod directory;
+pub mod objects;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use quarterdeck_runtime::controller::Account;
 
 use super::ident::Ident;
+use super::lifecycle::Lifecycle;
 use super::manifest::{Desired, Problem};
 
 /// Name of the source of Addon objects; its addons are named `namespace/name`.
@@ -151,6 +153,8 @@ pub struct Addon {
     pub description: Arc<str>,
     /// The objects to manage.
     pub objects: Vec<Object>,
+    /// How its objects come about, where that is more than applying them: an Addon object's phases.
+    pub lifecycle: Option<Arc<Lifecycle>>,
     /// As who what leaves it is deleted; the engine's own account if none.
     pub account: Option<Account>,
     /// How it is handled.

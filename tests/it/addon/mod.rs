@@ -7,6 +7,7 @@ mod keep;
 mod kinds;
 mod life;
 mod links;
+mod objects;
 mod observe;
 mod skew;
 mod update;
