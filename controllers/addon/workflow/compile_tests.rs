@@ -470,6 +470,17 @@ fn what_rests_on_outputs_waits_for_them() {
 }
 
 #[test]
+fn what_is_wrong_with_the_values_of_a_skipped_step_does_no_harm() {
+    let step = |when: &str| {
+        workflow(&format!(
+            "  entrypoint: entry\n  templates:\n  - name: entry\n    steps: [[{{name: a, template: work, when: \"{when}\"}}]]\n  - name: work\n    container: {{image: i, command: [sh, -c], args: [\"echo {{{{workflow.parameters.pkgDescription}}}}\"]}}\n"
+        ))
+    };
+    assert_eq!(run(&step("'{{workflow.parameters.pkgChannel}}' != ''")).unwrap().nodes[0].when, When::Skip);
+    assert_eq!(run(&step("true")).unwrap_err()[0].field_path, "spec.templates[1].container.args[0]");
+}
+
+#[test]
 fn a_patch_keeps_its_nulls_and_names_its_object() {
     let patch = |strategy: &str| {
         one(&format!(
