@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use quarterdeck_api::addon::{Addon, LifecycleStep};
+use quarterdeck_api::addon::{Addon, LifecycleStep, names};
 use quarterdeck_runtime::controller::Account;
 use serde::{Deserialize as _, Serialize as _};
 use serde_json::Value;
 
 use super::source::{Object, StepId};
+use super::workflow::runner::{Wish, wish};
 use super::workflow::{
     Action, AddonFacts, Context, Limits, Node, Parameters, Program, Progress, Refusal, compile, parameters,
 };
@@ -40,6 +41,8 @@ pub struct Lifecycle {
     pub phases: Vec<Phase>,
     /// What runs before it goes.
     pub delete: Option<Phase>,
+    /// Who is asked to run its templates.
+    pub wish: Wish,
     /// What is wrong with the spec.
     pub faults: Vec<String>,
 }
@@ -53,6 +56,8 @@ pub struct Phase {
     pub template: Arc<str>,
     /// The account if the template names none.
     pub role: Option<String>,
+    /// Part of the name of the workflow that Argo is given.
+    pub prefix: String,
 }
 
 /// What ran of each phase.
@@ -107,8 +112,13 @@ impl Lifecycle {
                 step,
                 template: (*found.template).into(),
                 role: Some(found.role.clone()).filter(|role| !role.is_empty()),
+                prefix: found.name_prefix.clone(),
             })
         };
+        let wish = wish(addon.annotation(names::RUNNER_ANNOTATION)).unwrap_or_else(|refusal| {
+            faults.push(refusal.to_string());
+            Wish::Native
+        });
         let order = [LifecycleStep::Prereqs, LifecycleStep::Install, LifecycleStep::Validate];
         Self {
             parameters,
@@ -121,6 +131,7 @@ impl Lifecycle {
             phases: order.into_iter().filter_map(phase).collect(),
             delete: phase(LifecycleStep::Delete),
             facts,
+            wish,
             faults,
         }
     }
@@ -151,11 +162,13 @@ impl Lifecycle {
     /// As who a step runs: always an account of the Addon's own namespace.
     #[must_use]
     pub fn account(&self, program: &Program, node: &Node) -> Account {
-        let name = node.account.as_ref().or(program.account.as_ref());
-        Account {
-            namespace: self.facts.namespace.clone(),
-            name: name.map_or_else(|| DEFAULT_ACCOUNT.to_owned(), Clone::clone),
-        }
+        self.own_account(node.account.as_deref().or(program.account.as_deref()))
+    }
+
+    /// An account of the Addon's own namespace.
+    #[must_use]
+    pub fn own_account(&self, name: Option<&str>) -> Account {
+        Account { namespace: self.facts.namespace.clone(), name: name.unwrap_or(DEFAULT_ACCOUNT).to_owned() }
     }
 
     /// The objects that a phase's steps make, each with its step.
@@ -180,7 +193,7 @@ impl Lifecycle {
 /// Whether what is there counts as installed: a person says so, or the Addon was installed by
 /// keiko's addon-manager, whose checksums are short.
 fn is_adopted(addon: &Addon) -> bool {
-    use quarterdeck_api::addon::{Phase, is_upstream_checksum, names};
+    use quarterdeck_api::addon::{Phase, is_upstream_checksum};
     let by_upstream = addon.status.as_ref().is_some_and(|status| is_upstream_checksum(&status.checksum))
         && addon.phase() == Phase::Succeeded;
     by_upstream || addon.annotation(names::ADOPT_ANNOTATION) == Some("true")

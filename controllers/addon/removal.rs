@@ -63,7 +63,9 @@ impl Named {
 /// The members that an addon would lose, if its absence or its content is evidence.
 #[must_use]
 pub fn losing(parent: &Parent, id: &AddonId, snapshot: &Snapshot, named: &Named) -> BTreeSet<Ident> {
-    let evidence = snapshot.complete && snapshot.addons.get(&id.name).is_none_or(|addon| addon.is_evidence());
+    let evidence = snapshot.complete
+        && !snapshot.never_prunes
+        && snapshot.addons.get(&id.name).is_none_or(|addon| addon.is_evidence());
     let members = parent.content.members.keys().filter(|member| evidence && !named.may_mean(member));
     members.cloned().collect()
 }

@@ -4,8 +4,8 @@
 
 mod account;
 mod addon;
-mod addon_workflow;
 mod addon_crd;
+mod addon_workflow;
 mod bad_input;
 mod client;
 mod cluster;
@@ -18,6 +18,7 @@ mod informer;
 mod isolation;
 mod metrics_doc;
 mod namespace;
+mod node;
 mod observe;
 mod rbac;
 mod rooms;

@@ -12,11 +12,15 @@ use quarterdeck_runtime::object::{Kind, ObjectKey};
 
 use super::Memory;
 use super::run::{Outcome, Run};
-use crate::addon::lifecycle::{Book, Lifecycle};
+use crate::addon::ident::GroupKind;
+use crate::addon::lifecycle::{Book, Lifecycle, Phase};
 use crate::addon::manifest::Mode;
 use crate::addon::parent::{Content, LifecycleState, Parent, State};
 use crate::addon::plan::{RANKS, Wanted, rank};
 use crate::addon::source::{Addon, Object, StepId};
+use crate::addon::workflow::execute::{self, Observed};
+use crate::addon::workflow::pod::Attempt;
+use crate::addon::workflow::runner::{Runner, Wish, choose};
 use crate::addon::workflow::{self, Node, Program, Progress};
 
 /// Most turns of one reconcile: each ends at least one step.
@@ -179,33 +183,47 @@ impl Run<'_> {
     ) -> Result<Walk, Error> {
         let now = Timestamp::now();
         let mut walk = Walk::default();
-        let mut programs: Vec<Program> = Vec::new();
+        let mut runners: Vec<Chosen> = Vec::new();
         for phase in &lifecycle.phases {
-            match lifecycle.program(phase, &book.of(phase.step, &lifecycle.checksum)) {
-                Ok(program) => programs.push(program),
-                Err(refusals) => {
-                    // Phases before it run all the same.
-                    let text: Vec<String> = refusals.iter().map(ToString::to_string).collect();
-                    walk.reason = Some(text.join("; "));
-                    walk.refused = true;
-                    break;
-                }
-            }
+            runners.push(self.runner(lifecycle, phase, book).await?);
         }
-        let objects: Vec<Object> =
-            programs.iter().enumerate().flat_map(|(index, program)| lifecycle.objects(index, program)).collect();
+        let native = |(index, chosen): (usize, &Chosen)| match chosen {
+            Chosen::Native(program) => lifecycle.objects(index, program),
+            _ => Vec::new(),
+        };
+        let objects: Vec<Object> = runners.iter().enumerate().flat_map(native).collect();
         let wanted = self.resolve(&objects).await?;
         let mut open: BTreeSet<StepId> = BTreeSet::new();
         let mut current = None;
-        for (index, program) in programs.iter().enumerate() {
+        for (index, chosen) in runners.iter().enumerate() {
             let phase = &lifecycle.phases[index];
             let progress = book.of(phase.step, &lifecycle.checksum);
-            let fresh = progress.nodes.is_empty();
+            let fresh = progress.nodes.is_empty() && progress.status.is_none();
             if fresh && let Some(reason) = self.gate(lifecycle, index, &wanted, memory).await? {
                 walk.failed = reason.1;
                 walk.reason = Some(reason.0);
                 break;
             }
+            let program = match chosen {
+                Chosen::Native(program) => program,
+                Chosen::Argo => match self.argo(lifecycle, phase, book).await? {
+                    Ok(()) => {
+                        walk.done += 1;
+                        continue;
+                    }
+                    Err((reason, failed)) => {
+                        walk.failed = failed;
+                        walk.reason = Some(reason);
+                        break;
+                    }
+                },
+                Chosen::Nobody(reason) => {
+                    walk.refused = true;
+                    walk.reason = Some(reason.clone());
+                    break;
+                }
+                Chosen::Unknown => break,
+            };
             let next = workflow::next(program, &progress, now);
             book.set(phase.step, next.progress.clone());
             walk.again |= next.compile_again;
@@ -244,6 +262,7 @@ impl Run<'_> {
             walk.reason = Some(format!("{}: {message}", lifecycle.phases[index].step));
         }
         if !self.observing {
+            self.stop(lifecycle, lifecycle.phases[index].step, program, &next).await?;
             walk.again |= self.step(lifecycle, index, program, &next, &wanted, book, memory, content).await?;
         }
         if walk.reason.is_none() && !walk.again {
@@ -369,11 +388,177 @@ impl Run<'_> {
         node: &Node,
         book: &mut Book,
     ) -> Result<bool, Error> {
-        let _ = (lifecycle, phase, program, node, book);
-        Ok(false)
+        let step = lifecycle.phases[phase].step;
+        let mut progress = book.of(step, &lifecycle.checksum);
+        let attempt = attempt(lifecycle, step, program, node, progress.attempt(node));
+        let api = self.api_as(Some(&lifecycle.account(program, node)));
+        let observed = execute::step(&api, &self.engine.kinds, &attempt, progress.marks(node)).await;
+        let ended = match observed {
+            Ok(None) => return Ok(false),
+            Ok(Some(Observed::Ended(outcome))) => {
+                progress.end(node, outcome, Timestamp::now());
+                true
+            }
+            Ok(Some(Observed::UnderWay { message, marks, look_again })) => {
+                progress.note(node, &message, marks);
+                self.outcome.look_again(look_again);
+                false
+            }
+            Err(error) => {
+                self.outcome.failed(&format!("{step}, step {}", node.name), error)?;
+                return Ok(false);
+            }
+        };
+        book.set(step, progress);
+        Ok(ended)
+    }
+
+    /// Ends what attempts that were given up left running.
+    async fn stop(
+        &mut self,
+        lifecycle: &Lifecycle,
+        step: LifecycleStep,
+        program: &Program,
+        next: &workflow::Next<'_>,
+    ) -> Result<(), Error> {
+        for node in &next.stop {
+            let begun = next.progress.nodes.get(&node.name).map_or(0, |one| one.attempts);
+            let api = self.api_as(Some(&lifecycle.account(program, node)));
+            if let Err(error) = execute::stop(&api, &attempt(lifecycle, step, program, node, begun)).await {
+                self.outcome.failed(&format!("{step}, step {}", node.name), error)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Who runs a phase.
+    async fn runner(&mut self, lifecycle: &Lifecycle, phase: &Phase, book: &Book) -> Result<Chosen, Error> {
+        let progress = book.of(phase.step, &lifecycle.checksum);
+        let compiled = lifecycle.program(phase, &progress);
+        let served = if lifecycle.wish == Wish::Argo || compiled.is_err() {
+            let kind = execute::workflow_kind();
+            match self.engine.kinds.find_any(&self.api, &GroupKind::from(&kind)).await {
+                Ok(kind) => kind.is_some(),
+                Err(error) => {
+                    self.outcome.failed(&format!("{}: asking for Argo", phase.step), error)?;
+                    return Ok(Chosen::Unknown);
+                }
+            }
+        } else {
+            false
+        };
+        let begun = !progress.nodes.is_empty();
+        Ok(match choose(lifecycle.wish, compiled, served, begun) {
+            Ok(Runner::Native(program)) => Chosen::Native(program),
+            Ok(Runner::Argo) => Chosen::Argo,
+            Err(refusals) => {
+                let texts: Vec<String> = refusals.iter().map(ToString::to_string).collect();
+                Chosen::Nobody(texts.join("; "))
+            }
+        })
+    }
+
+    /// Has Argo run a phase; whether it is done, or else why not and whether it has failed.
+    async fn argo(
+        &mut self,
+        lifecycle: &Lifecycle,
+        phase: &Phase,
+        book: &mut Book,
+    ) -> Result<Result<(), (String, bool)>, Error> {
+        const DONE: &str = "Succeeded";
+        let step = phase.step;
+        let mut progress = book.of(step, &lifecycle.checksum);
+        if progress.status.as_deref() == Some(DONE) {
+            return Ok(Ok(()));
+        }
+        let run = workflow::argo::Run {
+            addon: &lifecycle.facts,
+            phase: step.as_str(),
+            name_prefix: &phase.prefix,
+            revision: &lifecycle.checksum,
+            role: phase.role.as_deref(),
+        };
+        let object = match workflow::argo::workflow(&phase.template, &lifecycle.parameters, &run) {
+            Ok(object) => object,
+            Err(refusals) => {
+                let texts: Vec<String> = refusals.iter().map(ToString::to_string).collect();
+                return Ok(Err((format!("{step}: {}", texts.join("; ")), true)));
+            }
+        };
+        if self.observing {
+            self.outcome.planned += 1;
+            return Ok(Err((format!("{step}: a workflow would run"), false)));
+        }
+        let account = object.pointer("/spec/serviceAccountName").and_then(serde_json::Value::as_str);
+        let api = self.api_as(Some(&lifecycle.own_account(account)));
+        let now = Timestamp::now();
+        if let Some(at) = progress.retry_at {
+            if now < at {
+                self.outcome.look_again(Duration::try_from(at.duration_since(now)).unwrap_or_default());
+                return Ok(Err((format!("{step}: {}", progress.message), true)));
+            }
+            if let Err(error) = execute::argo_again(&api, &object).await {
+                self.outcome.failed(&format!("{step}: its workflow"), error)?;
+                return Ok(Err((format!("{step}: {}", progress.message), true)));
+            }
+            progress.retry_at = None;
+        }
+        let ended = match execute::argo(&api, &object).await {
+            Ok(Observed::Ended(workflow::Outcome::Succeeded { .. })) => {
+                progress.status = Some(DONE.to_owned());
+                Ok(())
+            }
+            Ok(Observed::Ended(workflow::Outcome::Failed { message })) => {
+                progress.fail(&message, now);
+                self.outcome.look_again(FIRST_RETRY);
+                Err((format!("{step}: {message}"), true))
+            }
+            Ok(Observed::UnderWay { message, look_again, .. }) => {
+                self.outcome.look_again(look_again);
+                let text = if message.is_empty() { "its workflow runs".to_owned() } else { message };
+                Err((format!("{step}: {text}"), false))
+            }
+            Err(error) => {
+                let text = format!("{step}: its workflow: {error}");
+                self.outcome.failed(&format!("{step}: its workflow"), error)?;
+                Err((text, false))
+            }
+        };
+        book.set(step, progress);
+        Ok(ended)
     }
 }
 
+/// Who runs a phase.
+enum Chosen {
+    Native(Box<Program>),
+    Argo,
+    /// Nobody: what is not in the grammar.
+    Nobody(String),
+    /// The server could not be asked.
+    Unknown,
+}
+
+fn attempt<'a>(
+    lifecycle: &'a Lifecycle,
+    step: LifecycleStep,
+    program: &'a Program,
+    node: &'a Node,
+    number: u32,
+) -> Attempt<'a> {
+    Attempt {
+        addon: &lifecycle.facts,
+        phase: step.as_str(),
+        revision: &lifecycle.checksum,
+        node,
+        number,
+        account: program.account.as_deref(),
+        deadline: program.deadline,
+    }
+}
+
+/// When a workflow that failed is looked at again at the earliest.
+const FIRST_RETRY: Duration = Duration::from_secs(5);
 /// How often a Secret that has to exist is looked for.
 const SECRET: Duration = Duration::from_secs(10);
 

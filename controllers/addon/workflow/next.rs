@@ -107,10 +107,8 @@ pub fn next<'p>(program: &'p Program, progress: &Progress, now: Timestamp) -> Ne
         return Next { stop, ..idle(progress, Phase::Succeeded, None) };
     }
     let message = failure(program, &progress);
-    progress.failed_rounds = progress.failed_rounds.saturating_add(1);
-    let retry_at = after(now, wait(&progress));
-    progress.retry_at = Some(retry_at);
-    progress.message = message.clone();
+    progress.fail(&message, now);
+    let retry_at = progress.retry_at.unwrap_or(now);
     Next { stop, ..idle(progress, Phase::Failed { message, retry_at }, Some(retry_at)) }
 }
 
@@ -142,7 +140,7 @@ fn is(progress: &Progress, node: &Node, state: State) -> bool {
 }
 
 /// The wait after a round that failed: twice the one before, and a little of its own for each Addon.
-fn wait(progress: &Progress) -> Duration {
+pub(super) fn wait(progress: &Progress) -> Duration {
     let doublings = progress.failed_rounds.saturating_sub(1).min(10);
     let plain = FIRST_WAIT.saturating_mul(1 << doublings).min(LONGEST_WAIT);
     let spread = progress

@@ -169,6 +169,13 @@ impl Progress {
         Self { nodes, status: Some("Succeeded".to_owned()), ..Self::new(revision) }
     }
 
+    /// Notes that a round failed, and when the next one begins.
+    pub fn fail(&mut self, message: &str, now: Timestamp) {
+        self.failed_rounds = self.failed_rounds.saturating_add(1);
+        self.retry_at = Some(after(now, super::next::wait(self)));
+        self.message = cut(message);
+    }
+
     /// What [`compile`](super::compile()) may know of the steps that have ended.
     #[must_use]
     pub fn known(&self) -> KnownNodes {

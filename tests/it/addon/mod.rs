@@ -3,6 +3,7 @@
 mod account;
 mod adoption;
 mod brake;
+mod directory;
 mod keep;
 mod kinds;
 mod life;

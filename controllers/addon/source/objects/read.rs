@@ -74,7 +74,7 @@ impl Reader {
             addons.insert(Arc::clone(&addon.id.name), addon);
         }
         self.read.retain(|name, _| addons.contains_key(name));
-        Snapshot { addons, complete: true, settled: true, problem: None, digest: [0; 32] }
+        Snapshot { addons, complete: true, settled: true, ..Snapshot::default() }
     }
 
     fn one(&mut self, object: &Arc<Object>) -> Arc<Addon> {
