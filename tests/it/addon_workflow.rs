@@ -23,7 +23,7 @@ use quarterdeck_runtime::client::{Api, ClientOptions, Clients, Identity, Source}
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(120);
 const REVISION: &str = "0123456789abcdef";
 
 struct World {
@@ -326,6 +326,78 @@ async fn what_a_pod_may_not_be_is_the_steps_failure() {
     execute::stop(&world.api, &attempt).await.unwrap();
     execute::remove(&world.api, &attempt).await.unwrap();
     assert!(pods.get(&name).await.unwrap().metadata.deletion_timestamp.is_none());
+}
+
+/// One turn of a program: compiled with what is known, and each step carried on.
+async fn turn(world: &World, spec: &str, progress: &mut Progress) -> anyhow::Result<Phase> {
+    let program = world.compiled(spec, &progress.known());
+    let turn = next(&program, progress, jiff::Timestamp::now());
+    *progress = turn.progress.clone();
+    for node in turn.start.iter().chain(&turn.running) {
+        progress.begin(node, jiff::Timestamp::now());
+        let attempt = world.attempt(&program, node, progress.attempt(node));
+        match execute::step(&world.api, &world.kinds, &attempt, progress.marks(node)).await? {
+            Some(Observed::Ended(outcome)) => progress.end(node, outcome, jiff::Timestamp::now()),
+            Some(Observed::UnderWay { message, marks, .. }) => progress.note(node, &message, marks),
+            None => bail!("{node:?}"),
+        }
+    }
+    Ok(turn.phase)
+}
+
+#[tokio::test]
+async fn containers_really_run_read_their_files_and_hand_on_what_they_say() {
+    let control_plane = ControlPlane::builder().node().start().await.unwrap();
+    let world = World::new(&control_plane, "workflow-real").await;
+    let spec = r#"  entrypoint: entry
+  templates:
+  - name: entry
+    steps:
+    - - name: flip
+        template: flip
+        arguments: {artifacts: [{name: doc, raw: {data: "in {{workflow.parameters.namespace}}"}}]}
+    - - name: heads
+        template: say
+        when: "{{steps.flip.outputs.result}} == heads"
+        arguments: {parameters: [{name: text, value: "{{steps.flip.outputs.parameters.side}}"}]}
+      - {name: tails, template: say, when: "{{steps.flip.outputs.result}} == tails", arguments: {parameters: [{name: text, value: x}]}}
+    - - {name: ill, template: ill}
+  - name: flip
+    inputs: {artifacts: [{name: doc, path: /tmp/doc}]}
+    outputs: {parameters: [{name: side, valueFrom: {path: /tmp/side}}]}
+    script:
+      image: SHELL
+      command: [sh, -e]
+      source: |
+        test "$(cat /tmp/doc)" = "in {{workflow.parameters.namespace}}"
+        test ! -e /var/run/secrets/kubernetes.io/serviceaccount/token
+        echo front > /tmp/side
+        echo heads
+  - name: say
+    inputs: {parameters: [{name: text}]}
+    container: {image: SHELL, command: [sh, -c], args: ["test {{inputs.parameters.text}} = front"]}
+  - name: ill
+    container: {image: SHELL, command: [sh, -c], args: ["echo first >&2; echo oh no >&2; exit 7"]}
+"#;
+    let spec = spec.replace("SHELL", quarterdeck_it::Node::SHELL_IMAGE);
+    let progress = tokio::sync::Mutex::new(Progress::new(REVISION));
+    let message = eventually("the last step fails", LONG, async || {
+        let mut progress = progress.lock().await;
+        match turn(&world, &spec, &mut progress).await? {
+            Phase::Failed { message, .. } => Ok(message),
+            phase => bail!("{phase:?}: {progress:?}"),
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(message, "step entry/ill: Error (exit code 7): first\noh no");
+    let progress = progress.into_inner();
+    let state = |name: &str| progress.nodes[name].state;
+    assert_eq!(state("entry/flip"), State::Succeeded);
+    assert_eq!(progress.nodes["entry/flip"].outputs["side"], "front");
+    assert_eq!(progress.nodes["entry/flip"].result.as_deref(), Some("heads"));
+    assert_eq!((state("entry/heads"), state("entry/tails")), (State::Succeeded, State::Skipped));
+    assert_eq!(world.objects::<Pod>().list(&Default::default()).await.unwrap().items.len(), 3);
 }
 
 fn workflows() -> Value {
