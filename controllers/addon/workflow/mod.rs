@@ -3,8 +3,8 @@
 //!
 //! Everything but [`execute`] is pure. A template's text becomes a [`Program`]: nodes in an order in
 //! which each comes after what it depends on. Values get into it on parsed trees, word by word, so
-//! that none can change the structure of what it stands in ([`substitute`]). [`Progress`] remembers
-//! what ran, so that a restart repeats nothing, and [`next`] says what is to run now. What a step
+//! that none can change the structure of what it stands in (`substitute`). [`Progress`] remembers
+//! what ran, so that a restart repeats nothing, and [`next()`] says what is to run now. What a step
 //! needs from the outputs of another stays [`Action::Pending`] until the template is compiled again
 //! with them.
 //!
