@@ -332,6 +332,12 @@ mod tests {
     }
 
     #[test]
+    fn a_long_condition_is_read() {
+        assert_eq!(when(&vec!["true"; 580].join("&& ")), Ok(true));
+        assert_eq!(when(&vec!["false"; 500].join("|| ")), Ok(false));
+    }
+
+    #[test]
     fn what_is_no_condition_is_refused_by_its_field() {
         let deep = "(".repeat(100_000);
         for text in [

@@ -184,16 +184,28 @@ fn deadlines_of_steps_and_of_the_whole_end_attempts() {
     all.nodes[0].deadline = Some(Duration::from_secs(30));
     let mut progress = next(&all, &Progress::new("r"), at(0)).progress;
     progress.begin(&all.nodes[0], at(0));
-    let running = next(&all, &progress, at(29));
-    assert_eq!((names(&running.running), running.wake), (vec!["a"], Some(at(30))));
-    let over = next(&all, &progress, at(30));
+    // A Pod has a little longer: the kubelet ends it, and says why.
+    let running = next(&all, &progress, at(59));
+    assert_eq!((names(&running.running), running.wake), (vec!["a"], Some(at(60))));
+    let over = next(&all, &progress, at(60));
     assert_eq!(names(&over.stop), ["a"]);
     let Phase::Failed { message, .. } = &over.phase else { panic!("{over:?}") };
     assert_eq!(message, "step a: it took longer than its 30 s");
+    let mut deleting = all.clone();
+    deleting.nodes[0].action = Action::Delete(Default::default());
+    let mut waiting = next(&deleting, &Progress::new("r"), at(0)).progress;
+    waiting.begin(&deleting.nodes[0], at(0));
+    assert_eq!(next(&deleting, &waiting, at(29)).wake, Some(at(30)));
+    assert!(matches!(next(&deleting, &waiting, at(30)).phase, Phase::Failed { .. }));
     all.nodes[0].deadline = None;
     all.deadline = Some(Duration::from_secs(60));
     assert_eq!(next(&all, &progress, at(59)).wake, Some(at(60)));
-    let over = next(&all, &progress, at(60));
+    let late = next(&all, &progress, at(60));
+    assert_eq!((names(&late.running), late.stop.len(), late.wake), (vec!["a"], 0, Some(at(90))));
+    let mut ended = late.progress.clone();
+    ended.end(&all.nodes[0], Outcome::done(), at(61));
+    assert!(matches!(next(&all, &ended, at(61)).phase, Phase::Failed { .. }), "nothing begins after its time");
+    let over = next(&all, &progress, at(90));
     assert_eq!(names(&over.stop), ["a"]);
     assert!(matches!(over.phase, Phase::Failed { .. }));
     // The next round has its own time.

@@ -160,7 +160,7 @@ pub enum Cascade {
 
 /// Objects to delete. One that is not there counts as deleted: whether a first attempt did it cannot
 /// be told after a restart.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Deletion {
     /// The objects, in the order written.
     pub objects: Vec<ObjectRef>,
