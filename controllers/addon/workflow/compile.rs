@@ -364,7 +364,7 @@ impl Compiler<'_> {
         let mut after = guard.after.clone();
         for (index, action) in actions.into_iter().enumerate() {
             let at = self.nodes.len();
-            self.nodes.push(Node {
+            let node = Node {
                 name: if several { format!("{node}/{}", index + 1) } else { node.to_owned() },
                 origin: template.path.clone(),
                 after: std::mem::replace(&mut after, vec![at]),
@@ -374,7 +374,9 @@ impl Compiler<'_> {
                 account: guard.account.clone(),
                 continue_on_failure: guard.continue_on_failure,
                 action,
-            });
+                content: None,
+            };
+            self.nodes.push(node.sealed());
         }
     }
 

@@ -24,7 +24,9 @@ fn node(name: &str, after: &[usize]) -> Node {
         account: None,
         continue_on_failure: false,
         action: Action::Pod(Box::new(PodStep { container, ..PodStep::default() })),
+        content: None,
     }
+    .sealed()
 }
 
 fn program(nodes: Vec<Node>) -> Program {
@@ -193,6 +195,7 @@ fn deadlines_of_steps_and_of_the_whole_end_attempts() {
     assert_eq!(message, "step a: it took longer than its 30 s");
     let mut deleting = all.clone();
     deleting.nodes[0].action = Action::Delete(Default::default());
+    deleting.nodes[0] = deleting.nodes[0].clone().sealed();
     let mut waiting = next(&deleting, &Progress::new("r"), at(0)).progress;
     waiting.begin(&deleting.nodes[0], at(0));
     assert_eq!(next(&deleting, &waiting, at(29)).wake, Some(at(30)));
@@ -247,7 +250,7 @@ fn another_content_is_another_step() {
     turn(&all, &mut progress, at(0), |_| Outcome::done());
     all.nodes[0] = node("a", &[]);
     assert_eq!(next(&all, &progress, at(0)).phase, Phase::Succeeded);
-    all.nodes[0].action = node("other", &[]).action;
+    all.nodes[0] = Node { name: "a".into(), ..node("other", &[]) };
     assert_eq!(names(&next(&all, &progress, at(0)).start), ["a"]);
     assert_eq!(progress.attempt(&all.nodes[0]), 2, "under another name");
 }
