@@ -73,6 +73,9 @@ async fn served(client: &kube::Client) -> Result<()> {
     .await
 }
 
+/// What it is about, and how it differs from the example.
+type Case<'a> = (&'a str, &'a dyn Fn(&mut Value));
+
 /// A control plane with our definition and the namespace.
 async fn world() -> Result<(ControlPlane, kube::Client)> {
     let control_plane = ControlPlane::start().await?;
@@ -175,7 +178,7 @@ async fn it_takes_what_is_right_and_refuses_the_rest_by_field() -> Result<()> {
         raw.create(&params, &serde_json::from_value(addon)?).await?;
         Ok(())
     };
-    let right: &[(&str, &dyn Fn(&mut Value))] = &[
+    let right: &[Case<'_>] = &[
         ("as it is", &|_| {}),
         ("31 characters", &|addon| addon["metadata"]["name"] = json!("n".repeat(31))),
         ("a long mirror of a directory", &|addon| {
@@ -212,7 +215,7 @@ async fn it_takes_what_is_right_and_refuses_the_rest_by_field() -> Result<()> {
     for (what, edit) in right {
         try_it(edit).await.with_context(|| (*what).to_owned())?;
     }
-    let wrong: &[(&str, &dyn Fn(&mut Value))] = &[
+    let wrong: &[Case<'_>] = &[
         ("metadata.name may have 31 characters", &|addon| addon["metadata"]["name"] = json!("n".repeat(32))),
         ("params.namespace must be set", &|addon| addon["spec"]["params"] = json!({"data": {}})),
         ("spec.params.namespace", &|addon| addon["spec"]["params"]["namespace"] = json!("")),

@@ -5,7 +5,11 @@
 mod account;
 mod addon;
 mod addon_crd;
+
 mod addon_workflow;
+
+mod addonctl;
+
 mod bad_input;
 mod client;
 mod cluster;

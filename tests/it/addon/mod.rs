@@ -3,6 +3,7 @@
 mod account;
 mod adoption;
 mod brake;
+mod channel;
 mod directory;
 mod keep;
 mod kinds;

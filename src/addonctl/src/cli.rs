@@ -1,0 +1,321 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use quarterdeck_api::duration;
+
+use crate::create::CreateFlags;
+
+/// A control plane for managing addons
+#[derive(Debug, Parser)]
+#[command(
+    name = "addonctl",
+    disable_version_flag = true,
+    override_usage = "addonctl [command]",
+    subcommand_help_heading = "Available Commands",
+    subcommand_value_name = "command"
+)]
+pub(crate) struct Cli {
+    /// Which server to ask.
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Which server to ask, and as whom.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Server")]
+pub(crate) struct Connection {
+    /// Path of the kubeconfig; without it $KUBECONFIG, ~/.kube/config, or the pod's account
+    #[arg(long, global = true, value_name = "file")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig to use
+    #[arg(long, global = true, value_name = "name")]
+    pub(crate) context: Option<String>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Create the addon resource with the supplied arguments
+    Create(Box<CreateArgs>),
+    /// List addons of every source, or show one
+    Get(GetArgs),
+    /// Show all that is known about an addon
+    Describe(NameArgs),
+    /// Show what would be changed and removed; ends with 2 if anything would
+    Plan(PlanArgs),
+    /// Apply Addon objects from files
+    Apply(ApplyArgs),
+    /// Delete an addon: its delete step runs, then what it brought is removed
+    Delete(DeleteArgs),
+    /// Wait until addons are as they should be
+    Wait(WaitArgs),
+    /// Show or release a removal that waits for a person
+    Prune(PruneArgs),
+    /// Do nothing about an addon until it is resumed
+    Pause(NameArgs),
+    /// Go on with an addon that was paused
+    Resume(NameArgs),
+    /// Take what is in the cluster for the addon's installation, and run nothing
+    Adopt(NameArgs),
+    /// Go back to an earlier revision of an addon
+    Rollback(RollbackArgs),
+    /// Print the logs of an addon's steps
+    Logs(LogsArgs),
+    /// Look at channels, as kOps' tool does
+    #[command(subcommand_help_heading = "Available Commands", subcommand_value_name = "command")]
+    Channels {
+        /// What to do.
+        #[command(subcommand)]
+        command: ChannelsCommand,
+    },
+    /// Print the completion script of a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write all pages into a folder
+    Man {
+        /// Folder for the pages of all commands
+        #[arg(long, value_name = "folder")]
+        dir: Option<PathBuf>,
+    },
+    /// Print the version of addonctl
+    Version,
+}
+
+/// Arguments of `create`.
+#[derive(Debug, Args)]
+pub(crate) struct CreateArgs {
+    /// Name of the package, such as my-addon or core/fluentd
+    pub(crate) name: String,
+    /// What the addon is made of.
+    #[command(flatten)]
+    pub(crate) flags: CreateFlags,
+    /// Form of what --dryrun prints: yaml or json
+    #[arg(short, long, value_name = "form", default_value = "yaml", hide_possible_values = true)]
+    pub(crate) output: ObjectForm,
+}
+
+/// Forms of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ObjectForm {
+    /// JSON.
+    Json,
+    /// YAML.
+    Yaml,
+}
+
+/// Forms of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ListForm {
+    /// Columns.
+    Table,
+    /// More columns.
+    Wide,
+    /// JSON.
+    Json,
+    /// YAML.
+    Yaml,
+}
+
+/// Arguments of `get`.
+#[derive(Debug, Args)]
+pub(crate) struct GetArgs {
+    /// Name of an addon; without it all
+    pub(crate) name: Option<String>,
+    /// Look only into this namespace; without it into all
+    #[arg(short, long, value_name = "name", conflicts_with = "all_namespaces")]
+    pub(crate) namespace: Option<String>,
+    /// Look into all namespaces, as is done anyway
+    #[arg(short = 'A', long)]
+    pub(crate) all_namespaces: bool,
+    /// Form of the output: table, wide, json or yaml
+    #[arg(short, long, value_name = "form", default_value = "table", hide_possible_values = true)]
+    pub(crate) output: ListForm,
+}
+
+/// One addon.
+#[derive(Debug, Args)]
+pub(crate) struct NameArgs {
+    /// Name of the addon
+    pub(crate) name: String,
+    /// Namespace of the Addon object; without it the only one of that name is meant
+    #[arg(short, long, value_name = "name")]
+    pub(crate) namespace: Option<String>,
+}
+
+/// Arguments of `plan`.
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// Name of an Addon that is in the cluster
+    #[arg(required_unless_present = "filename", conflicts_with = "filename")]
+    pub(crate) name: Option<String>,
+    /// Files with Addons, or files and folders of a directory of addons; may be repeated
+    #[arg(short, long, value_name = "file")]
+    pub(crate) filename: Vec<PathBuf>,
+    /// Namespace of the Addon; of files, namespace of Addons that name none
+    #[arg(short, long, value_name = "name")]
+    pub(crate) namespace: Option<String>,
+}
+
+/// Arguments of `apply`.
+#[derive(Debug, Args)]
+pub(crate) struct ApplyArgs {
+    /// Files, or - for the standard input; may be repeated
+    #[arg(short, long, value_name = "file", required = true)]
+    pub(crate) filename: Vec<PathBuf>,
+    /// Namespace of objects that name none
+    #[arg(short, long, value_name = "name")]
+    pub(crate) namespace: Option<String>,
+    /// Take over fields that another manager set
+    #[arg(long)]
+    pub(crate) force_conflicts: bool,
+    /// Only ask the server what it would do
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// Arguments of `delete`.
+#[derive(Debug, Args)]
+pub(crate) struct DeleteArgs {
+    /// The addon.
+    #[command(flatten)]
+    pub(crate) addon: NameArgs,
+    /// Wait until it is gone
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Longest wait, such as 90s or 5m
+    #[arg(long, value_name = "duration", default_value = "5m", value_parser = duration::parse)]
+    pub(crate) timeout: Duration,
+}
+
+/// What to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Goal {
+    /// All of it is there and works.
+    Healthy,
+    /// Its steps succeeded.
+    Succeeded,
+    /// It is gone.
+    Deleted,
+}
+
+/// Arguments of `wait`.
+#[derive(Debug, Args)]
+pub(crate) struct WaitArgs {
+    /// Names of addons
+    #[arg(required = true)]
+    pub(crate) names: Vec<String>,
+    /// What to wait for: healthy, succeeded or deleted
+    #[arg(long = "for", value_name = "goal", default_value = "healthy", hide_possible_values = true)]
+    pub(crate) goal: Goal,
+    /// Namespace of the Addon objects; without it the only ones of those names are meant
+    #[arg(short, long, value_name = "name")]
+    pub(crate) namespace: Option<String>,
+    /// Longest wait for all of them, such as 90s or 5m
+    #[arg(long, value_name = "duration", default_value = "5m", value_parser = duration::parse)]
+    pub(crate) timeout: Duration,
+}
+
+/// Arguments of `prune`.
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    /// The addon.
+    #[command(flatten)]
+    pub(crate) addon: NameArgs,
+    /// Release what waits; with a hash only if that is still the plan
+    #[arg(long, value_name = "hash", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub(crate) confirm: Option<String>,
+}
+
+/// Arguments of `rollback`.
+#[derive(Debug, Args)]
+pub(crate) struct RollbackArgs {
+    /// The addon.
+    #[command(flatten)]
+    pub(crate) addon: NameArgs,
+    /// Hash of the revision, or the beginning of it; without it the newest good one before the present
+    #[arg(long, value_name = "hash")]
+    pub(crate) to: Option<String>,
+}
+
+/// Arguments of `logs`.
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// The addon.
+    #[command(flatten)]
+    pub(crate) addon: NameArgs,
+    /// Only of this step: prereqs, install, validate or delete
+    #[arg(long, value_name = "step", value_parser = ["prereqs", "install", "validate", "delete"])]
+    pub(crate) step: Option<String>,
+}
+
+/// Commands about channels.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ChannelsCommand {
+    /// List what channels installed
+    Get {
+        /// What to list: addons
+        #[arg(hide_possible_values = true)]
+        what: Listed,
+        /// Form of the output: table, wide, json or yaml
+        #[arg(short, long, value_name = "form", default_value = "table", hide_possible_values = true)]
+        output: ListForm,
+    },
+}
+
+/// What `channels get` lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Listed {
+    /// Addons that channels installed.
+    Addons,
+}
+
+/// The command as clap knows it, with the flags of `create` in its help: upstream shows them there.
+pub(crate) fn command() -> clap::Command {
+    let root = Cli::command();
+    let mut flags = CreateFlags::augment_args(clap::Command::new("create")).disable_help_flag(true);
+    flags = flags.help_template("{all-args}");
+    let flags = flags.render_help().to_string().replacen("Flags:", "Flags of create:", 1);
+    root.after_help(format!(
+        "{}\n\nUse \"addonctl [command] --help\" for more information about a command.",
+        flags.trim_end()
+    ))
+}
+
+/// Reads the command line.
+pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    Cli::from_arg_matches(&command().try_get_matches_from(arranged(args))?)
+}
+
+/// The arguments with `create` before its flags: upstream takes them before and after it.
+fn arranged(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut args: Vec<OsString> = args.into_iter().collect();
+    let create = CreateFlags::augment_args(Connection::augment_args(clap::Command::new("create")));
+    let takes_value = |arg: &str| {
+        let found = create.get_arguments().find(|known| match arg.strip_prefix("--") {
+            Some(long) => known.get_long() == Some(long),
+            None => known.get_short().is_some_and(|short| arg == format!("-{short}")),
+        });
+        found.is_some_and(|known| known.get_action().takes_values())
+    };
+    let mut at = 1;
+    while let Some(arg) = args.get(at).and_then(|arg| arg.to_str()) {
+        if !arg.starts_with('-') {
+            if arg == "create" && at > 1 {
+                let create = args.remove(at);
+                args.insert(1, create);
+            }
+            break;
+        }
+        at += 1 + usize::from(takes_value(arg));
+    }
+    args
+}

@@ -1,0 +1,31 @@
+//! `addonctl`: the client for addons. It acts as its user, talks to kube-apiserver alone, and asks no
+//! server where nothing is asked of it.
+
+mod cli;
+mod commands;
+mod create;
+mod exit;
+mod output;
+mod plan;
+mod server;
+
+use std::process::ExitCode;
+
+use exit::Exit;
+
+fn main() -> ExitCode {
+    // One provider is built in; without this, the first TLS handshake would have to find that out.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let cli = match cli::parse(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nothing can be done if this cannot be printed.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Fine.into() };
+        }
+    };
+    match commands::run(cli) {
+        Ok(exit) => exit.into(),
+        Err(error) => exit::tell(&error).into(),
+    }
+}
