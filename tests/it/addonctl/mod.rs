@@ -1,5 +1,6 @@
 //! addonctl as people run it.
 
+mod channels;
 mod create;
 mod look;
 mod plan;
