@@ -17,9 +17,14 @@ const PROTECTED: &str =
 /// Flags of the addon controller.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
-    /// Directory of addon manifests, read on every master.
-    #[arg(long, value_name = "DIR", default_value = "/etc/kubernetes/addons")]
-    pub addon_path: PathBuf,
+    /// Directory of addon manifests, read on every master [default: the environment's ADDON_PATH, or
+    /// /etc/kubernetes/addons].
+    #[arg(long, value_name = "DIR")]
+    pub addon_path: Option<PathBuf>,
+    /// Directory of manifests that are applied before the addons and never deleted; it need not be there.
+    /// Empty for none.
+    #[arg(long, value_name = "DIR", default_value = "/etc/kubernetes/admission-controls")]
+    pub admission_controls_path: PathBuf,
     /// Field managers besides kubectl's whose changes to addons are reverted; a * at the end stands
     /// for any rest.
     #[arg(long, value_name = "MANAGERS", value_delimiter = ',')]
@@ -107,7 +112,8 @@ mod tests {
     #[test]
     fn defaults_are_upstreams_but_for_the_protection() {
         let config = parse(&[]);
-        assert_eq!(config.addon_path, PathBuf::from("/etc/kubernetes/addons"));
+        assert_eq!(config.addon_path, None);
+        assert_eq!(config.admission_controls_path, PathBuf::from("/etc/kubernetes/admission-controls"));
         assert_eq!(config.protected().expect("kinds").len(), 4);
         assert!(parse(&["--addon-prune-protect="]).protected().expect("kinds").is_empty());
         assert_eq!(config.account().expect("an account"), Account::system(ACCOUNT));

@@ -14,16 +14,19 @@
 //! Behaviour follows `kubernetes:cluster/addons/addon-manager` v1.36.3; what differs stands in
 //! `docs/controllers/addon-controller.md`.
 
+mod admission_controls;
 pub mod applyset;
 pub mod brake;
 mod config;
 pub mod dependency;
 pub mod drift;
 mod engine;
+pub mod environment;
 pub mod fields;
 pub mod health;
 pub mod ident;
 pub mod kinds;
+pub mod lifecycle;
 pub mod location;
 pub mod manifest;
 mod metrics;
@@ -32,6 +35,7 @@ pub mod plan;
 mod predecessor;
 pub mod prune;
 pub mod removal;
+pub mod replicas;
 pub mod source;
 pub mod workflow;
 
@@ -47,9 +51,13 @@ use quarterdeck_runtime::queue::Retry;
 use quarterdeck_runtime::view::PodView;
 
 use engine::{Engine, Parts};
+use environment::Environment;
 use manifest::Limits;
 use metrics::Metrics;
-use source::directory::{DirectoryWatch, SOURCE, Scanner};
+use replicas::Replicas;
+use source::OBJECTS;
+use source::directory::{DirectoryWatch, Folder, Scanner};
+use source::objects::ObjectsWatch;
 
 pub use config::Config;
 pub use engine::Key;
@@ -57,6 +65,7 @@ pub use engine::Key;
 /// The addon controller.
 pub struct AddonController {
     engine: Arc<Engine>,
+    replicas: Arc<Replicas>,
 }
 
 impl Controller for AddonController {
@@ -90,7 +99,7 @@ impl Controller for AddonController {
         let objects = informers.dynamic::<Addon>(Kind::of::<Addon>(), Selection::default());
         let engine = Engine::new(Parts {
             parents,
-            objects,
+            objects: objects.clone(),
             informers,
             queue: setup.queue(),
             pods,
@@ -98,15 +107,40 @@ impl Controller for AddonController {
             protected: config.protected()?,
             metrics: Metrics::new(setup.metrics()),
         });
-        let scanner = Scanner::new(config.addon_path.clone(), Limits::default());
         let readings = Arc::clone(&engine);
-        setup.run_always(DirectoryWatch::new(scanner, move |snapshot| readings.publish(SOURCE, snapshot)));
-        Ok(Self { engine })
+        setup.run_always(ObjectsWatch::new(objects, move |snapshot| readings.publish(OBJECTS, snapshot)));
+        let environment = Environment::of_process();
+        environment.tell();
+        let queue = setup.queue();
+        let compare = move |source| queue.add(Key::Pass(source));
+        let replicas = Replicas::new(&setup.informers(), setup.notes(), setup.metrics(), compare);
+        let publish = |folder: &Folder| {
+            let (source, engine, replicas) = (folder.source, Arc::clone(&engine), Arc::clone(&replicas));
+            move |snapshot| {
+                replicas.publish(source, &snapshot);
+                engine.publish(source, snapshot);
+            }
+        };
+        let addons = Folder::addons(environment.addon_path(config.addon_path.as_deref()));
+        let mut watch = DirectoryWatch::new(Scanner::of(addons.clone(), Limits::default()), publish(&addons))
+            .every(environment.rescan());
+        if let Some(folder) = admission_controls::folder(&config.admission_controls_path) {
+            let publish = admission_controls::once_there(publish(&folder));
+            let first =
+                DirectoryWatch::new(Scanner::of(folder, Limits::default()), publish).every(environment.rescan());
+            watch = watch.after(&first);
+            setup.run_always(first);
+        }
+        setup.run_always(watch);
+        Ok(Self { engine, replicas })
     }
 
     async fn reconcile(&self, cx: &Cx, key: Key) -> Result<Action, Error> {
         match key {
-            Key::Pass(source) => Ok(self.engine.pass(source)),
+            Key::Pass(source) => {
+                self.replicas.report(&cx.recorder, source);
+                Ok(self.engine.pass(source))
+            }
             Key::Addon(id) => self.engine.reconcile(cx, id).await,
         }
     }

@@ -63,7 +63,9 @@ impl Named {
 /// The members that an addon would lose, if its absence or its content is evidence.
 #[must_use]
 pub fn losing(parent: &Parent, id: &AddonId, snapshot: &Snapshot, named: &Named) -> BTreeSet<Ident> {
-    let evidence = snapshot.complete && snapshot.addons.get(&id.name).is_none_or(|addon| addon.is_evidence());
+    let evidence = snapshot.complete
+        && !snapshot.never_prunes
+        && snapshot.addons.get(&id.name).is_none_or(|addon| addon.is_evidence());
     let members = parent.content.members.keys().filter(|member| evidence && !named.may_mean(member));
     members.cloned().collect()
 }
@@ -153,6 +155,17 @@ fn name_plans(verdicts: &mut BTreeMap<AddonId, Verdict>, parents: &BTreeMap<Addo
     for held in verdicts.values_mut().filter_map(|verdict| verdict.held.as_mut()) {
         held.plan.clone_from(&plan);
     }
+}
+
+/// The name of a plan to remove these members of one addon.
+#[must_use]
+pub fn plan_of(id: &AddonId, waits: &BTreeSet<Ident>, members: &BTreeMap<Ident, String>) -> String {
+    let mut hasher = Sha256::new();
+    hasher.update(format!("{id}\n"));
+    for member in waits {
+        hasher.update(format!("{member} {}\n", members.get(member).map_or("", String::as_str)));
+    }
+    hasher.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

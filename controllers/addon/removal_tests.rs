@@ -52,6 +52,7 @@ impl World {
             package: None,
             description: "".into(),
             account: None,
+            lifecycle: None,
             policy: Policy::default(),
             dependencies: Vec::new(),
             skipped: decoded.skipped,

@@ -19,6 +19,8 @@ version_flags() {
 
 LDFLAGS="-s -w $(version_flags)"
 
+source "$ROOT/hack/lib/node.sh"
+
 # package_of PROGRAM: the Go package to build.
 package_of() {
   case "$1" in
@@ -32,6 +34,7 @@ package_of() {
 module_of() {
   case "$1" in
     kwok) echo "$ROOT/hack/kwok" ;;
+    kubelet) echo "$ROOT/hack/node" ;;
     *) echo "$ROOT/hack/controlplane" ;;
   esac
 }
@@ -121,14 +124,15 @@ copy_stages() {
 
 # build_binaries PEERS: builds what is missing, prints the folder last.
 build_binaries() {
-  local peer dir file missing=()
+  local peer dir file node="" missing=()
   local wanted=(etcd kube-apiserver kubectl)
   for peer in ${1//,/ }; do
     case "$peer" in
       kcm) wanted+=(kube-controller-manager) ;;
       scheduler) wanted+=(kube-scheduler) ;;
       kwok) wanted+=(kwok kwok-stages.yaml) ;;
-      *) die "--with $peer: known are kcm, scheduler and kwok" ;;
+      node) node=1 wanted+=(kube-scheduler) ;;
+      *) die "--with $peer: known are kcm, scheduler, kwok and node" ;;
     esac
   done
 
@@ -137,6 +141,7 @@ build_binaries() {
     for file in "${wanted[@]}"; do
       [ -s "$dir/$file" ] || die "QUARTERDECK_BIN_DIR=$dir holds no $file"
     done
+    [ -z "$node" ] || node_is_whole "$dir/node" || die "QUARTERDECK_BIN_DIR=$dir holds no whole node"
     echo "$dir"
     return
   fi
@@ -146,6 +151,9 @@ build_binaries() {
   for file in "${wanted[@]}"; do
     whole "$dir/$file" || missing+=("$file")
   done
+  if [ -n "$node" ] && { ! node_is_whole "$(node_dir)" || [ "$(readlink "$dir/node")" != "$(node_dir)" ]; }; then
+    missing+=(node)
+  fi
   if [ "${#missing[@]}" -gt 0 ]; then
     need go "install Go 1.26 or later (https://go.dev/dl)"
     need flock "install util-linux"
@@ -159,6 +167,12 @@ build_binaries() {
       whole "$dir/$file" && continue
       case "$file" in
         kwok-stages.yaml) copy_stages "$dir" ;;
+        node)
+          node_is_whole "$(node_dir)" || build_node "$(node_dir)" "$dir"
+          # A finished link in one step: others may read it meanwhile.
+          ln -sfn "$(node_dir)" "$dir/.tmp.node"
+          mv -fT "$dir/.tmp.node" "$dir/node"
+          ;;
         *) build_program "$dir" "$file" ;;
       esac
     done

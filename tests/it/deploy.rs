@@ -31,11 +31,11 @@ async fn kubectl(control_plane: &ControlPlane, args: &[&str]) -> Result<String> 
 }
 
 /// The kinds that install brings and uninstall takes.
-fn kinds() -> [ApiResource; 7] {
+fn kinds() -> [ApiResource; 8] {
     let kind = |group: &str, kind: &str, plural: &str| ApiResource {
         group: group.to_owned(),
         version: "v1".to_owned(),
-        api_version: format!("{group}/v1"),
+        api_version: if group.is_empty() { "v1".to_owned() } else { format!("{group}/v1") },
         kind: kind.to_owned(),
         plural: plural.to_owned(),
     };
@@ -44,18 +44,22 @@ fn kinds() -> [ApiResource; 7] {
         kind("rbac.authorization.k8s.io", "ClusterRoleBinding", "clusterrolebindings"),
         kind("rbac.authorization.k8s.io", "Role", "roles"),
         kind("rbac.authorization.k8s.io", "RoleBinding", "rolebindings"),
+        kind("", "Namespace", "namespaces"),
         kind("flowcontrol.apiserver.k8s.io", "FlowSchema", "flowschemas"),
         kind("admissionregistration.k8s.io", "ValidatingAdmissionPolicy", "validatingadmissionpolicies"),
         kind("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings"),
     ]
 }
 
-/// Every object of the kinds that install brings, by `kind namespace/name`, with its uid.
+/// Every object of the kinds that install brings, by `kind namespace/name`, with its uid; those that are being deleted
+/// left out.
 async fn objects(client: &kube::Client, selector: &str) -> Result<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
     for kind in kinds() {
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind);
-        for object in api.list(&ListParams::default().labels(selector)).await?.items {
+        let mut all = api.list(&ListParams::default().labels(selector)).await?.items;
+        all.retain(|object| object.metadata.deletion_timestamp.is_none());
+        for object in all {
             let (namespace, name) = (object.metadata.namespace, object.metadata.name);
             let name = format!("{} {}/{}", kind.kind, namespace.unwrap_or_default(), name.unwrap_or_default());
             found.insert(name, object.metadata.uid.unwrap_or_default());
@@ -67,6 +71,16 @@ async fn objects(client: &kube::Client, selector: &str) -> Result<BTreeMap<Strin
 /// The lines of an installation without those of what stays for ever.
 fn passing(output: &str) -> Vec<&str> {
     output.lines().filter(|line| !line.starts_with("customresourcedefinition/")).collect()
+}
+
+/// Lets a namespace that is being deleted go, as a namespace controller does when it is empty.
+async fn finish(client: &kube::Client, name: &str) -> Result<()> {
+    let path = format!("/api/v1/namespaces/{name}");
+    let mut namespace: Value = client.request(http::Request::get(&path).body(Vec::new())?).await?;
+    namespace["spec"]["finalizers"] = json!([]);
+    let request = http::Request::put(format!("{path}/finalize")).header("content-type", "application/json");
+    client.request::<Value>(request.body(namespace.to_string().into_bytes())?).await?;
+    Ok(())
 }
 
 /// The lines of an installation, by what was done: all objects must say the same.
@@ -130,6 +144,7 @@ async fn install_and_uninstall_can_be_repeated_and_touch_nothing_else() -> Resul
     assert_eq!(order, kinds);
 
     // What no longer says that it is ours stays.
+    finish(&client, "quarterdeck-replicas").await?;
     install(&program, &admin, &[]).await?;
     let disowned = Patch::Merge(json!({ "metadata": { "labels": { "app.kubernetes.io/part-of": null } } }));
     roles.patch("quarterdeck:reader", &PatchParams::default(), &disowned).await?;
@@ -198,7 +213,7 @@ async fn the_server_takes_every_manifest() -> Result<()> {
     // In a cluster the replicas are an account: nothing is left for the kubeconfig's user.
     let account = json!({ "kind": "ServiceAccount", "namespace": "kube-system", "name": "quarterdeck" });
     let bound = overlay.iter().filter(|object| object["subjects"][0] == account).count();
-    assert_eq!(bound, 3, "the manager's two bindings and the lease's");
+    assert_eq!(bound, 4, "the manager's two bindings, the lease's, and that of the replicas' own");
     let text = serde_json::to_string(&overlay)?;
     assert!(!text.contains(r#""kind":"User""#), "{text}");
     Ok(())

@@ -5,7 +5,11 @@
 mod account;
 mod addon;
 mod addon_crd;
+
+mod addon_workflow;
+
 mod addonctl;
+
 mod bad_input;
 mod client;
 mod cluster;
@@ -18,6 +22,7 @@ mod informer;
 mod isolation;
 mod metrics_doc;
 mod namespace;
+mod node;
 mod observe;
 mod rbac;
 mod rooms;

@@ -6,6 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -20,12 +21,24 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 /// What is granted and was not used here, with the reason to keep it. A role, verbs and resources;
 /// `*` stands for all.
-const UNUSED: [(&str, &str, &str, &str); 3] = [
+const UNUSED: [(&str, &str, &str, &str); 5] = [
     (
         "quarterdeck:reader",
         "list",
         "*",
         "informers read their first list as a stream, which is a watch; a server that does not offer that is read in pages",
+    ),
+    (
+        "quarterdeck:replicas",
+        "list",
+        "leases",
+        "as the reader's: a first list is a stream where the server offers that",
+    ),
+    (
+        "quarterdeck:addon-controller",
+        "patch",
+        "events",
+        "an event that says the same again is counted up: masters that differ as they did before",
     ),
     (
         "quarterdeck:manager",
@@ -235,6 +248,7 @@ async fn what_is_granted_is_used_and_what_is_used_is_granted() -> Result<()> {
     let drift =
         Patch::Merge(json!({ "metadata": { "labels": { "addonmanager.kubernetes.io/mode": "EnsureExists" } } }));
     maps.patch("addon", &PatchParams::default(), &drift).await?;
+    other_masters(&control_plane, &addons).await?;
     scrape(&control_plane, &deck.replica(leader).url()).await?;
     control_plane.settle_audit().await?;
 
@@ -301,6 +315,35 @@ async fn deletion_that_is_blocked(control_plane: &ControlPlane) -> Result<()> {
             None => Ok(()),
             Some(_) => bail!("it is there"),
         }
+    })
+    .await
+}
+
+/// A master that reads something else, and one that reads something new.
+async fn other_masters(control_plane: &ControlPlane, addons: &std::path::Path) -> Result<()> {
+    let client = control_plane.admin().await?;
+    let leases: Api<Lease> = Api::namespaced(client.clone(), "quarterdeck-replicas");
+    let events: Api<Event> = Api::namespaced(client, "quarterdeck-replicas");
+    eventually("what the replicas read", PATIENCE, || async {
+        if leases.list(&ListParams::default()).await?.items.is_empty() { bail!("no Lease") } else { Ok(()) }
+    })
+    .await?;
+    let record = json!({ "digest": "other", "count": 0, "files": {} }).to_string();
+    let lease = json!({
+        "metadata": { "name": "elsewhere", "annotations": { "quarterdeck.dev/source.directory": record } },
+    });
+    leases.create(&PostParams::default(), &serde_json::from_value(lease)?).await?;
+    eventually("an event about the other master", PATIENCE, || async {
+        let all = events.list(&ListParams::default()).await?;
+        let about = |event: &&Event| event.involved_object.name.as_deref() == Some("elsewhere");
+        all.iter().find(about).map(drop).context("none")
+    })
+    .await?;
+    std::fs::write(addons.join("new.yaml"), "# nothing yet\n")?;
+    eventually("the new file is written down", PATIENCE, || async {
+        let all = leases.list(&ListParams::default()).await?;
+        let texts = all.iter().flat_map(|lease| lease.metadata.annotations.iter().flatten());
+        if texts.into_iter().any(|(_, text)| text.contains("new.yaml")) { Ok(()) } else { bail!("not yet") }
     })
     .await
 }

@@ -16,6 +16,8 @@ pub enum Peer {
     Scheduler,
     /// kwok, which plays the kubelets of fake nodes.
     Kwok,
+    /// A real kubelet with containerd, and a scheduler.
+    Node,
 }
 
 impl Peer {
@@ -25,6 +27,7 @@ impl Peer {
             Self::Kcm => "kcm",
             Self::Scheduler => "scheduler",
             Self::Kwok => "kwok",
+            Self::Node => "node",
         }
     }
 
@@ -33,10 +36,10 @@ impl Peer {
     /// # Errors
     /// When no peer has that name.
     pub fn from_name(name: &str) -> Result<Self> {
-        [Self::Kcm, Self::Scheduler, Self::Kwok]
+        [Self::Kcm, Self::Scheduler, Self::Kwok, Self::Node]
             .into_iter()
             .find(|peer| peer.name() == name)
-            .with_context(|| format!("no peer is named {name:?}: known are kcm, scheduler and kwok"))
+            .with_context(|| format!("no peer is named {name:?}: known are kcm, scheduler, kwok and node"))
     }
 }
 

@@ -39,7 +39,7 @@ mod wait;
 
 pub use audit::{AuditPolicy, AuditReader};
 pub use binaries::{Binaries, Peer, repository, target};
-pub use control_plane::{Builder, ControlPlane, Server, shared};
+pub use control_plane::{Builder, ControlPlane, Node, Server, shared};
 pub use deck::Deck;
 pub use kubeconfig::Credentials;
 pub use ports::ReservedPort;

@@ -90,6 +90,11 @@ impl Launch {
         self
     }
 
+    /// Does the program outlive this process?
+    pub fn is_detached(&self) -> bool {
+        self.detached
+    }
+
     /// The name given at the start.
     pub fn name(&self) -> &str {
         &self.name

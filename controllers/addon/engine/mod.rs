@@ -3,6 +3,8 @@
 //! about removals.
 
 mod depend;
+mod leave;
+mod live;
 mod pass;
 mod removal;
 mod run;

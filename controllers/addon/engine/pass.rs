@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{Decided, Engine, Key, Recent};
 use crate::addon::removal::{Losing, decide, losing};
-use crate::addon::source::AddonId;
+use crate::addon::source::{AddonId, OBJECTS};
 
 /// Removals that lie closer together than this count as one.
 const RECENT: Duration = Duration::from_secs(30);
@@ -25,7 +25,9 @@ impl Engine {
         if !snapshot.complete || !snapshot.settled {
             return Action::Done;
         }
-        let parents = self.parents_of(source);
+        let mut parents = self.parents_of(source);
+        // An Addon object that the source has not read yet is there all the same.
+        parents.retain(|id, _| source != OBJECTS || snapshot.addons.contains_key(&id.name));
         let named = self.named();
         let now = Instant::now();
         let (recent_files, recent_objects) = self

@@ -30,11 +30,22 @@ impl Run<'_> {
         content: &mut Content,
     ) -> Result<Option<Held>, Error> {
         let (go, held) = self.removable(content);
+        self.remove_all(account, &go, content).await?;
+        Ok(held)
+    }
+
+    /// Deletes members, as far as they are ours, and takes them out of the inventory.
+    pub(super) async fn remove_all(
+        &mut self,
+        account: Option<&Account>,
+        go: &[Ident],
+        content: &mut Content,
+    ) -> Result<(), Error> {
         let api = self.api_as(account);
         let mut kinds: HashMap<GroupKind, Option<Kind>> = HashMap::new();
         let mut members: HashMap<(GroupKind, Arc<str>), HashMap<ObjectKey, Value>> = HashMap::new();
         let mut unknown: BTreeSet<GroupKind> = BTreeSet::new();
-        for member in &go {
+        for member in go {
             if unknown.contains(&member.kind) {
                 continue;
             }
@@ -48,7 +59,7 @@ impl Run<'_> {
                 self.outcome.failed(&format!("removing {member}"), error)?;
             }
         }
-        Ok(held)
+        Ok(())
     }
 
     async fn remove(
@@ -151,6 +162,11 @@ impl Engine {
         let mut shared = self.shared.lock();
         shared.memory.remove(id);
         shared.owners.retain(|_, owner| owner != id);
+    }
+
+    /// Forgets what was written of a parent: the cache says what there is.
+    pub(super) fn forget_parent(&self, id: &AddonId) {
+        self.shared.lock().written.remove(id);
     }
 
     fn disown(&self, member: &Ident) {

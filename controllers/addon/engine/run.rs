@@ -23,7 +23,7 @@ use crate::addon::manifest::{Desired, Mode};
 use crate::addon::parent::{self, Content, Held, PARENT_MANAGER, Parent, State, Writing};
 use crate::addon::plan::{RANKS, Wanted, rank};
 use crate::addon::removal::losing;
-use crate::addon::source::{Addon, AddonId, Drift};
+use crate::addon::source::{Addon, AddonId, Drift, OBJECTS, Object};
 
 /// When something that an addon waits for, such as a CRD of its own, is looked at again at first.
 pub(super) const SOON: Duration = Duration::from_millis(200);
@@ -126,7 +126,10 @@ impl Engine {
         let run =
             Run { engine: self, api, recorder, observing: self.observing(), repair: true, id: id.clone(), outcome };
         let result = match self.addon(&id) {
-            Some(addon) => run.present(&addon).await,
+            Some(addon) => match &addon.lifecycle {
+                Some(lifecycle) => run.live(&addon, lifecycle).await,
+                None => run.present(&addon).await,
+            },
             None => run.gone().await,
         };
         if let Err(error) = &result
@@ -150,19 +153,20 @@ impl Run<'_> {
 
     async fn present(mut self, addon: &Addon) -> Result<Action, Error> {
         let before = self.engine.parent(&self.id);
+        let content = before.as_ref().map(|parent| parent.content.clone()).unwrap_or_default();
         if addon.policy.paused {
-            return self.rest(addon, before, State::Paused, Vec::new()).await;
+            return self.rest(addon, before, content, State::Paused, Vec::new()).await;
         }
         let installed = before.as_ref().is_some_and(|parent| parent.content.version == *addon.version);
         // What is installed is kept, whatever becomes of the others.
         let unmet = if installed { Vec::new() } else { self.engine.unmet(addon) };
         if !unmet.is_empty() {
             let reasons = unmet.iter().map(ToString::to_string).collect();
-            return self.rest(addon, before, State::Progressing, reasons).await;
+            return self.rest(addon, before, content, State::Progressing, reasons).await;
         }
         self.repair = addon.policy.drift == Drift::Repair || !installed;
-        let wanted = self.resolve(addon).await?;
-        let mut content = before.as_ref().map(|parent| parent.content.clone()).unwrap_or_default();
+        let wanted = self.resolve(&addon.objects).await?;
+        let mut content = content;
         let known = content.members.len();
         for wanted in wanted.iter().filter(|wanted| wanted.mode == Mode::Reconcile) {
             content.members.entry(wanted.ident.clone()).or_default();
@@ -190,20 +194,21 @@ impl Run<'_> {
         self.finish(addon, before.as_ref(), content, released, wanted.len()).await
     }
 
-    fn note_state(&self, content: &Content, held: usize) {
+    pub(super) fn note_state(&self, content: &Content, held: usize) {
         let version: Arc<str> = (*content.version).into();
         self.engine.set_state(&self.id, content.state.map(|state| Standing { state, held, version }));
     }
 
     /// Leaves everything as it is, and says why.
-    async fn rest(
+    pub(super) async fn rest(
         mut self,
         addon: &Addon,
-        before: Option<Parent>,
+        before: impl Into<Option<Parent>>,
+        mut content: Content,
         state: State,
         reasons: Vec<String>,
     ) -> Result<Action, Error> {
-        let mut content = before.as_ref().map(|parent| parent.content.clone()).unwrap_or_default();
+        let before = before.into();
         content.state = Some(if self.observing { State::Observing } else { state });
         content.errors = addon.problems.iter().map(ToString::to_string).chain(reasons).collect();
         self.tell(before.as_ref(), &content, content.held.as_ref());
@@ -215,7 +220,7 @@ impl Run<'_> {
     }
 
     /// What becomes of the objects' health: for how long it may take, and what is told of it.
-    async fn weigh(&mut self, addon: &Addon, wanted: &[Wanted], memory: &mut Memory, content: &mut Content) {
+    pub(super) async fn weigh(&mut self, addon: &Addon, wanted: &[Wanted], memory: &mut Memory, content: &mut Content) {
         content.unhealthy.clear();
         content.drifted = std::mem::take(&mut self.outcome.missing);
         let mut on_their_way = false;
@@ -253,7 +258,7 @@ impl Run<'_> {
     }
 
     /// Writes down how the addon is.
-    async fn finish(
+    pub(super) async fn finish(
         mut self,
         addon: &Addon,
         before: Option<&Parent>,
@@ -292,7 +297,7 @@ impl Run<'_> {
         self.end()
     }
 
-    fn end(self) -> Result<Action, Error> {
+    pub(super) fn end(self) -> Result<Action, Error> {
         if self.observing && self.outcome.planned > 0 {
             tracing::info!(addon = %self.id, planned = self.outcome.planned, "observing: this many writes would be made");
         }
@@ -312,6 +317,11 @@ impl Run<'_> {
     /// An addon whose file is gone.
     async fn gone(mut self) -> Result<Action, Error> {
         self.engine.forget(&self.id);
+        if self.id.source == OBJECTS {
+            // The source has not read it yet, or it is gone: an Addon object is never deleted by us.
+            self.engine.set_state(&self.id, None);
+            return Ok(Action::Done);
+        }
         let Some(parent) = self.engine.parent(&self.id) else {
             self.engine.set_state(&self.id, None);
             return Ok(Action::Done);
@@ -347,11 +357,11 @@ impl Run<'_> {
 
     /// The addon's objects with the resources that serve them; what belongs to another addon, or is
     /// served by nothing, is told.
-    async fn resolve(&mut self, addon: &Addon) -> Result<Vec<Wanted>, Error> {
+    pub(super) async fn resolve(&mut self, objects: &[Object]) -> Result<Vec<Wanted>, Error> {
         let set = parent::set_id(&self.id);
         let mut wanted: BTreeMap<Ident, Wanted> = BTreeMap::new();
         let mut order = Vec::new();
-        for object in &addon.objects {
+        for object in objects {
             let Some(kind) = self.kind_of(object).await? else { continue };
             let object_name = format!("{}, {}", object.place, object.resolved(kind.namespaced));
             let object = Wanted::new(object, kind, &set);
@@ -429,7 +439,7 @@ impl Run<'_> {
         }
     }
 
-    fn note_uids(&self, memory: &Memory, members: &mut BTreeMap<Ident, String>) {
+    pub(super) fn note_uids(&self, memory: &Memory, members: &mut BTreeMap<Ident, String>) {
         for (ident, uid) in members {
             if let Some(known) = memory.known.get(ident) {
                 uid.clone_from(&known.uid);
@@ -439,7 +449,7 @@ impl Run<'_> {
 
     /// Takes members out of the inventory that another addon names now, or that the file itself
     /// names without managing them: they stay, and are not this addon's.
-    fn let_go(&self, addon: &Addon, content: &mut Content) {
+    pub(super) fn let_go(&self, addon: &Addon, content: &mut Content) {
         if !addon.complete || self.outcome.waiting || !self.outcome.errors.is_empty() {
             return;
         }
@@ -527,7 +537,7 @@ impl Run<'_> {
     }
 
     /// Events about what changed.
-    fn tell(&self, before: Option<&Parent>, content: &Content, held: Option<&Held>) {
+    pub(super) fn tell(&self, before: Option<&Parent>, content: &Content, held: Option<&Held>) {
         if self.observing {
             return;
         }

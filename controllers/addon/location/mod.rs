@@ -8,10 +8,12 @@
 mod fetch;
 mod http;
 mod network;
+#[cfg(feature = "channel-oci")]
+mod oci;
 mod place;
 mod policy;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod url;
 
 pub use fetch::{Budget, Fetch, FetchError, FetchLimits, Fetcher};

@@ -40,6 +40,9 @@ pub enum LocationError {
     /// An index elsewhere names a file of this machine.
     #[error("only an index that is a file itself may name files, relative to its own folder")]
     NamesFile,
+    /// An index elsewhere names an object that would be read with this machine's credentials.
+    #[error("only an index that is a file, or in the same kind of store, may name {0}:// locations")]
+    NamesStore(&'static str),
     /// It leads out of the folder of the index.
     #[error("{0:?} leads out of the folder of the index")]
     LeadsOut(String),
@@ -173,6 +176,9 @@ impl Location {
         {
             return match Self::with_scheme(scheme, rest, reference)? {
                 Self::File(_) => Err(LocationError::NamesFile),
+                Self::Object(place) if !self.may_name(place.store) => {
+                    Err(LocationError::NamesStore(place.store.scheme()))
+                }
                 other => Ok(other),
             };
         }
@@ -196,6 +202,15 @@ impl Location {
                 let file = reference.strip_prefix("./").unwrap_or(reference).to_owned();
                 Ok(Self::Oci(OciPlace { file, ..place.clone() }))
             }
+        }
+    }
+
+    /// Stores are read with credentials of this machine: not for whoever writes a page somewhere.
+    fn may_name(&self, store: ObjectStore) -> bool {
+        match self {
+            Self::File(_) => true,
+            Self::Object(place) => place.store == store,
+            Self::Http(_) | Self::Oci(_) => false,
         }
     }
 
@@ -382,7 +397,9 @@ mod tests {
             ("/etc/c/index.yaml", "https://h/x", "https://h/x"),
             ("https://u:p@h/c/index.yaml", "a.yaml", "https://h/c/a.yaml"),
             ("https://h/c/index.yaml", "../a.yaml", "https://h/a.yaml"),
-            ("https://h/c/index.yaml", "s3://b/k", "s3://b/k"),
+            ("/etc/c/index.yaml", "s3://b/k", "s3://b/k"),
+            ("s3://a/index.yaml", "s3://b/k", "s3://b/k"),
+            ("s3://a/index.yaml", "https://h/k", "https://h/k"),
             ("s3://b/c/index.yaml", "a/b.yaml", "s3://b/c/a/b.yaml"),
             ("s3://b/c/index.yaml", "../../../b.yaml", "s3://b/b.yaml"),
             ("s3://b/index.yaml", "/x/y", "s3://b/x/y"),
@@ -405,6 +422,9 @@ mod tests {
             ("s3://b/index.yaml", "file:///etc/shadow"),
             ("oci://r/a", "file:///etc/shadow"),
             ("s3://b/index.yaml", ".."),
+            ("https://h/index.yaml", "s3://b/k"),
+            ("oci://r/a", "gs://b/k"),
+            ("gs://b/index.yaml", "s3://b/k"),
             ("https://h/index.yaml", "gopher://h/x"),
         ] {
             assert!(parse(index).join(reference).is_err(), "{index} {reference}");

@@ -43,9 +43,24 @@ impl Decoded {
 /// Deepest nesting of lists in lists.
 const LIST_DEPTH: usize = 4;
 
-/// Reads the objects of a file.
+/// Which objects of a file are managed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Labels {
+    /// Those whose labels say so, in the mode that they say.
+    Choose,
+    /// All, as [`Mode::Reconcile`]; labels do not matter.
+    Ignored,
+}
+
+/// Reads the objects of a file, as their labels choose.
 #[must_use]
 pub fn decode(bytes: &[u8], format: Format, limits: &Limits) -> Decoded {
+    decode_with(bytes, format, limits, Labels::Choose)
+}
+
+/// Reads the objects of a file.
+#[must_use]
+pub fn decode_with(bytes: &[u8], format: Format, limits: &Limits, labels: Labels) -> Decoded {
     let mut out = Decoded::default();
     if bytes.len() > limits.file_bytes {
         out.file_problem(0, format!("{} bytes; at most {} are read", bytes.len(), limits.file_bytes));
@@ -59,13 +74,11 @@ pub fn decode(bytes: &[u8], format: Format, limits: &Limits) -> Decoded {
             return out;
         }
     };
-    // kubectl takes JSON by its first character, whatever the file is called.
-    let looks_like_json = text.trim_start_matches('\u{feff}').trim_start().starts_with('{');
-    if format == Format::Json || (looks_like_json && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()) {
+    if is_json(text, format) {
         for (index, read) in from_json(text, limits).into_iter().enumerate() {
             let document = index + 1;
             match read {
-                Ok((read, line)) => out.document(read, Place { document, line }, limits),
+                Ok((read, line)) => out.document(read, Place { document, line }, limits, labels),
                 Err(error) => out.unreadable(error, document, 1),
             }
         }
@@ -85,12 +98,59 @@ pub fn decode(bytes: &[u8], format: Format, limits: &Limits) -> Decoded {
                 continue;
             }
             match from_yaml(piece.text, limits) {
-                Ok(read) => out.document(read, Place { document, line: first_line(piece.text, line) }, limits),
+                Ok(read) => out.document(read, Place { document, line: first_line(piece.text, line) }, limits, labels),
                 Err(error) => out.unreadable(error, document, line),
             }
         }
     }
     out
+}
+
+/// The first document of a file as a value, `None` if there is none, and warnings about it.
+///
+/// # Errors
+/// When it cannot be read, or is larger than the limits.
+pub fn first_document(bytes: &[u8], format: Format, limits: &Limits) -> Result<(Option<Value>, Vec<Problem>), Problem> {
+    let mut out = Decoded::default();
+    let fault = |place: Place, field: Option<String>, message: String| {
+        Err(Problem { place, object: None, field, message, warning: false })
+    };
+    if bytes.len() > limits.file_bytes {
+        let message = format!("{} bytes; at most {} are read", bytes.len(), limits.file_bytes);
+        return fault(Place::default(), None, message);
+    }
+    let Ok(text) = std::str::from_utf8(bytes) else { return fault(Place::default(), None, "not UTF-8".to_owned()) };
+    let (read, line) = if is_json(text, format) {
+        match from_json(text, limits).into_iter().next() {
+            Some(Ok((read, line))) => (Ok(read), line),
+            Some(Err(error)) => (Err(error), 1),
+            None => return Ok((None, Vec::new())),
+        }
+    } else {
+        let pieces = documents(text);
+        let Some(piece) = pieces.first() else { return Ok((None, Vec::new())) };
+        if piece.text.len() > limits.document_bytes {
+            let message = format!("document of {} bytes; at most {} are read", piece.text.len(), limits.document_bytes);
+            return fault(Place { document: 1, line: piece.line }, None, message);
+        }
+        (from_yaml(piece.text, limits), piece.line)
+    };
+    match read {
+        Ok(read) => {
+            out.repeated(&read.repeated, Place { document: 1, line });
+            Ok((Some(read.value), out.problems))
+        }
+        Err(error) => {
+            out.unreadable(error, 1, line);
+            Err(out.problems.remove(0))
+        }
+    }
+}
+
+/// kubectl takes JSON by its first character, whatever the file is called.
+fn is_json(text: &str, format: Format) -> bool {
+    let looks_like_json = text.trim_start_matches('\u{feff}').trim_start().starts_with('{');
+    format == Format::Json || (looks_like_json && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok())
 }
 
 /// The line of the first text of a document that begins at `line`.
@@ -116,15 +176,19 @@ impl Decoded {
         self.problems.push(Problem { place, object: None, field: error.field, message: error.message, warning: false });
     }
 
-    fn document(&mut self, read: Read, place: Place, limits: &Limits) {
-        for path in read.repeated {
+    fn repeated(&mut self, paths: &[String], place: Place) {
+        for path in paths {
             let message = "the key stands twice; its last value counts".to_owned();
-            self.problems.push(Problem { place, object: None, field: Some(path), message, warning: true });
+            self.problems.push(Problem { place, object: None, field: Some(path.clone()), message, warning: true });
         }
-        self.object(read.value, place, limits, 0);
     }
 
-    fn object(&mut self, value: Value, place: Place, limits: &Limits, depth: usize) {
+    fn document(&mut self, read: Read, place: Place, limits: &Limits, labels: Labels) {
+        self.repeated(&read.repeated, place);
+        self.object(read.value, place, limits, labels, 0);
+    }
+
+    fn object(&mut self, value: Value, place: Place, limits: &Limits, labels: Labels, depth: usize) {
         let Value::Object(mut body) = value else {
             if !value.is_null() {
                 let message = "not an object: a manifest is a mapping with apiVersion, kind and metadata".to_owned();
@@ -145,13 +209,17 @@ impl Decoded {
                 });
             } else if let Some(Value::Array(items)) = body.remove("items") {
                 for item in items {
-                    self.object(item, place, limits, depth + 1);
+                    self.object(item, place, limits, labels, depth + 1);
                 }
             }
             return;
         }
         let name = describe(&body);
-        match read_object(body, place) {
+        let chosen = |(desired, mode)| match labels {
+            Labels::Choose => (desired, mode),
+            Labels::Ignored => (desired, Some(Mode::Reconcile)),
+        };
+        match read_object(body, place).map(chosen) {
             Ok((desired, Some(_))) if self.objects.len() >= limits.objects => {
                 let message = format!("more than {} objects in one file; split it", limits.objects);
                 self.problems.push(Problem {

@@ -40,6 +40,38 @@ fn labels_choose_the_mode() {
 }
 
 #[test]
+fn without_labels_every_object_is_managed() {
+    let text = format!(
+        "{}---\n{}---\n{}",
+        config_map("x", ""),
+        config_map("y", "addonmanager.kubernetes.io/mode: EnsureExists"),
+        config_map("z", "addonmanager.kubernetes.io/mode: NotMatch")
+    );
+    let decoded = decode_with(text.as_bytes(), Format::Yaml, &Limits::default(), Labels::Ignored);
+    assert!(decoded.objects.iter().all(|object| object.mode == Mode::Reconcile), "{decoded:?}");
+    assert_eq!(idents(&decoded), ["ConfigMap/a/x", "ConfigMap/a/y", "ConfigMap/a/z"]);
+    assert_eq!((decoded.skipped.len(), decoded.problems.len()), (0, 0));
+}
+
+#[test]
+fn only_the_first_document_is_read() {
+    let first = |text: &str| first_document(text.as_bytes(), Format::Yaml, &Limits::default());
+    let value = serde_json::json!({"a": 1});
+    for text in ["a: 1\n---\nb: [", "# note\n---\na: 1", "{\"a\": 1}", "a: 2\na: 1"] {
+        let (found, warnings) = first(text).expect(text);
+        assert_eq!(found.as_ref(), Some(&value), "{text}");
+        assert_eq!(warnings.len(), usize::from(text.contains("2\na")), "{text}");
+    }
+    for text in ["", "\n\n", "# nothing\n", "---\n"] {
+        assert_eq!(first(text), Ok((None, Vec::new())), "{text:?}");
+    }
+    assert_eq!(first("not: [valid").expect_err("a problem").place.document, 1);
+    assert_eq!(first("x: 1\ny: {").expect_err("a problem").place.document, 1);
+    let limits = Limits { file_bytes: 3, ..Limits::default() };
+    assert!(first_document(b"a: 1", Format::Yaml, &limits).expect_err("a problem").message.contains("at most 3"));
+}
+
+#[test]
 fn lists_and_documents_are_taken_apart() {
     let text = format!(
         "{}---\napiVersion: v1\nkind: List\nitems:\n- {{apiVersion: v1, kind: Secret, metadata: {{name: s, labels: {{{RECONCILE}}}}}}}\n- apiVersion: v1\n  kind: ConfigMapList\n  items:\n  - {{apiVersion: v1, kind: ConfigMap, metadata: {{name: c, labels: {{{RECONCILE}}}}}}}\n",

@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::ident::Ident;
 
 pub(in crate::addon) use decode::read_object;
-pub use decode::{Decoded, Format, decode};
+pub use decode::{Decoded, Format, Labels, decode, decode_with, first_document};
 pub(in crate::addon) use split::documents;
 pub(in crate::addon) use value::{from_yaml, patch_from_yaml};
 

@@ -138,7 +138,7 @@ fn status(id: &AddonId, addon: &api::Addon, content: &Content, now: Timestamp) -
     let before = addon.status.clone().unwrap_or_default();
     let lifecycle = content.lifecycle.clone().unwrap_or_default();
     let told = |texts: &[String]| -> Vec<String> {
-        let mut told: Vec<String> = texts.iter().take(TOLD).map(|text| shortened(text, LONGEST / TOLD)).collect();
+        let mut told: Vec<String> = texts.iter().take(TOLD).map(|text| shortened(text, LONGEST / 2)).collect();
         if texts.len() > TOLD {
             told.push(format!("and {} more", texts.len() - TOLD));
         }

@@ -1,6 +1,8 @@
 //! What a source of addons yields. The engine knows nothing else of it.
 
+pub mod channel;
 pub mod directory;
+pub mod objects;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,6 +13,7 @@ use std::time::Duration;
 use quarterdeck_runtime::controller::Account;
 
 use super::ident::Ident;
+use super::lifecycle::Lifecycle;
 use super::manifest::{Desired, Problem};
 
 /// Name of the source of Addon objects; its addons are named `namespace/name`.
@@ -151,6 +154,8 @@ pub struct Addon {
     pub description: Arc<str>,
     /// The objects to manage.
     pub objects: Vec<Object>,
+    /// How its objects come about, where that is more than applying them: an Addon object's phases.
+    pub lifecycle: Option<Arc<Lifecycle>>,
     /// As who what leaves it is deleted; the engine's own account if none.
     pub account: Option<Account>,
     /// How it is handled.
@@ -192,6 +197,8 @@ pub struct Snapshot {
     pub problem: Option<String>,
     /// A digest of names and contents, to compare replicas by.
     pub digest: [u8; 32],
+    /// Whether nothing that leaves the source is ever deleted.
+    pub never_prunes: bool,
 }
 
 /// Addons are compared by address first: a reading shares those that did not change with the one
@@ -199,8 +206,8 @@ pub struct Snapshot {
 impl PartialEq for Snapshot {
     fn eq(&self, other: &Self) -> bool {
         let same = |(a, b): ((&Arc<str>, &Arc<Addon>), (&Arc<str>, &Arc<Addon>))| a.0 == b.0 && is_same(a.1, b.1);
-        (self.complete, self.settled, &self.problem, self.digest)
-            == (other.complete, other.settled, &other.problem, other.digest)
+        (self.complete, self.settled, &self.problem, self.digest, self.never_prunes)
+            == (other.complete, other.settled, &other.problem, other.digest, other.never_prunes)
             && self.addons.len() == other.addons.len()
             && self.addons.iter().zip(&other.addons).all(same)
     }

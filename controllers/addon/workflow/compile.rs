@@ -569,3 +569,7 @@ impl Compiler<'_> {
 #[cfg(test)]
 #[path = "compile_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "compile_refused_tests.rs"]
+mod refused_tests;

@@ -198,7 +198,8 @@ impl Leaf<'_> {
         let mut misses = Misses::default();
         let mut step = PodStep { capture_result: compiler.capture, ..PodStep::default() };
         let image = misses.take(text(&container.image.0, &container.image.1, scope));
-        let strict = is_program_text(container);
+        let all = container.command.iter().chain(&container.args).map(|(word, _)| word.as_str());
+        let strict = is_program_text(container.command.is_empty(), all);
         let mut words = |texts: &[Text]| -> Vec<Value> {
             let word = |(word, path): &Text| {
                 let value = if strict { shell(word, path, scope) } else { text(word, path, scope) };
@@ -270,7 +271,10 @@ impl Leaf<'_> {
                 sink.refuse(&*more.path, "a second output from a file: a Pod hands back one");
             }
         }
-        misses.or(step)
+        let step = misses.or(step)?;
+        // Fields that a Pod does not have would get lost on the way.
+        super::pod::check(&step).map_err(|reason| Miss::refused(&self.template.path, reason))?;
+        Ok(step)
     }
 
     /// Adds the Pod's own fields; the template's win over the workflow's.
@@ -314,14 +318,14 @@ impl Leaf<'_> {
 }
 
 /// Whether a container's words are read by an interpreter, as far as can be told: values in them must
-/// then be plain.
-fn is_program_text(container: &Container) -> bool {
+/// then be plain. A container without a command runs whatever its image says.
+pub(super) fn is_program_text<'w>(no_command: bool, mut words: impl Iterator<Item = &'w str>) -> bool {
     let evaluates = |word: &str| {
         is_shell(word)
             || matches!(word, "eval" | "exec" | "--command" | "--eval" | "--execute")
             || (word.starts_with('-') && !word.starts_with("--") && word.len() <= 6 && word.ends_with(['c', 'e']))
     };
-    container.command.is_empty() || container.command.iter().chain(&container.args).any(|(word, _)| evaluates(word))
+    no_command || words.any(evaluates)
 }
 
 /// What went wrong in several places.

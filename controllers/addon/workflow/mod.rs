@@ -24,16 +24,23 @@
 //!
 //! The grammar is described for people in `docs/addon-template-grammar.md`.
 
+pub mod argo;
 mod canonical;
 mod command;
 pub mod compile;
 mod condition;
+pub mod execute;
 mod leaf;
 mod model;
+pub mod next;
 mod objects;
 pub mod parameters;
+pub mod pod;
 pub mod program;
+pub mod progress;
 mod read;
+pub mod revision;
+pub mod runner;
 mod scalar;
 mod scope;
 mod substitute;
@@ -43,8 +50,10 @@ mod token;
 use std::fmt;
 
 pub use compile::{Context, compile};
+pub use next::{Next, Phase, next};
 pub use parameters::{AddonFacts, Parameters, parameters};
 pub use program::{Action, Node, Program};
+pub use progress::{Outcome, Progress};
 
 /// Something in a template that is not run natively, or not at all.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,12 +62,28 @@ pub struct Refusal {
     pub field_path: String,
     /// What is wrong with it.
     pub reason: String,
+    /// Whether the template or a value is at fault.
+    pub cause: Cause,
+}
+
+/// What a refusal is due to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// The template is not in the grammar: another runner may do it.
+    Grammar,
+    /// A value is missing, or would change what it is put into: no runner may do it.
+    Value,
 }
 
 impl Refusal {
     /// A refusal of a field.
     pub fn new(field_path: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self { field_path: field_path.into(), reason: reason.into() }
+        Self { field_path: field_path.into(), reason: reason.into(), cause: Cause::Grammar }
+    }
+
+    /// A refusal of a value.
+    pub fn value(field_path: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self { cause: Cause::Value, ..Self::new(field_path, reason) }
     }
 }
 

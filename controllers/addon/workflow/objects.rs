@@ -22,7 +22,7 @@ pub(super) fn app_labels(addon: &AddonFacts) -> [(&'static str, String); 4] {
 }
 
 /// A text as a label's value, which a version such as `1.0+build` is not by itself.
-fn label_value(text: &str) -> String {
+pub(super) fn label_value(text: &str) -> String {
     let fine = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let text: String = text.chars().map(|c| if fine(c) { c } else { '-' }).take(63).collect();
     text.trim_matches(|c: char| !c.is_ascii_alphanumeric()).to_owned()

@@ -56,10 +56,10 @@ impl Parameters {
     pub fn add(&mut self, name: &str, value: &str, field_path: &str) -> Result<(), Refusal> {
         if !is_name(name) {
             let reason = format!("{name:?} is not a parameter's name: letters, digits, - and _ are");
-            return Err(Refusal::new(field_path, reason));
+            return Err(Refusal::value(field_path, reason));
         }
         if self.get(name).is_some() {
-            return Err(Refusal::new(field_path, format!("a global parameter {name} exists already")));
+            return Err(Refusal::value(field_path, format!("a global parameter {name} exists already")));
         }
         self.0.push((name.to_owned(), value.to_owned()));
         Ok(())

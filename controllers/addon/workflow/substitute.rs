@@ -42,6 +42,13 @@ impl Miss {
     }
 }
 
+/// The refusal of a reference that means nothing: a parameter that is missing, or something that is
+/// not in the grammar.
+fn unresolved(path: &str, name: &str, reason: &str) -> Refusal {
+    let is_value = name.starts_with("workflow.parameters.") || name.starts_with("inputs.parameters.");
+    if is_value { Refusal::value(path, reason) } else { Refusal::new(path, reason) }
+}
+
 /// Puts values into a text; what is refused counts for more than what is not known.
 fn fill<'t>(
     text: &'t str,
@@ -62,10 +69,10 @@ fn fill<'t>(
         match lookup.lookup(name) {
             Ok(Found::Known(value)) => match check(&value, &out, parts.get(index + 1)) {
                 Ok(()) => out.push_str(&value),
-                Err(reason) => refusals.push(Refusal::new(path, format!("{{{{{name}}}}}: {reason}"))),
+                Err(reason) => refusals.push(Refusal::value(path, format!("{{{{{name}}}}}: {reason}"))),
             },
             Ok(Found::Unknown(reason)) => unknown = unknown.or(Some(reason)),
-            Err(reason) => refusals.push(Refusal::new(path, format!("{{{{{name}}}}}: {reason}"))),
+            Err(reason) => refusals.push(unresolved(path, name, &format!("{{{{{name}}}}}: {reason}"))),
         }
     }
     match unknown {
@@ -221,6 +228,30 @@ pub(super) fn read_template(text: &str) -> Result<Value, Refusal> {
     Ok(restored(read.value, &prepared))
 }
 
+/// Changes the documents of a manifest that stands in a template, references kept as they are; none if
+/// it is no manifest. The new text is JSON, a document a line.
+pub(super) fn rewritten(source: &str, edit: &dyn Fn(&mut Value)) -> Option<String> {
+    let prepared = Prepared::new(source);
+    let limits = Limits::default();
+    let mut out = String::new();
+    for piece in documents(&prepared.text) {
+        let mut tree = patch_from_yaml(piece.text, &limits).ok().filter(|read| read.repeated.is_empty())?.value;
+        let is_text = |field: &str| tree.get(field).is_some_and(Value::is_string);
+        if !(is_text("apiVersion") && is_text("kind") && tree.get("metadata").is_some_and(Value::is_object)) {
+            return None;
+        }
+        edit(&mut tree);
+        if !out.is_empty() {
+            out.push_str("---\n");
+        }
+        out.push_str(&prepared.replace(&tree.to_string(), |index, out| out.push_str(prepared.originals[index].0)));
+        out.push('\n');
+    }
+    // A reference with quotes in it would end the text that it stands in.
+    let plain = prepared.originals.iter().all(|(original, _)| !original.contains(['"', '\\']));
+    (plain && !out.is_empty()).then_some(out)
+}
+
 fn restored(value: Value, prepared: &Prepared<'_>) -> Value {
     if let Some(index) = prepared.alone(&value) {
         return prepared.originals[index].0.into();
@@ -333,7 +364,8 @@ impl Filler<'_> {
                     let value = self.value(value, place, at);
                     // Nulls are left out, as in every manifest: to a server they mean absence.
                     if (self.keep_nulls || !value.is_null()) && filled.insert(key, value).is_some() {
-                        self.refuse(place, at, "a value makes this key equal to another one");
+                        let path = within(self.path, place, at);
+                        self.refusals.push(Refusal::value(path, "a value makes this key equal to another one"));
                     }
                     at.truncate(length);
                 }
@@ -372,15 +404,18 @@ impl Filler<'_> {
                 self.unknown.get_or_insert(reason);
                 return None;
             }
-            Err(reason) => Err(reason),
-        };
-        match outcome {
-            Ok(value) => Some(value),
             Err(reason) => {
-                self.refuse(place, at, &format!("{original}: {reason}"));
-                None
+                let path = within(self.path, place, at);
+                self.refusals.push(unresolved(&path, name, &format!("{original}: {reason}")));
+                return None;
             }
-        }
+        };
+        outcome
+            .map_err(|reason| {
+                let path = within(self.path, place, at);
+                self.refusals.push(Refusal::value(path, format!("{original}: {reason}")));
+            })
+            .ok()
     }
 }
 

@@ -9,6 +9,7 @@ pub mod flags;
 pub mod install;
 mod log;
 mod metrics;
+mod replica;
 mod run;
 mod serve;
 pub mod serving;

@@ -11,6 +11,7 @@ use quarterdeck_runtime::controller::Predecessor;
 use quarterdeck_runtime::engine::{Deadlines, EngineMetrics, Foundation, Unit};
 use quarterdeck_runtime::events::EventSink;
 use quarterdeck_runtime::informer::Informers;
+use quarterdeck_runtime::notes::Notes;
 use quarterdeck_runtime::queue::QueueMetricFamilies;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -22,6 +23,7 @@ use crate::builder::Manager;
 use crate::control::{Barrier, Predecessors, State, States, Supervisor};
 use crate::flags::{ElectionFlags, FenceMode, Parsed};
 use crate::log::LogLevel;
+use crate::replica::ReplicaLease;
 use crate::serve::{self, Served};
 use crate::{metrics, watchdog};
 
@@ -37,7 +39,8 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed, log: LogLevel) -> an
     let registry = prometheus::Registry::new();
     let informers = Informers::new();
     informers.register(&registry)?;
-    let (units, states) = set_up(manager, parsed, &informers, &registry)?;
+    let notes = Notes::new(&replica_name(&options.generic.replica_name));
+    let (units, states) = set_up(manager, parsed, &informers, &registry, &notes)?;
 
     let clock = Arc::new(BootClock);
     let (gate, keeper) = if options.election.leader_elect {
@@ -96,6 +99,8 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed, log: LogLevel) -> an
     };
     let barrier = Arc::new(Barrier::register(informers.clone(), &registry)?);
     let mut tasks = JoinSet::new();
+    let own_lease = ReplicaLease::new(clients.lease_client(), &notes, &identity);
+    tasks.spawn(own_lease.follow(notes.follow(), stop.clone()));
     for unit in units {
         for task in unit.start_loops(&stop) {
             tasks.spawn(async move { drop(task.await) });
@@ -143,6 +148,7 @@ fn set_up(
     parsed: &Parsed,
     informers: &Informers,
     registry: &prometheus::Registry,
+    notes: &Notes,
 ) -> anyhow::Result<(Vec<Arc<dyn Unit>>, States)> {
     let foundation = Foundation {
         informers: informers.clone(),
@@ -150,6 +156,7 @@ fn set_up(
         queues: QueueMetricFamilies::register(registry)?,
         engine: EngineMetrics::register(registry)?,
         deadlines: Deadlines::default(),
+        notes: notes.clone(),
     };
     let states = States::register(registry)?;
     let mut units = Vec::new();
@@ -241,8 +248,17 @@ fn fence_mode(flag: FenceMode) -> quarterdeck_election::FenceMode {
 
 /// This process's name in the Lease, in upstream's form.
 fn identity() -> String {
+    format!("{}_{}", hostname(), uuid::Uuid::new_v4())
+}
+
+/// This replica's name in the flag, or the host's.
+fn replica_name(flag: &str) -> String {
+    if flag.is_empty() { hostname() } else { flag.to_owned() }
+}
+
+fn hostname() -> String {
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-    format!("{}_{}", host.as_deref().unwrap_or("localhost"), uuid::Uuid::new_v4())
+    host.unwrap_or_else(|| "localhost".to_owned())
 }
 
 /// Whether this process stands for election under the Lease of a predecessor.

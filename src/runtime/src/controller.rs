@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::client::{Api, ApiError, Class, Identity};
 use crate::events::Recorder;
 use crate::informer::{Change, InformerHandle, Informers, Lister, Selection};
+use crate::notes::Notes;
 use crate::object::{Cached, Kind, Typed};
 use crate::queue::{Enqueue, Retry};
 
@@ -249,6 +250,7 @@ pub struct Setup<K: Key> {
     pub(crate) required: Vec<InformerHandle>,
     pub(crate) reads: Vec<Kind>,
     pub(crate) account: Option<Account>,
+    pub(crate) notes: Notes,
 }
 
 impl<K: Key> Setup<K> {
@@ -266,6 +268,7 @@ impl<K: Key> Setup<K> {
             required: Vec::new(),
             reads: Vec::new(),
             account: None,
+            notes: Notes::new(""),
         }
     }
 
@@ -316,6 +319,12 @@ impl<K: Key> Setup<K> {
     #[must_use]
     pub fn metrics(&self) -> &prometheus::Registry {
         &self.registry
+    }
+
+    /// Where this replica says something of itself to the others, whether it leads or not.
+    #[must_use]
+    pub fn notes(&self) -> Notes {
+        self.notes.clone()
     }
 
     /// How many keys are reconciled at once (default 1).

@@ -6,6 +6,7 @@ pub mod controller;
 pub mod engine;
 pub mod events;
 pub mod informer;
+pub mod notes;
 pub mod object;
 pub mod queue;
 pub mod select;

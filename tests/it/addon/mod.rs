@@ -3,10 +3,12 @@
 mod account;
 mod adoption;
 mod brake;
+mod directory;
 mod keep;
 mod kinds;
 mod life;
 mod links;
+mod objects;
 mod observe;
 mod skew;
 mod update;

@@ -39,7 +39,7 @@ struct Folder {
 struct Up {
     #[command(flatten)]
     folder: Folder,
-    /// Peers to start besides etcd and kube-apiserver: kcm, scheduler, kwok
+    /// Peers to start besides etcd and kube-apiserver: kcm, scheduler, kwok, node
     #[arg(long, value_delimiter = ',', value_parser = Peer::from_name)]
     with: Vec<Peer>,
     /// Number of kube-apiservers over the one etcd
@@ -90,10 +90,12 @@ async fn start(up: Up) -> Result<()> {
     let control_plane = builder.start().await?;
     for peer in &up.with {
         match peer {
-            Peer::Kcm => control_plane.start_kcm(&[]).await?,
-            Peer::Scheduler => control_plane.start_scheduler(&[]).await?,
-            Peer::Kwok => control_plane.start_kwok(&[]).await?,
-        };
+            Peer::Kcm => drop(control_plane.start_kcm(&[]).await?),
+            Peer::Scheduler => drop(control_plane.start_scheduler(&[]).await?),
+            Peer::Kwok => drop(control_plane.start_kwok(&[]).await?),
+            // It came with the servers, which have to know of it.
+            Peer::Node => {}
+        }
     }
     eprintln!("ready {:.1} s after the start", begun.elapsed().as_secs_f64());
     status(folder).await

@@ -10,7 +10,7 @@ use futures::future::join_all;
 use super::layout::Layout;
 use super::ledger::Ledger;
 use super::server::Server;
-use super::{ControlPlane, check_tools};
+use super::{ControlPlane, check_tools, node};
 use crate::audit::AuditPolicy;
 use crate::binaries::{Binaries, Peer, target};
 use crate::pki::Pki;
@@ -89,6 +89,13 @@ impl Builder {
         self
     }
 
+    /// Has a real node beside it, and a scheduler; one machine has one at a time, so this waits until
+    /// the node of another test is gone. Needs root.
+    #[must_use]
+    pub fn node(self) -> Self {
+        self.with(&[Peer::Node])
+    }
+
     /// Folder for keys, data and logs; default: one under the target folder.
     #[must_use]
     pub fn folder(mut self, folder: impl Into<PathBuf>) -> Self {
@@ -121,6 +128,10 @@ impl Builder {
             bail!("a control plane has at least one kube-apiserver");
         }
         check_tools()?;
+        let has_node = self.peers.contains(&Peer::Node);
+        if has_node {
+            node::check_machine()?;
+        }
         let binaries = Binaries::ensure(&self.peers).await?;
         let folder = match &self.folder {
             Some(folder) => std::path::absolute(folder)?,
@@ -132,12 +143,19 @@ impl Builder {
         }
         let pki = Pki::open(&folder.join("pki"))?;
         pki.serving("etcd", &["127.0.0.1", "localhost"])?;
-        let reached = ["127.0.0.1", "localhost", "10.96.0.1", "kubernetes", "kubernetes.default"];
+        let reached = ["127.0.0.1", "localhost", node::HOST_ADDRESS, "10.96.0.1", "kubernetes", "kubernetes.default"];
         pki.serving("apiserver", &reached)?;
         pki.serving("peer", &["127.0.0.1", "localhost"])?;
         pki.front_proxy_client("front-proxy-client")?;
         pki.store("etcd-client", &pki.etcd_client("kube-apiserver")?)?;
         self.audit.write(&folder.join("audit-policy.json"))?;
+        let mut apiserver_args = Vec::new();
+        if has_node {
+            pki.store(node::KUBELET_CLIENT, &pki.user("kube-apiserver-kubelet-client", &["system:masters"])?)?;
+            apiserver_args = node::apiserver_args(&pki);
+        }
+        // Of what is given twice the caller's word counts.
+        apiserver_args.extend(self.apiserver_args);
 
         let layout = Layout { folder, binaries, pki, detached: self.detached };
         let ledger = Arc::new(Ledger::new(layout.ledger(), self.detached));
@@ -146,7 +164,7 @@ impl Builder {
         // ones are in the ledger, and end here.
         let apiservers = join_all((0..self.apiservers).map(|index| {
             let (layout, etcd, ledger) = (&layout, &etcd, &ledger);
-            let args = &self.apiserver_args;
+            let args = &apiserver_args;
             Server::launch(1, move |ports| layout.apiserver(index, ports[0], etcd.url(), args), ledger)
         }))
         .await;
@@ -158,9 +176,13 @@ impl Builder {
                 return Err(error);
             }
         };
-        let control_plane =
-            ControlPlane { apiservers, etcd, peers: Vec::new(), keep_folder: self.keep_folder, layout, ledger };
+        let (peers, node) = (Vec::new(), None);
+        let mut control_plane =
+            ControlPlane { apiservers, etcd, peers, node, keep_folder: self.keep_folder, layout, ledger };
         control_plane.prepare().await?;
+        if has_node {
+            control_plane.start_node().await?;
+        }
         Ok(control_plane)
     }
 }

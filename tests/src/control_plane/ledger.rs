@@ -108,7 +108,7 @@ impl ControlPlane {
         }
         apiservers.sort_by(|a, b| a.name().cmp(b.name()));
         let etcd = etcd.context("no etcd is written down: the start was interrupted")?;
-        Ok(Self { peers, apiservers, etcd, layout, ledger, keep_folder: true })
+        Ok(Self { peers, node: None, apiservers, etcd, layout, ledger, keep_folder: true })
     }
 
     /// Is there a control plane in `folder` (running or not)?

@@ -3,6 +3,7 @@
 mod builder;
 mod layout;
 mod ledger;
+mod node;
 mod objects;
 mod peers;
 mod server;
@@ -19,6 +20,7 @@ use http::Request;
 use serde_json::{Value, json};
 
 pub use builder::Builder;
+pub use node::Node;
 pub use server::Server;
 pub use shared::shared;
 
@@ -33,6 +35,7 @@ use ledger::Ledger;
 pub struct ControlPlane {
     /// Peers that [`ControlPlane::attach`] found.
     peers: Vec<Server>,
+    node: Option<Node>,
     apiservers: Vec<Server>,
     etcd: Server,
     layout: Layout,
@@ -184,6 +187,7 @@ impl Drop for ControlPlane {
         if self.layout.detached {
             return;
         }
+        drop(self.node.take());
         // Killed here, so that nothing writes into the folder any more.
         for server in self.apiservers.iter().chain([&self.etcd]) {
             server.kill_now();

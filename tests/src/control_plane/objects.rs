@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
 use kube::api::{Api, ObjectMeta, PostParams};
 
 use super::ControlPlane;
@@ -33,7 +33,25 @@ impl ControlPlane {
         };
         let made = Api::all(client.clone()).create(&PostParams::default(), &namespace).await;
         unless_exists(made).with_context(|| format!("namespace {name}"))?;
-        default_service_account(&client, name).await
+        default_service_account(&client, name).await?;
+        if self.node.is_some() { self.let_pods_run_in(name).await } else { Ok(()) }
+    }
+
+    /// Makes what pods on a real node mount without being asked, in a namespace that is there: the
+    /// `default` service account, and the ConfigMap with the server's authority.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn let_pods_run_in(&self, namespace: &str) -> Result<()> {
+        let client = self.admin().await?;
+        default_service_account(&client, namespace).await?;
+        let map = ConfigMap {
+            metadata: ObjectMeta { name: Some("kube-root-ca.crt".to_owned()), ..Default::default() },
+            data: Some(BTreeMap::from([("ca.crt".to_owned(), self.layout.pki.server_ca().to_owned())])),
+            ..Default::default()
+        };
+        let made = Api::namespaced(client, namespace).create(&PostParams::default(), &map).await;
+        unless_exists(made).with_context(|| format!("the server's authority in {namespace}"))
     }
 
     /// Makes a service account (what is there already stays) and a token for it.

@@ -8,5 +8,6 @@ mod scan;
 mod watch;
 
 pub use read::{FileText, ReadFault, Root};
-pub use scan::{SOURCE, Scanner};
-pub use watch::DirectoryWatch;
+pub(crate) use scan::hex;
+pub use scan::{Folder, SOURCE, Scanner};
+pub use watch::{DirectoryWatch, RESCAN};

@@ -5,7 +5,7 @@
 //! a mounted ConfigMap. A file is opened once and read from that descriptor, so what is hashed is what
 //! is applied.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -81,6 +81,8 @@ impl From<Errno> for ReadFault {
 pub(super) struct Found {
     /// Paths of manifests, below the directory, sorted.
     pub(super) files: Vec<Arc<str>>,
+    /// Manifests that are there and are to be left alone, with what says so, by path.
+    pub(super) skipped: BTreeMap<Arc<str>, Arc<str>>,
     /// What could not be looked into: then the absence of a file is no evidence.
     pub(super) faults: Vec<(PathBuf, ReadFault)>,
 }
@@ -112,12 +114,16 @@ impl Root {
     /// The manifests below the directory, symlinked folders included, each folder once. Names that
     /// begin with a dot are left out: editors and copying tools keep their unfinished files there,
     /// and mounted volumes their real ones.
-    pub(super) fn find(&self, limit: usize) -> Found {
-        let mut walk = Walk { root: self, found: Found::default(), seen: HashSet::new(), limit, links: Vec::new() };
-        walk.folder(Path::new(""), 0);
+    ///
+    /// A name with `.skip` added, beside a manifest or a folder, has it left alone, as in k3s
+    /// (`k3s:pkg/deploy/controller.go`, 0301210).
+    pub(super) fn find(&self, limit: usize, endings: &'static [&'static str]) -> Found {
+        let mut walk =
+            Walk { root: self, found: Found::default(), seen: HashSet::new(), limit, endings, links: Vec::new() };
+        walk.folder(Path::new(""), 0, None);
         // Real folders first: a file is named by its real path where it has one.
-        while let Some((path, depth)) = walk.links.pop() {
-            walk.folder(&path, depth);
+        while let Some((path, depth, skip)) = walk.links.pop() {
+            walk.folder(&path, depth, skip.as_ref());
         }
         walk.found.files.sort();
         walk.found
@@ -171,17 +177,24 @@ struct Walk<'a> {
     found: Found,
     seen: HashSet<(u64, u64)>,
     limit: usize,
-    links: Vec<(PathBuf, usize)>,
+    endings: &'static [&'static str],
+    links: Vec<(PathBuf, usize, Skip)>,
 }
 
+/// What says that something is to be left alone, if anything does.
+type Skip = Option<Arc<str>>;
+
+/// What is added to a name to have it left alone.
+const SKIP: &[u8] = b".skip";
+
 impl Walk<'_> {
-    fn folder(&mut self, path: &Path, depth: usize) {
-        if let Err(fault) = self.entries(path, depth) {
+    fn folder(&mut self, path: &Path, depth: usize, skip: Option<&Arc<str>>) {
+        if let Err(fault) = self.entries(path, depth, skip) {
             self.found.faults.push((path.to_owned(), fault));
         }
     }
 
-    fn entries(&mut self, path: &Path, depth: usize) -> Result<(), ReadFault> {
+    fn entries(&mut self, path: &Path, depth: usize, skip: Option<&Arc<str>>) -> Result<(), ReadFault> {
         if depth > DEEPEST {
             return Err(ReadFault::TooDeep);
         }
@@ -200,20 +213,24 @@ impl Walk<'_> {
             }
         }
         entries.sort_by(|a, b| a.0.cmp(&b.0));
+        let marks: HashSet<Vec<u8>> =
+            entries.iter().filter_map(|(name, _)| name.strip_suffix(SKIP)).map(<[u8]>::to_vec).collect();
         for (name, kind) in entries {
             let below = path.join(OsStr::from_bytes(&name));
-            if let Err(fault) = self.entry(&below, kind, depth) {
+            let own = || marks.contains(&name).then(|| format!("{}.skip", below.display()).into());
+            let skip = skip.cloned().or_else(own);
+            if let Err(fault) = self.entry(&below, kind, depth, skip) {
                 self.found.faults.push((below, fault));
             }
         }
         Ok(())
     }
 
-    fn entry(&mut self, path: &Path, kind: Option<Type>, depth: usize) -> Result<(), ReadFault> {
+    fn entry(&mut self, path: &Path, kind: Option<Type>, depth: usize, skip: Skip) -> Result<(), ReadFault> {
         let is_folder = match kind {
             Some(Type::Directory) => true,
             Some(Type::File) => false,
-            Some(Type::Symlink) if !is_manifest(path) => {
+            Some(Type::Symlink) if !self.is_manifest(path) => {
                 // A link that is neither a folder nor called a manifest is none of ours.
                 if self
                     .root
@@ -221,7 +238,7 @@ impl Walk<'_> {
                     .and_then(|file| Ok(file.metadata()?))
                     .is_ok_and(|m| m.is_dir())
                 {
-                    self.links.push((path.to_owned(), depth + 1));
+                    self.links.push((path.to_owned(), depth + 1, skip));
                 }
                 return Ok(());
             }
@@ -232,23 +249,29 @@ impl Walk<'_> {
             Some(_) => false,
         };
         if is_folder {
-            self.folder(path, depth + 1);
-        } else if is_manifest(path) {
-            if self.found.files.len() >= self.limit {
+            self.folder(path, depth + 1, skip.as_ref());
+        } else if self.is_manifest(path) {
+            if self.found.files.len() + self.found.skipped.len() >= self.limit {
                 // Told once; the walk goes on, for there is nothing else to bound.
                 if !self.found.faults.iter().any(|(_, fault)| matches!(fault, ReadFault::TooMany(_))) {
                     return Err(ReadFault::TooMany(self.limit));
                 }
                 return Ok(());
             }
-            self.found.files.push(path.to_str().ok_or(ReadFault::Name)?.into());
+            let name: Arc<str> = path.to_str().ok_or(ReadFault::Name)?.into();
+            match skip {
+                Some(mark) => {
+                    self.found.skipped.insert(name, mark);
+                }
+                None => self.found.files.push(name),
+            }
         }
         Ok(())
     }
-}
 
-fn is_manifest(path: &Path) -> bool {
-    path.extension().and_then(OsStr::to_str).is_some_and(|ending| matches!(ending, "yaml" | "yml" | "json"))
+    fn is_manifest(&self, path: &Path) -> bool {
+        path.extension().and_then(OsStr::to_str).is_some_and(|ending| self.endings.contains(&ending))
+    }
 }
 
 #[cfg(test)]

@@ -6,8 +6,10 @@ use nix::unistd::mkfifo;
 
 use super::*;
 
+const ENDINGS: &[&str] = &["yaml", "yml", "json"];
+
 fn names(root: &Root) -> Vec<String> {
-    root.find(100).files.iter().map(ToString::to_string).collect()
+    root.find(100, ENDINGS).files.iter().map(ToString::to_string).collect()
 }
 
 #[test]
@@ -21,8 +23,8 @@ fn manifests_are_found_wherever_they_lie() {
     let root = Root::open(dir.path()).expect("a root");
     assert_eq!(names(&root), ["a.yml", "b/c/d.yaml", "b/m.json", "z.yaml"]);
     assert_eq!(root.read("b/m.json", 100).expect("readable").bytes, b"b/m.json");
-    assert!(root.find(100).faults.is_empty());
-    let few = root.find(2);
+    assert!(root.find(100, ENDINGS).faults.is_empty());
+    let few = root.find(2, ENDINGS);
     assert_eq!((few.files.len(), few.faults.len()), (2, 1));
 }
 
@@ -90,7 +92,7 @@ fn what_is_no_file_is_refused_at_once() {
     assert!(matches!(root.read("zero.yaml", 100), Err(ReadFault::LeadsOut)));
     assert!(matches!(root.read("huge.yaml", 100), Err(ReadFault::TooLarge { .. })));
     assert!(matches!(root.read("none.yaml", 100), Err(ReadFault::System(_))));
-    assert!(root.find(10).files.iter().any(|name| &**name == "fifo.yaml"), "a FIFO called a manifest is told");
+    assert!(root.find(10, ENDINGS).files.iter().any(|name| &**name == "fifo.yaml"), "a FIFO called a manifest is told");
     assert!(Root::open(&dir.path().join("none")).is_err());
     assert!(Root::open(&dir.path().join("huge.yaml")).is_err());
 }

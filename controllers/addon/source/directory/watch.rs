@@ -8,7 +8,7 @@ use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use parking_lot::Mutex;
 use quarterdeck_runtime::controller::Worker;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -16,8 +16,8 @@ use super::read::Root;
 use super::scan::{SETTLE, Scanner};
 use crate::addon::source::Snapshot;
 
-/// How often the directory is read without an event.
-const RESCAN: Duration = Duration::from_secs(60);
+/// How often a directory is read without an event unless somebody says otherwise.
+pub const RESCAN: Duration = Duration::from_secs(60);
 /// Quiet after an event before the directory is read: a copy writes many files.
 const QUIET: Duration = Duration::from_millis(100);
 /// Longest wait for quiet.
@@ -27,13 +27,38 @@ const QUIET_MAX: Duration = Duration::from_secs(1);
 pub struct DirectoryWatch {
     scanner: Arc<Mutex<Scanner>>,
     publish: Box<dyn Fn(Snapshot) + Send + Sync>,
+    rescan: Duration,
+    /// Told of the first reading.
+    read_once: watch::Sender<bool>,
+    /// Nothing is read before these have been.
+    after: Vec<watch::Receiver<bool>>,
 }
 
 impl DirectoryWatch {
     /// A watch whose readings go to `publish`.
     #[must_use]
     pub fn new(scanner: Scanner, publish: impl Fn(Snapshot) + Send + Sync + 'static) -> Self {
-        Self { scanner: Arc::new(Mutex::new(scanner)), publish: Box::new(publish) }
+        Self {
+            scanner: Arc::new(Mutex::new(scanner)),
+            publish: Box::new(publish),
+            rescan: RESCAN,
+            read_once: watch::Sender::new(false),
+            after: Vec::new(),
+        }
+    }
+
+    /// Sets how often the directory is read without an event.
+    #[must_use]
+    pub fn every(mut self, rescan: Duration) -> Self {
+        self.rescan = rescan;
+        self
+    }
+
+    /// Has nothing read before the first reading of `first` was handed on.
+    #[must_use]
+    pub fn after(mut self, first: &Self) -> Self {
+        self.after.push(first.read_once.subscribe());
+        self
     }
 
     async fn read(&self) -> bool {
@@ -42,6 +67,7 @@ impl DirectoryWatch {
         let Ok(snapshot) = read else { return false };
         let unsettled = snapshot.complete && !snapshot.settled;
         (self.publish)(snapshot);
+        self.read_once.send_replace(true);
         unsettled
     }
 }
@@ -49,13 +75,21 @@ impl DirectoryWatch {
 impl Worker for DirectoryWatch {
     async fn run(&self, stop: CancellationToken) {
         let path = self.scanner.lock().path().to_owned();
+        for first in &self.after {
+            let mut first = first.clone();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                // Whoever is gone will not be waited for.
+                _ = first.wait_for(|read| *read) => {}
+            }
+        }
         let changed = Arc::new(Notify::new());
         let mut eyes = Eyes::default();
         while !stop.is_cancelled() {
             // Watched first, read second: what changes in between is an event.
             eyes.look_at(&path, &changed);
             let unsettled = self.read().await;
-            let next = if unsettled { SETTLE } else { RESCAN };
+            let next = if unsettled { SETTLE } else { self.rescan };
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(next) => {}
@@ -90,15 +124,15 @@ impl Eyes {
             return;
         }
         self.identity = identity;
-        self.watcher = watch(path, changed)
+        self.watcher = watch_path(path, changed)
             .inspect_err(|error| {
-                tracing::warn!(path = %path.display(), %error, "cannot watch the addon directory; it is read once a minute");
+                tracing::warn!(path = %path.display(), %error, "cannot watch the addon directory; it is read now and then");
             })
             .ok();
     }
 }
 
-fn watch(path: &Path, changed: &Arc<Notify>) -> notify::Result<RecommendedWatcher> {
+fn watch_path(path: &Path, changed: &Arc<Notify>) -> notify::Result<RecommendedWatcher> {
     let (changed, own) = (Arc::clone(changed), path.to_owned());
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
         // Events without a path say that some were lost.

@@ -168,6 +168,9 @@ pub struct Entry {
     pub needs_pki: bool,
     /// Which objects of earlier versions are removed.
     pub prune: Option<Prune>,
+    /// Whether what people change of its objects is put back before the next version (`drift: repair`
+    /// or `drift: report`; kOps knows no such field and passes over it).
+    pub repair_drift: Option<bool>,
 }
 
 const ENTRY_FIELDS: &[&str] = &[
@@ -182,6 +185,7 @@ const ENTRY_FIELDS: &[&str] = &[
     "needsRollingUpdate",
     "needsPKI",
     "prune",
+    "drift",
     // Until kOps 1.22.
     "replaceBeforeVersion",
 ];
@@ -219,6 +223,7 @@ fn direct(location: &str, bytes: &[u8]) -> Entry {
         needs_rolling_update: None,
         needs_pki: false,
         prune: None,
+        repair_drift: None,
     }
 }
 
@@ -278,6 +283,11 @@ fn entry(path: String, value: &Value, index_name: &str, problems: &mut Vec<Probl
             )
         })
     };
+    let repair = |text: &str| match text {
+        "repair" => Ok(true),
+        "report" => Ok(false),
+        _ => Err(Problem::error(fields.at("drift"), format!("{text:?} is neither repair nor report"))),
+    };
     Ok(Entry {
         name: name.to_owned(),
         namespace: namespace.to_owned(),
@@ -290,6 +300,7 @@ fn entry(path: String, value: &Value, index_name: &str, problems: &mut Vec<Probl
         needs_rolling_update: fields.text("needsRollingUpdate")?.map(rolling).transpose()?,
         needs_pki: fields.flag("needsPKI")?,
         prune: fields.mapping("prune")?.map(|prune| self::prune(&prune, problems)).transpose()?,
+        repair_drift: fields.text("drift")?.map(repair).transpose()?,
         path: fields.path,
     })
 }

@@ -71,7 +71,15 @@ pub async fn install(client: &Client, manifests: &[Manifest], dry_run: bool) -> 
                 api.patch(&name, &params, &Patch::Apply(object)).await
             }
         };
-        let after = after.map_err(failed)?;
+        let after = match after {
+            Ok(after) => after,
+            // In a dry run the namespace that comes with it was not made.
+            Err(kube::Error::Api(status)) if dry_run && status.is_not_found() && brings(manifests, object) => {
+                changes.push(Change::Created(label));
+                continue;
+            }
+            Err(error) => return Err(failed(error)),
+        };
         let version = |object: &DynamicObject| object.metadata.resource_version.clone();
         changes.push(match before {
             None => Change::Created(label),
@@ -95,6 +103,13 @@ async fn replace(
     let object = serde_json::from_value(crd::replacement(&live, wanted)).map_err(kube::Error::SerdeError)?;
     let params = PostParams { dry_run, field_manager: Some(MANAGER.to_owned()) };
     api.replace(name, &params, &object).await
+}
+
+/// Whether the namespace of an object is among what is installed.
+fn brings(manifests: &[Manifest], object: &Value) -> bool {
+    let name = &object["metadata"]["namespace"];
+    let all = manifests.iter().flat_map(|manifest| &manifest.objects);
+    name.is_string() && all.into_iter().any(|other| other["kind"] == "Namespace" && other["metadata"]["name"] == *name)
 }
 
 /// Removes what [`install`] brought, last first, so that the fence's policy goes before its
@@ -131,7 +146,9 @@ async fn remove(client: &Client, object: &Value, dry_run: bool) -> Result<Change
     let ours = |live: &DynamicObject| {
         live.metadata.labels.as_ref().and_then(|labels| labels.get(PART_OF.0)).is_some_and(|value| value == PART_OF.1)
     };
-    let Some(live) = live.filter(ours) else { return Ok(Change::Absent(label)) };
+    // A namespace that is being deleted is gone as soon as what is in it is.
+    let going = |live: &DynamicObject| live.metadata.deletion_timestamp.is_some();
+    let Some(live) = live.filter(|live| ours(live) && !going(live)) else { return Ok(Change::Absent(label)) };
     let params = DeleteParams {
         dry_run,
         preconditions: Some(Preconditions { uid: live.metadata.uid, resource_version: None }),

@@ -9,6 +9,7 @@ use quarterdeck_runtime::client::{ClientOptions, Clients};
 use quarterdeck_runtime::controller::Account;
 use quarterdeck_runtime::engine::{Deadlines, EngineMetrics, Foundation};
 use quarterdeck_runtime::informer::Informers;
+use quarterdeck_runtime::notes::Notes;
 use quarterdeck_runtime::queue::QueueMetricFamilies;
 use serde_json::Value;
 
@@ -87,6 +88,7 @@ fn needs(manager: &Manager, parsed: &Parsed) -> anyhow::Result<Vec<Needs>> {
         engine: EngineMetrics::register(&registry)?,
         registry,
         deadlines: Deadlines::default(),
+        notes: Notes::new(""),
     };
     let mut needs = Vec::new();
     for entry in &manager.entries {

@@ -9,6 +9,7 @@ use quarterdeck_election::NAMESPACE_DELETION_KEY;
 use quarterdeck_election::epoch::epoch_key;
 use quarterdeck_election::fence::probe::PROBE_ACCOUNT;
 use quarterdeck_runtime::controller::{Account, Descriptor, Predecessor, READER_ACCOUNT};
+use quarterdeck_runtime::notes::REPLICAS_NAMESPACE;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 const NAMESPACE: &str = "kube-system";
@@ -18,6 +19,7 @@ pub(super) fn objects(target: &Target, controllers: &[Needs]) -> Vec<Value> {
     let mut objects = manager(target, controllers);
     objects.extend(reader(controllers));
     objects.extend(fence_probe());
+    objects.extend(replicas(target, controllers));
     for needs in controllers.iter().filter(|needs| !needs.grants.is_empty()) {
         let name = format!("quarterdeck:{}", needs.descriptor.name);
         let rules: Vec<Value> = needs
@@ -110,6 +112,26 @@ fn reader(controllers: &[Needs]) -> Vec<Value> {
         .map(|(group, resource)| json!({ "apiGroups": [group], "resources": [resource], "verbs": ["list", "watch"] }))
         .collect();
     cluster_role("quarterdeck:reader", &rules, &account(READER_ACCOUNT))
+}
+
+/// The namespace of the replicas' own Leases. Each replica writes its own as the manager's user, and
+/// reads those of the others; events about them are written by whoever keeps addons.
+fn replicas(target: &Target, controllers: &[Needs]) -> Vec<Value> {
+    let user = json!({ "apiGroup": GROUP, "kind": "User", "name": target.user });
+    let mut objects = vec![json!({
+        "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": REPLICAS_NAMESPACE },
+    })];
+    let leases = json!({
+        "apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
+        "verbs": ["get", "list", "watch", "create", "update"],
+    });
+    objects.extend(role("quarterdeck:replicas", REPLICAS_NAMESPACE, &[leases], &user));
+    for needs in controllers.iter().filter(|needs| needs.descriptor.writes_anything) {
+        let events = json!({ "apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"] });
+        let name = format!("quarterdeck:{}", needs.descriptor.name);
+        objects.extend(role(&name, REPLICAS_NAMESPACE, &[events], &subject(&needs.account)));
+    }
+    objects
 }
 
 /// The account of the dry-run writes that prove the fence: it may create Events and nothing else.

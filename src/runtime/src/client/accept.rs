@@ -11,5 +11,10 @@ pub(super) const DISCOVERY: &str =
     "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
 /// A merge patch (RFC 7386).
 pub(crate) const MERGE_PATCH: &str = "application/merge-patch+json";
+/// A merge patch that merges lists of built-in kinds by their keys
+/// (`k8s.io/apimachinery:pkg/util/strategicpatch/patch.go`).
+pub(crate) const STRATEGIC_PATCH: &str = "application/strategic-merge-patch+json";
+/// Text, such as a log.
+pub(super) const TEXT: &str = "text/plain, */*";
 /// A server-side apply; JSON is YAML.
 pub(crate) const APPLY_PATCH: &str = "application/apply-patch+yaml";

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Response};
-use k8s_openapi::api::core::v1::Event;
+use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use quarterdeck_election::seed::{self, Bug};
 use quarterdeck_election::{NAMESPACE_DELETION_KEY, epoch};
@@ -221,6 +221,19 @@ impl Api {
         self.fetch("get", path, path, accept::JSON).await
     }
 
+    /// The end of what a container of a Pod wrote: at most `lines` lines and `bytes` bytes.
+    pub async fn pod_log(&self, pod: &ObjectKey, container: &str, lines: u32, bytes: u32) -> Result<String, ApiError> {
+        let path = of_object(&Kind::of::<Pod>(), pod, Some("log"));
+        let query = [
+            ("container", Some(container.to_owned())),
+            ("tailLines", Some(lines.to_string())),
+            ("limitBytes", Some(bytes.to_string())),
+        ];
+        let (path, what) = (with_query(path, query), format!("log of pod {pod}"));
+        let read = self.reading("get", &what, &path, accept::TEXT)?;
+        self.reader.get_text(&read, &self.limiter).await
+    }
+
     /// What is served under `/api` or `/apis`: an `APIGroupDiscoveryList` where the server has it, else the `APIVersions` or
     /// `APIGroupList` of before (k8s.io/client-go:discovery/discovery_client.go v0.36.3).
     pub async fn discover<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
@@ -369,6 +382,28 @@ impl Api {
     ) -> Result<Written, ApiError> {
         let mut write = Write::new("patch", Method::PATCH, kind, key, of_object(kind, key, subresource));
         write.content_type = accept::MERGE_PATCH;
+        self.patch(write, patch, precondition).await
+    }
+
+    /// Strategic merge patch of single fields of an object; only built-in kinds know it.
+    pub async fn strategic_patch(
+        &self,
+        kind: &Kind,
+        key: &ObjectKey,
+        patch: &Value,
+        precondition: &PatchPrecondition,
+    ) -> Result<Written, ApiError> {
+        let mut write = Write::new("patch", Method::PATCH, kind, key, of_object(kind, key, None));
+        write.content_type = accept::STRATEGIC_PATCH;
+        self.patch(write, patch, precondition).await
+    }
+
+    async fn patch<'a>(
+        &self,
+        mut write: Write<'a>,
+        patch: &Value,
+        precondition: &'a PatchPrecondition,
+    ) -> Result<Written, ApiError> {
         check_name(&write)?;
         let (uid, version) = match precondition {
             PatchPrecondition::Uid(uid) => (uid, None),

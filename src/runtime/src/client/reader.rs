@@ -54,6 +54,12 @@ impl Reader {
         })
     }
 
+    /// GETs what is not JSON; bytes that are no UTF-8 are replaced.
+    pub(crate) async fn get_text(&self, read: &Read<'_>, limiter: &Limiter) -> Result<String, ApiError> {
+        let body = self.get_bytes(read, limiter).await?;
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+
     async fn get_bytes(&self, read: &Read<'_>, limiter: &Limiter) -> Result<Bytes, ApiError> {
         let method = Method::GET;
         self.metrics.limited(&method, limiter.take().await);

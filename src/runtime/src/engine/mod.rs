@@ -22,6 +22,7 @@ use crate::client::Api;
 use crate::controller::{Account, Controller, Descriptor, Grant, Setup, SetupError};
 use crate::events::Recorder;
 use crate::informer::{InformerHandle, Informers, State};
+use crate::notes::Notes;
 use crate::object::Kind;
 use crate::queue::{Queue, QueueMetricFamilies, QueueStatus};
 
@@ -58,6 +59,8 @@ pub struct Foundation {
     pub engine: EngineMetrics,
     /// Limits on a single reconcile.
     pub deadlines: Deadlines,
+    /// What the replica says of itself to the others.
+    pub notes: Notes,
 }
 
 /// What a controller is given while it leads.
@@ -110,6 +113,7 @@ pub trait Unit: Send + Sync {
 pub fn build<C: Controller>(config: &C::Config, foundation: &Foundation) -> Result<Arc<dyn Unit>, SetupError> {
     let queue = Queue::new(foundation.queues.queue(C::DESCRIPTOR.queue));
     let mut setup = Setup::new(foundation.informers.clone(), queue.enqueue(), foundation.registry.clone());
+    setup.notes = foundation.notes.clone();
     let controller = C::setup(config, &mut setup)?;
     Ok(Arc::new(ControllerUnit {
         descriptor: &C::DESCRIPTOR,

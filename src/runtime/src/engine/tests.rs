@@ -114,6 +114,7 @@ fn unit(script: &Script, informers: &Informers) -> (Arc<dyn Unit>, prometheus::R
         queues: QueueMetricFamilies::register(&registry).unwrap(),
         engine: EngineMetrics::register(&registry).unwrap(),
         deadlines: Deadlines { soft: SECOND * 30, hard: SECOND * 600 },
+        notes: crate::notes::Notes::new("test"),
     };
     (build::<Scripted>(&Flags { script: script.clone() }, &foundation).unwrap(), registry)
 }

@@ -41,6 +41,10 @@ pub struct GenericFlags {
     /// How long controllers may take to finish when the process stops; then they are cut off.
     #[arg(long, value_parser = go_duration, default_value = "10s")]
     pub controller_shutdown_timeout: Duration,
+    /// Name of this replica among the others, and of the Lease in which it says what it reads of its master's disk; that of
+    /// the host if empty. Where a host's name changes with every start, name the node.
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub replica_name: String,
     /// Accepted for upstream's sake: here each controller always writes under an account of its own.
     #[arg(long)]
     pub use_service_account_credentials: bool,

@@ -1,5 +1,8 @@
 use std::sync::Arc;
 
+use bytes::Bytes;
+use http::Response;
+use http_body_util::Full;
 use k8s_openapi::api::authentication::v1::TokenReview;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -72,6 +75,24 @@ async fn a_list_is_read_page_by_page() {
     assert_eq!(seen[0].uri, "/api/v1/namespaces/a/configmaps?labelSelector=a%3Db&limit=10");
     assert!(seen[0].header("accept").unwrap().contains("as=PartialObjectMetadataList"));
     assert_eq!(seen[1].uri, "/api/v1/configmaps?labelSelector=a%3Db&limit=10&continue=next%20page");
+}
+
+#[tokio::test]
+async fn the_end_of_a_log_is_read_as_text() {
+    let server = Server::start(|seen| async move {
+        if seen.uri.path().contains("/gone/") {
+            return status(404, "NotFound", "pod gone not found");
+        }
+        Response::new(Full::new(Bytes::from_static(b"one\ntwo \xff\n")))
+    })
+    .await;
+    let (api, _keeper) = leading(&server).await;
+    assert_eq!(api.pod_log(&key(), "main", 20, 4096).await.unwrap(), "one\ntwo \u{fffd}\n");
+    let gone = api.pod_log(&ObjectKey::new("a", "gone"), "main", 20, 4096).await.unwrap_err();
+    assert_eq!(gone.to_string(), "get log of pod a/gone: pod gone not found (code 404)");
+    let seen = &server.seen()[0];
+    assert_eq!(seen.uri, "/api/v1/namespaces/a/pods/one/log?container=main&tailLines=20&limitBytes=4096");
+    assert_eq!(seen.header("accept"), Some("text/plain, */*"));
 }
 
 #[tokio::test]

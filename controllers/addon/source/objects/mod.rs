@@ -1,0 +1,8 @@
+//! The source of Addon objects: each is an addon, wherever it is. Mirrors of other sources' addons are
+//! passed over.
+
+mod read;
+mod watch;
+
+pub use read::Reader;
+pub use watch::ObjectsWatch;

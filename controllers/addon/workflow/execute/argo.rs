@@ -1,0 +1,85 @@
+//! Having Argo run a template: the Workflow object is made once and watched by name.
+
+use quarterdeck_runtime::client::{Api, ApiError, ApplyOptions, ApplyTo, DeletePrecondition, Propagation};
+use quarterdeck_runtime::object::{Kind, ObjectKey};
+use serde_json::Value;
+
+use super::{LATER, Observed, SOON, fault};
+use crate::addon::plan::MANAGER;
+use crate::addon::workflow::argo::{GROUP, State, VERSION, state};
+use crate::addon::workflow::progress::Outcome;
+
+/// The kind of Argo's Workflows.
+#[must_use]
+pub fn workflow_kind() -> Kind {
+    Kind::new(GROUP, VERSION, "Workflow", "workflows", true)
+}
+
+/// Makes the Workflow if it is not there, and says how it stands. A Workflow that failed stays
+/// failed: Argo runs none twice; [`again`] makes way for another try.
+///
+/// # Errors
+/// What a retry may mend, and the end of our tenure.
+pub async fn run(api: &Api, workflow: &Value) -> Result<Observed, ApiError> {
+    match observed(api, workflow).await {
+        Ok(observed) => Ok(observed),
+        Err(error) => fault(error).map(Observed::failed),
+    }
+}
+
+async fn observed(api: &Api, workflow: &Value) -> Result<Observed, ApiError> {
+    let (kind, key) = (workflow_kind(), key(workflow));
+    let Some(live) = api.get::<Value>(&kind, &key).await? else {
+        let options = ApplyOptions { manager: MANAGER, force: false, dry_run: false };
+        return match api.apply(&kind, &key, workflow, &ApplyTo::Absent, &options).await {
+            Ok(_) => Ok(Observed::under_way("", SOON)),
+            // It was made meanwhile.
+            Err(error) if error.is_conflict() || error.is_already_exists() => Ok(Observed::under_way("", SOON)),
+            Err(error) => Err(error),
+        };
+    };
+    if !is_ours(&live, workflow) {
+        // Of an Addon of the same name that is gone: the garbage collector takes it away.
+        return Ok(Observed::under_way(format!("waiting until {kind} {key} of another owner is gone"), LATER));
+    }
+    Ok(match state(&live) {
+        State::UnderWay { message } => Observed::under_way(message, LATER),
+        State::Succeeded => Observed::Ended(Outcome::done()),
+        State::Failed { message } => Observed::failed(message),
+    })
+}
+
+/// Removes a Workflow of ours that has failed, so that [`run`] makes it anew.
+///
+/// # Errors
+/// When the server cannot be asked, or refuses.
+pub async fn again(api: &Api, workflow: &Value) -> Result<(), ApiError> {
+    let (kind, key) = (workflow_kind(), key(workflow));
+    let Some(live) = api.get::<Value>(&kind, &key).await? else { return Ok(()) };
+    let failed = matches!(state(&live), State::Failed { .. });
+    if !failed || !is_ours(&live, workflow) || live.pointer("/metadata/deletionTimestamp").is_some() {
+        return Ok(());
+    }
+    let text = |pointer: &str| live.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    let precondition = DeletePrecondition {
+        uid: text("/metadata/uid").unwrap_or_default(),
+        // That it has failed is what the decision rests on.
+        resource_version: text("/metadata/resourceVersion"),
+    };
+    match api.delete(&kind, &key, &precondition, Propagation::Background).await {
+        Err(error) if error.is_not_found() => Ok(()),
+        ended => ended,
+    }
+}
+
+fn key(workflow: &Value) -> ObjectKey {
+    let text = |pointer: &str| workflow.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    ObjectKey::new(text("/metadata/namespace"), text("/metadata/name"))
+}
+
+/// Whether the same Addon owns both: one of the same name before it had another uid.
+fn is_ours(live: &Value, workflow: &Value) -> bool {
+    let uid = &workflow["metadata"]["ownerReferences"][0]["uid"];
+    let owners = live.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+    uid.is_string() && owners.into_iter().flatten().any(|owner| owner["uid"] == *uid)
+}
