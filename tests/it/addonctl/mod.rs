@@ -6,6 +6,7 @@ mod look;
 mod plan;
 mod steer;
 mod usage;
+mod whole;
 
 use std::path::Path;
 use std::process::Stdio;
