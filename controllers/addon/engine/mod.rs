@@ -2,16 +2,20 @@
 //! cluster, and what was decided; [`run`] brings one addon to where it should be, [`pass`] decides
 //! about removals.
 
+mod argo;
 mod channel;
 mod depend;
 mod leave;
 mod live;
 mod mirror;
+mod outcome;
 mod pass;
 mod removal;
 mod run;
 mod settle;
+mod tell;
 mod watches;
+mod write;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt;

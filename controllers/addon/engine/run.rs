@@ -1,27 +1,26 @@
 //! One addon: resolve its kinds, widen its inventory, settle its objects, let go what may go, and
 //! write down how it is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quarterdeck_runtime::client::{
-    Api, ApiError, ApplyOptions, ApplyTo, Class, DeletePrecondition, ImpersonationRefused, PatchPrecondition,
-    Propagation, WriteLog,
-};
+use quarterdeck_runtime::client::{Api, Class, WriteLog};
 use quarterdeck_runtime::controller::{Account, Action, Cx, Error};
-use quarterdeck_runtime::events::{EventType, Recorder};
+use quarterdeck_runtime::events::Recorder;
 use quarterdeck_runtime::object::{Kind, ObjectKey};
 use serde_json::Value;
 use tokio::time::Instant;
 
 use super::channel::Course;
+use super::outcome::Outcome;
+use super::tell::grant_command;
 use super::{Engine, Key, Memory, Standing};
 use crate::addon::health::Health;
 use crate::addon::ident::Ident;
 use crate::addon::kinds::{crd_kind, is_established};
 use crate::addon::manifest::{Desired, Mode};
-use crate::addon::parent::{self, Content, Held, PARENT_MANAGER, Parent, State, Writing};
+use crate::addon::parent::{self, Content, Held, Parent, State};
 use crate::addon::plan::{RANKS, Wanted, rank};
 use crate::addon::removal::losing;
 use crate::addon::source::{Addon, AddonId, Drift, OBJECTS, Object};
@@ -39,78 +38,6 @@ pub(super) struct Run<'e> {
     /// Whether what somebody changed is put back, rather than told.
     pub(super) repair: bool,
     pub(super) outcome: Outcome,
-}
-
-/// What a reconcile found and did.
-#[derive(Default)]
-pub(super) struct Outcome {
-    /// What failed, as a person is told.
-    pub(super) errors: Vec<String>,
-    /// Kinds of which no change is seen, as a person is told.
-    pub(super) blind: BTreeSet<String>,
-    /// Objects that were deleted and are left so.
-    pub(super) missing: Vec<String>,
-    /// As whom the manager may not act.
-    pub(super) blocked: Option<ImpersonationRefused>,
-    /// Whether something failed that a retry may mend.
-    pub(super) retry: bool,
-    /// Whether all that failed was a conflict.
-    pub(super) conflict: bool,
-    /// When to look again, whatever happens.
-    pub(super) later: Option<Duration>,
-    /// Whether something waits for something else of ours.
-    pub(super) waiting: bool,
-    /// Whether an object is on its way, within the time it may take.
-    pub(super) unready: bool,
-    /// Whether an object will not come right, or takes too long.
-    pub(super) sick: bool,
-    /// Objects put back.
-    pub(super) drift: u64,
-    /// Objects made or changed.
-    pub(super) applied: usize,
-    /// Objects deleted.
-    pub(super) pruned: Vec<String>,
-    /// Writes that were not made because a predecessor is alive.
-    pub(super) planned: usize,
-}
-
-impl Outcome {
-    pub(super) fn look_again(&mut self, after: Duration) {
-        self.later = Some(self.later.map_or(after, |before| before.min(after)));
-    }
-
-    /// Notes that the account may neither list nor watch an object's kind, there and everywhere.
-    pub(super) fn blind(&mut self, wanted: &Wanted) {
-        let place = match &*wanted.ident.namespace {
-            "" => String::new(),
-            namespace => format!(" in namespace {namespace}"),
-        };
-        self.blind.insert(format!(
-            "{}{place}: list and watch are forbidden: changes are noticed once a minute",
-            wanted.ident.kind
-        ));
-    }
-
-    /// Notes a failed call; only the end of our tenure ends the reconcile.
-    pub(super) fn failed(&mut self, what: &str, error: ApiError) -> Result<(), Error> {
-        if let Some(refused) = error.impersonation_refused() {
-            self.blocked = Some(refused);
-            self.retry = true;
-            return Ok(());
-        }
-        match error.class() {
-            Class::NotLeader => return Err(error.into()),
-            Class::Conflict => {
-                self.conflict |= !self.retry;
-            }
-            Class::Transient | Class::Terminal => {
-                self.errors.push(format!("{what}: {error}"));
-                self.conflict = false;
-            }
-        }
-        self.retry = true;
-        Ok(())
-    }
 }
 
 impl Engine {
@@ -507,116 +434,4 @@ impl Run<'_> {
         go.sort_by_key(|member| std::cmp::Reverse(rank(member)));
         (go, verdict.held)
     }
-
-    /// Writes the parent; nothing is written while a predecessor is alive.
-    pub(super) async fn write_parent(&mut self, content: &Content) -> Result<(), Error> {
-        if self.observing {
-            return Ok(());
-        }
-        let before = self.engine.parent(&self.id);
-        let writing = parent::writing(&self.id, before.as_ref(), content);
-        let result = self.write(before.as_ref(), &writing).await;
-        if result.is_err() {
-            // What was believed of it may be wrong: next time the cache is asked.
-            self.engine.shared.lock().written.remove(&self.id);
-        }
-        result
-    }
-
-    async fn write(&mut self, before: Option<&Parent>, writing: &Writing) -> Result<(), Error> {
-        let kind = self.engine.parent_kind(&self.id);
-        let key = parent::ident(&self.id).key();
-        if let Some(manifest) = &writing.apply {
-            let to = before.map_or(ApplyTo::Absent, |parent| ApplyTo::Known { uid: parent.uid.clone() });
-            let options = ApplyOptions { manager: PARENT_MANAGER, force: before.is_some(), dry_run: false };
-            let stored = self.api.apply(&kind, &key, manifest, &to, &options).await?;
-            self.engine.note_parent(&self.id, &stored);
-        }
-        let Some(status) = &writing.status else { return Ok(()) };
-        let stored = self.engine.parent(&self.id).and_then(|parent| parent.object().cloned());
-        let Some(stored) = stored else { return Err(Error::Stale(format!("{} is not known", self.id))) };
-        let precondition = PatchPrecondition::ResourceVersion {
-            uid: stored.metadata.uid.clone().unwrap_or_default(),
-            resource_version: stored.metadata.resource_version.clone().unwrap_or_default(),
-        };
-        let patch = parent::status_patch(&stored, status);
-        let written = self.api.merge_patch(&kind, &key, Some("status"), &patch, &precondition).await?;
-        let mut now = (*stored).clone();
-        now.metadata.resource_version = Some(written.resource_version);
-        now.status = Some(status.clone());
-        self.engine.note_object(&self.id, now);
-        Ok(())
-    }
-
-    async fn delete_parent(&mut self, parent: &Parent) -> Result<(), Error> {
-        if self.observing {
-            return Ok(());
-        }
-        let kind = self.engine.parent_kind(&self.id);
-        let key = parent::ident(&self.id).key();
-        let precondition = DeletePrecondition { uid: parent.uid.clone(), resource_version: None };
-        match self.api.delete(&kind, &key, &precondition, Propagation::Background).await {
-            Ok(()) => {}
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error.into()),
-        }
-        self.engine.note_parent_deleted(&self.id, &parent.uid);
-        self.engine.parts.queue.add(Key::Mirror(self.id.clone()));
-        self.engine.set_state(&self.id, None);
-        tracing::info!(addon = %self.id, pruned = self.outcome.pruned.len(), "the addon is gone");
-        Ok(())
-    }
-
-    /// Events about what changed.
-    pub(super) fn tell(&self, before: Option<&Parent>, content: &Content, held: Option<&Held>) {
-        if self.observing {
-            return;
-        }
-        let Some(parent) = self.engine.parent(&self.id) else { return };
-        let about = parent::reference(&self.id, &parent.uid);
-        let event = |kind, reason, message: String| self.recorder.event(&about, kind, reason, message);
-        if self.outcome.applied > 0 {
-            let text = format!("{}: made or changed {} objects", self.id, self.outcome.applied);
-            event(EventType::Normal, "AddonApplied", text);
-        }
-        if self.outcome.drift > 0 {
-            event(EventType::Normal, "DriftRepaired", format!("{}: put back {} objects", self.id, self.outcome.drift));
-        }
-        if !self.outcome.pruned.is_empty() {
-            let text = format!("{}: deleted {}", self.id, few(&self.outcome.pruned));
-            event(EventType::Normal, "AddonPruned", text);
-        }
-        let errors_before = before.map(|parent| &parent.content.errors);
-        if !content.errors.is_empty() && errors_before != Some(&content.errors) {
-            event(EventType::Warning, "AddonDegraded", format!("{}: {}", self.id, few(&content.errors)));
-        }
-        let held_before = before.and_then(|parent| parent.content.held.as_ref());
-        if let Some(held) = held.filter(|held| held_before != Some(held)) {
-            let members: Vec<String> = held.members.iter().map(ToString::to_string).collect();
-            let command = parent::release_command(&self.id, &held.plan);
-            let text = format!("{}: not deleted: {} ({}). To delete: {command}", self.id, few(&members), held.reason);
-            tracing::warn!(addon = %self.id, objects = members.len(), reason = held.reason, command, "a removal waits");
-            event(EventType::Warning, "PruneHeld", text);
-        }
-    }
-}
-
-/// The commands that let the manager act as an account.
-fn grant_command(refused: &ImpersonationRefused) -> String {
-    let ImpersonationRefused { user, namespace, name } = refused;
-    format!(
-        "{user:?} may not act as the service account {namespace}/{name}; to allow it: \
-         kubectl -n {namespace} create role quarterdeck:act-as-{name} --verb=impersonate --resource=serviceaccounts --resource-name={name} && \
-         kubectl -n {namespace} create rolebinding quarterdeck:act-as-{name} --role=quarterdeck:act-as-{name} --user={user}"
-    )
-}
-
-/// The first of many.
-fn few(words: &[String]) -> String {
-    const FEW: usize = 5;
-    let mut text = words.iter().take(FEW).map(String::as_str).collect::<Vec<_>>().join("; ");
-    if words.len() > FEW {
-        text.push_str(&format!("; and {} more", words.len() - FEW));
-    }
-    text
 }
