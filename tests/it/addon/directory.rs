@@ -239,7 +239,8 @@ async fn drift_is_repaired_while_the_directory_is_away() {
     world.until(&at("second"), "it is put back", |object| object["data"]["k"] == "v").await;
     std::fs::rename(world.dir.path().join("addons"), world.dir.path().join("away")).unwrap();
     eventually("it is seen missing", LONG, async || {
-        let complete = world.deck.replica(0).metric("quarterdeck_addon_source_complete", &[]).await?;
+        let complete =
+            world.deck.replica(0).metric("quarterdeck_addon_source_complete", &[("source", "directory")]).await?;
         if complete < 0.5 { Ok(()) } else { bail!("{complete}") }
     })
     .await
