@@ -58,7 +58,7 @@ use metrics::Metrics;
 use quarterdeck_api::version::Version;
 use replicas::Replicas;
 use source::OBJECTS;
-use source::channel::{self, ChannelLimits, ChannelWatch, DiskStore};
+use source::channel::{self, ChannelLimits, ChannelWatch, DiskStore, GoodStore};
 use source::directory::{DirectoryWatch, Folder, Scanner};
 use source::objects::ObjectsWatch;
 use tokio::sync::watch;
@@ -169,12 +169,18 @@ fn watch_directories(config: &Config, setup: &mut Setup<Key>, engine: &Arc<Engin
             engine.publish(source, snapshot);
         }
     };
+    let limits = Limits::default();
+    // What may be read may be kept.
+    let store: Arc<dyn GoodStore> =
+        Arc::new(DiskStore::of("directories", &config.channels.state_dir, limits.total_bytes));
     let addons = Folder::addons(environment.addon_path(config.addon_path.as_deref()));
-    let mut watch = DirectoryWatch::new(Scanner::of(addons.clone(), Limits::default()), publish(&addons))
-        .every(environment.rescan());
+    let mut watch = DirectoryWatch::new(Scanner::of(addons.clone(), limits), publish(&addons))
+        .every(environment.rescan())
+        .kept_in(Arc::clone(&store));
     if let Some(folder) = admission_controls::folder(&config.admission_controls_path) {
         let publish = admission_controls::once_there(publish(&folder));
-        let first = DirectoryWatch::new(Scanner::of(folder, Limits::default()), publish).every(environment.rescan());
+        let first =
+            DirectoryWatch::new(Scanner::of(folder, limits), publish).every(environment.rescan()).kept_in(store);
         watch = watch.after(&first);
         setup.run_always(first);
     }

@@ -94,6 +94,10 @@ impl Fetcher {
             Err(object_store::Error::NotModified { .. }) if etag.is_some() => return Ok(Fetch::Unchanged),
             Err(error) => return Err(told(&error)),
         };
+        // Not every server that speaks like one of these minds the condition.
+        if etag.is_some() && found.meta.e_tag.as_deref() == etag {
+            return Ok(Fetch::Unchanged);
+        }
         if found.meta.size > limit {
             return Err(FetchError::TooLarge { limit });
         }

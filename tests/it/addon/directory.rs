@@ -222,6 +222,15 @@ async fn drift_is_repaired_while_the_directory_is_away() {
     world.write("second.yaml", &map("second", "Reconcile", "v"));
     world.parent("x.yaml", "ready").await;
     world.parent("second.yaml", "ready").await;
+    let state = world.control_plane.folder().join("quarterdeck-0-state/directories");
+    eventually("what was read is kept", LONG, async || {
+        let kept = std::fs::read_dir(&state)?.flatten().find_map(|entry| {
+            std::fs::read_to_string(entry.path().join("state.json")).ok().filter(|text| text.contains("second.yaml"))
+        });
+        if kept.is_some() { Ok(()) } else { bail!("not yet") }
+    })
+    .await
+    .unwrap();
     // One file is no file any more, then nothing of the directory is there.
     std::fs::remove_file(world.path("second.yaml")).unwrap();
     nix::unistd::mkfifo(&world.path("second.yaml"), nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -230,7 +239,8 @@ async fn drift_is_repaired_while_the_directory_is_away() {
     world.until(&at("second"), "it is put back", |object| object["data"]["k"] == "v").await;
     std::fs::rename(world.dir.path().join("addons"), world.dir.path().join("away")).unwrap();
     eventually("it is seen missing", LONG, async || {
-        let complete = world.deck.replica(0).metric("quarterdeck_addon_source_complete", &[]).await?;
+        let complete =
+            world.deck.replica(0).metric("quarterdeck_addon_source_complete", &[("source", "directory")]).await?;
         if complete < 0.5 { Ok(()) } else { bail!("{complete}") }
     })
     .await
@@ -239,4 +249,10 @@ async fn drift_is_repaired_while_the_directory_is_away() {
     world.until_there(&at("x")).await;
     world.kubectl(&["patch", "configmap", "x", "-p", r#"{"data":{"k":"edited"}}"#]).await;
     world.until(&at("x"), "it is put back", |object| object["data"]["k"] == "v").await;
+
+    // Also for a process that never saw it: what was read last is kept on disk.
+    world.deck.replica(0).process().kill().await.unwrap();
+    world.kubectl(&["delete", "configmap", "x"]).await;
+    world.deck.replica(0).restart().unwrap();
+    world.until_there(&at("x")).await;
 }

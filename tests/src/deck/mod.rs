@@ -106,6 +106,7 @@ impl Deck {
                     "--bind-address=127.0.0.1".to_owned(),
                     format!("--secure-port={}", port.port()),
                 ])
+                .args(state_dir(&program, args, &logs.join(format!("{name}-state"))))
                 .args(args.iter().cloned())
                 .log(logs.join(format!("{name}.log")))
                 .detached(true);
@@ -268,6 +269,7 @@ impl DeckBuilder<'_> {
                     "--bind-address=127.0.0.1".to_owned(),
                     format!("--secure-port={}", port.port()),
                 ])
+                .args(state_dir(&program, &self.args, &self.control_plane.folder().join(format!("{name}-state"))))
                 .args(self.args.iter().cloned())
                 .log(self.control_plane.folder().join(format!("{name}.log")))
                 .detached(self.detached);
@@ -275,6 +277,14 @@ impl DeckBuilder<'_> {
         }
         Ok(Deck { replicas })
     }
+}
+
+/// Has a replica keep what it read in a folder of its own, unless it is told where, or is another
+/// program, which may know no such flag.
+fn state_dir(program: &Path, args: &[String], folder: &Path) -> Option<String> {
+    let told = args.iter().any(|arg| arg.starts_with("--state-dir"));
+    let ours = program.file_name().is_some_and(|name| name == "quarterdeck");
+    (ours && !told).then(|| format!("--state-dir={}", folder.display()))
 }
 
 /// Runs `quarterdeck install` with the given kubeconfig.

@@ -26,7 +26,7 @@ pub struct ChannelFlags {
     /// version; an entry's own drift: repair or drift: report goes before.
     #[arg(long)]
     pub channel_repair_drift: bool,
-    /// Directory for what has to be known after a restart: what channels said last.
+    /// Directory for what has to be known after a restart: what channels and directories said last.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/quarterdeck")]
     pub state_dir: PathBuf,
 }
