@@ -217,7 +217,7 @@ fn plan_one(view: &View<'_>, index: usize) -> Option<Op> {
         return Some(Op::Refuse { index, reason });
     }
     let take_back = fields::take_back(&owners, view.overrides, MANAGER, &wanted.kind.api_version());
-    let body = fields::without(wanted.body.clone(), &fields::yielded(&owners, view.overrides));
+    let body = applied(wanted, live, &owners, view.overrides);
     let ours = fields::applied_by(&owners, MANAGER);
     let same_file = right.filter(|right| right.wanted == wanted.hash);
     let same_body = same_file.filter(|right| right.applied == hash_of(&body));
@@ -242,6 +242,12 @@ fn plan_one(view: &View<'_>, index: usize) -> Option<Op> {
     })
 }
 
+/// What is applied over a live object: what is wanted, less what controllers keep, and with the fields
+/// that the manifest leaves to others as they are.
+fn applied(wanted: &Wanted, live: &Value, owners: &[fields::Owner], overrides: &Overrides) -> Value {
+    fields::as_left(fields::without(wanted.body.clone(), &fields::yielded(owners, overrides)), live)
+}
+
 /// Whether the label of the object's set was applied by us: the set's parent may be gone already.
 fn labelled_by_us(owners: &[fields::Owner]) -> bool {
     let labels = fields::applied_by(owners, MANAGER).and_then(|ours| ours.field("metadata")?.field("labels"));
@@ -262,7 +268,7 @@ pub fn is_settled(wanted: &Wanted, live: &Value, overrides: &Overrides) -> bool 
 pub fn right(wanted: &Wanted, live: &Value, overrides: &Overrides) -> Right {
     let owners = fields::owners(live);
     let ours = fields::applied_by(&owners, MANAGER).cloned().unwrap_or_default();
-    let body = fields::without(wanted.body.clone(), &fields::yielded(&owners, overrides));
+    let body = applied(wanted, live, &owners, overrides);
     Right { wanted: wanted.hash, applied: hash_of(&body), fingerprint: fields::fingerprint(live, &ours) }
 }
 
