@@ -101,3 +101,117 @@ async fn the_example_of_the_document_succeeds_without_argo() {
         })
         .await;
 }
+
+fn simple(name: &str, package: &str, dependencies: &str, value: &str) -> String {
+    format!(
+        r#"apiVersion: addonmgr.keikoproj.io/v1alpha1
+kind: Addon
+metadata: {{name: {name}, namespace: addons}}
+spec:
+  pkgName: {package}
+  pkgVersion: 1.0.0
+  pkgType: composite
+  pkgDescription: ""
+  pkgDeps: {dependencies}
+  params: {{namespace: addons, data: {{value: {value}}}}}
+  lifecycle:
+    install:
+      template: |
+        apiVersion: argoproj.io/v1alpha1
+        kind: Workflow
+        spec:
+          entrypoint: entry
+          serviceAccountName: {INSTALLER}
+          templates:
+          - name: entry
+            resource:
+              action: apply
+              manifest: |
+                apiVersion: v1
+                kind: ConfigMap
+                metadata: {{name: {name}}}
+                data: {{k: "{{{{workflow.parameters.value}}}}"}}
+"#
+    )
+}
+
+impl World {
+    /// A world with the namespace `addons`, whose installer the manager may act as.
+    async fn with_addons() -> Self {
+        let world = Self::start(&[]).await;
+        world.addon_namespace("addons").await;
+        let role = format!("--resource-name={INSTALLER}");
+        let impersonate =
+            ["-n", "addons", "create", "role", "act", "--verb=impersonate", "--resource=serviceaccounts", &role];
+        world.kubectl(&impersonate).await;
+        world.kubectl(&["-n", "addons", "create", "rolebinding", "act", "--role=act", "--user=quarterdeck"]).await;
+        world
+    }
+}
+
+#[tokio::test]
+async fn dependents_wait_for_what_they_need_and_go_on_by_event() {
+    let world = World::with_addons().await;
+    world.apply_text(&simple("app", "team/app", "{core/net: ^1.0, core/dns: 1.0.0}", "one")).await;
+    world
+        .until_addon("addons/app", "it says what is missing", |addon| {
+            let reason = addon["status"]["reason"].as_str().unwrap_or_default();
+            addon["status"]["lifecycle"]["installed"] == "Validation Failed"
+                && reason.contains("core/net:^1.0")
+                && reason.contains("core/dns:1.0.0")
+        })
+        .await;
+    world.apply_text(&simple("net", "core/net", "{}", "one")).await;
+    world.until_succeeded("addons/net").await;
+    assert_eq!(world.get("/api/v1/namespaces/addons/configmaps/app").await.unwrap(), None, "one of two is not enough");
+    world.apply_text(&simple("dns", "core/dns", "{}", "one")).await;
+    world.until_succeeded("addons/app").await;
+
+    // What is installed is kept, whatever becomes of the others.
+    world.kubectl(&["-n", "addons", "delete", "addon", "net"]).await;
+    world.kubectl(&["-n", "addons", "delete", "configmap", "app"]).await;
+    world.until_there("/api/v1/namespaces/addons/configmaps/app").await;
+}
+
+#[tokio::test]
+async fn a_new_revision_prunes_what_it_no_longer_has_and_a_second_of_a_package_is_refused() {
+    let world = World::with_addons().await;
+    world.apply_text(&simple("app", "team/app", "{}", "one")).await;
+    world.until_succeeded("addons/app").await;
+    world.apply_text(&simple("twin", "team/app", "{}", "one")).await;
+    world
+        .until_addon("addons/twin", "the twin is refused", |addon| {
+            addon["status"]["reason"].as_str().unwrap_or_default().contains("addons/app already")
+        })
+        .await;
+    assert_eq!(world.get("/api/v1/namespaces/addons/configmaps/twin").await.unwrap(), None);
+    world.kubectl(&["-n", "addons", "delete", "addon", "twin"]).await;
+
+    let renamed = simple("app", "team/app", "{}", "two").replace("metadata: {name: app}", "metadata: {name: renamed}");
+    world.apply_text(&renamed).await;
+    world
+        .until("/api/v1/namespaces/addons/configmaps/renamed", "the new one is there", |map| map["data"]["k"] == "two")
+        .await;
+    world.until_gone("/api/v1/namespaces/addons/configmaps/app").await;
+    let addon = world.until_succeeded("addons/app").await;
+    let inventory = addon["status"]["inventory"].as_array().unwrap();
+    assert!(inventory.len() == 1 && inventory[0].as_str().unwrap().starts_with("ConfigMap/addons/renamed "), "{addon}");
+    world.kubectl(&["-n", "addons", "delete", "addon", "app"]).await;
+    world.until_gone("/api/v1/namespaces/addons/configmaps/renamed").await;
+}
+
+#[tokio::test]
+async fn a_wrong_template_is_told_by_field_and_repaired() {
+    let world = World::with_addons().await;
+    let wrong = simple("app", "team/app", "{}", "one").replace("action: apply", "action: get");
+    world.apply_text(&wrong).await;
+    world
+        .until_addon("addons/app", "the field is named", |addon| {
+            let reason = addon["status"]["reason"].as_str().unwrap_or_default();
+            addon["status"]["lifecycle"]["installed"] == "Validation Failed"
+                && reason.contains("spec.lifecycle.install.template: spec.templates[0].resource.action")
+        })
+        .await;
+    world.apply_text(&simple("app", "team/app", "{}", "one")).await;
+    world.until_succeeded("addons/app").await;
+}
