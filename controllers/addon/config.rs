@@ -7,6 +7,7 @@ use quarterdeck_runtime::controller::{Account, SetupError};
 
 use super::fields::Overrides;
 use super::ident::GroupKind;
+use super::source::channel::ChannelFlags;
 
 /// Service account, in `kube-system`, that reads and writes addons unless a flag names another.
 pub(super) const ACCOUNT: &str = "quarterdeck-addons";
@@ -17,6 +18,9 @@ const PROTECTED: &str =
 /// Flags of the addon controller.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
+    /// Flags of channels.
+    #[command(flatten)]
+    pub channels: ChannelFlags,
     /// Directory of addon manifests, read on every master [default: the environment's ADDON_PATH, or
     /// /etc/kubernetes/addons].
     #[arg(long, value_name = "DIR")]

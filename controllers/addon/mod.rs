@@ -52,12 +52,16 @@ use quarterdeck_runtime::view::PodView;
 
 use engine::{Engine, Parts};
 use environment::Environment;
+use location::{FetchLimits, Fetcher};
 use manifest::Limits;
 use metrics::Metrics;
+use quarterdeck_api::version::Version;
 use replicas::Replicas;
 use source::OBJECTS;
+use source::channel::{self, ChannelLimits, ChannelWatch, DiskStore};
 use source::directory::{DirectoryWatch, Folder, Scanner};
 use source::objects::ObjectsWatch;
+use tokio::sync::watch;
 
 pub use config::Config;
 pub use engine::Key;
@@ -97,51 +101,83 @@ impl Controller for AddonController {
         // Without the inventories nothing may be written.
         setup.require(&parents);
         let objects = informers.dynamic::<Addon>(Kind::of::<Addon>(), Selection::default());
+        let (kubernetes, version) = watch::channel(None);
         let engine = Engine::new(Parts {
             parents,
             objects: objects.clone(),
             informers,
             queue: setup.queue(),
             pods,
+            kubernetes,
             overrides: config.overrides()?,
             protected: config.protected()?,
             metrics: Metrics::new(setup.metrics()),
         });
         let readings = Arc::clone(&engine);
         setup.run_always(ObjectsWatch::new(objects, move |snapshot| readings.publish(OBJECTS, snapshot)));
-        let environment = Environment::of_process();
-        environment.tell();
-        let queue = setup.queue();
-        let compare = move |source| queue.add(Key::Pass(source));
-        let replicas = Replicas::new(&setup.informers(), setup.notes(), setup.metrics(), compare);
-        let publish = |folder: &Folder| {
-            let (source, engine, replicas) = (folder.source, Arc::clone(&engine), Arc::clone(&replicas));
-            move |snapshot| {
-                replicas.publish(source, &snapshot);
-                engine.publish(source, snapshot);
-            }
-        };
-        let addons = Folder::addons(environment.addon_path(config.addon_path.as_deref()));
-        let mut watch = DirectoryWatch::new(Scanner::of(addons.clone(), Limits::default()), publish(&addons))
-            .every(environment.rescan());
-        if let Some(folder) = admission_controls::folder(&config.admission_controls_path) {
-            let publish = admission_controls::once_there(publish(&folder));
-            let first =
-                DirectoryWatch::new(Scanner::of(folder, Limits::default()), publish).every(environment.rescan());
-            watch = watch.after(&first);
-            setup.run_always(first);
-        }
-        setup.run_always(watch);
+        watch_channels(config, setup, &engine, version)?;
+        let replicas = watch_directories(config, setup, &engine);
         Ok(Self { engine, replicas })
     }
 
     async fn reconcile(&self, cx: &Cx, key: Key) -> Result<Action, Error> {
         match key {
             Key::Pass(source) => {
+                if source == source::channel::SOURCE {
+                    self.engine.learn_version(&cx.api).await?;
+                }
                 self.replicas.report(&cx.recorder, source);
                 Ok(self.engine.pass(source))
             }
             Key::Addon(id) => self.engine.reconcile(cx, id).await,
+            Key::Mirror(id) => self.engine.mirror(cx, &id).await,
         }
     }
+}
+
+/// Reads the channels, if there are any.
+fn watch_channels(
+    config: &Config,
+    setup: &mut Setup<Key>,
+    engine: &Arc<Engine>,
+    version: watch::Receiver<Option<Version>>,
+) -> Result<(), SetupError> {
+    let named = |error: channel::FlagError| SetupError { flag: error.flag(), reason: error.to_string() };
+    let channels = config.channels.config().map_err(named)?;
+    if channels.channels.is_empty() {
+        return Ok(());
+    }
+    let fetcher = Fetcher::new(channels.policy.clone(), FetchLimits::default());
+    let store = Arc::new(DiskStore::new(&channels.state_dir, ChannelLimits::default().total_bytes));
+    let readings = Arc::clone(engine);
+    let publish = move |reading| readings.publish_channels(reading);
+    setup.run_always(ChannelWatch::new(channels, fetcher, store, version, publish));
+    Ok(())
+}
+
+/// Reads the directories, and compares them with those of other masters.
+fn watch_directories(config: &Config, setup: &mut Setup<Key>, engine: &Arc<Engine>) -> Arc<Replicas> {
+    let environment = Environment::of_process();
+    environment.tell();
+    let queue = setup.queue();
+    let compare = move |source| queue.add(Key::Pass(source));
+    let replicas = Replicas::new(&setup.informers(), setup.notes(), setup.metrics(), compare);
+    let publish = |folder: &Folder| {
+        let (source, engine, replicas) = (folder.source, Arc::clone(engine), Arc::clone(&replicas));
+        move |snapshot| {
+            replicas.publish(source, &snapshot);
+            engine.publish(source, snapshot);
+        }
+    };
+    let addons = Folder::addons(environment.addon_path(config.addon_path.as_deref()));
+    let mut watch = DirectoryWatch::new(Scanner::of(addons.clone(), Limits::default()), publish(&addons))
+        .every(environment.rescan());
+    if let Some(folder) = admission_controls::folder(&config.admission_controls_path) {
+        let publish = admission_controls::once_there(publish(&folder));
+        let first = DirectoryWatch::new(Scanner::of(folder, Limits::default()), publish).every(environment.rescan());
+        watch = watch.after(&first);
+        setup.run_always(first);
+    }
+    setup.run_always(watch);
+    replicas
 }

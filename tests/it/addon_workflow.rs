@@ -23,21 +23,20 @@ use quarterdeck_runtime::client::{Api, ClientOptions, Clients, Identity, Source}
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(120);
 const REVISION: &str = "0123456789abcdef";
 
-struct World<'c> {
-    control_plane: &'c ControlPlane,
+struct World {
     client: kube::Client,
     api: Api,
     kinds: Kinds,
     addon: AddonFacts,
 }
 
-impl<'c> World<'c> {
+impl World {
     /// A namespace, an Addon in it (of which only the owner references tell), and calls that may do
     /// anything.
-    async fn new(control_plane: &'c ControlPlane, namespace: &str) -> Self {
+    async fn new(control_plane: &ControlPlane, namespace: &str) -> Self {
         control_plane.namespace(namespace).await.unwrap();
         let source = Source::kubeconfig(control_plane.admin_kubeconfig().unwrap());
         let gate = Gate::unelected(Arc::new(BootClock));
@@ -53,7 +52,7 @@ impl<'c> World<'c> {
             ..AddonFacts::default()
         };
         let client = control_plane.admin().await.unwrap();
-        Self { control_plane, client, api: clients.api(&Identity::Manager), kinds: Kinds::default(), addon }
+        Self { client, api: clients.api(&Identity::Manager), kinds: Kinds::default(), addon }
     }
 
     fn parameters(&self) -> Parameters {
@@ -318,8 +317,6 @@ async fn what_a_pod_may_not_be_is_the_steps_failure() {
     let made = pods.get(&name).await.unwrap();
     assert_eq!(made.spec.unwrap().automount_service_account_token, Some(true));
     // A Pod of that name which another Addon made is left alone.
-    let mut other = World::new(world.control_plane, "workflow-refused-2").await;
-    other.addon.namespace = world.addon.namespace.clone();
     let mut foreign = made.metadata.owner_references.unwrap();
     foreign[0].uid = "0a1b2c3d-0000-0000-0000-000000000002".into();
     let patch = json!({"metadata": {"ownerReferences": foreign}});
@@ -329,6 +326,78 @@ async fn what_a_pod_may_not_be_is_the_steps_failure() {
     execute::stop(&world.api, &attempt).await.unwrap();
     execute::remove(&world.api, &attempt).await.unwrap();
     assert!(pods.get(&name).await.unwrap().metadata.deletion_timestamp.is_none());
+}
+
+/// One turn of a program: compiled with what is known, and each step carried on.
+async fn turn(world: &World, spec: &str, progress: &mut Progress) -> anyhow::Result<Phase> {
+    let program = world.compiled(spec, &progress.known());
+    let turn = next(&program, progress, jiff::Timestamp::now());
+    *progress = turn.progress.clone();
+    for node in turn.start.iter().chain(&turn.running) {
+        progress.begin(node, jiff::Timestamp::now());
+        let attempt = world.attempt(&program, node, progress.attempt(node));
+        match execute::step(&world.api, &world.kinds, &attempt, progress.marks(node)).await? {
+            Some(Observed::Ended(outcome)) => progress.end(node, outcome, jiff::Timestamp::now()),
+            Some(Observed::UnderWay { message, marks, .. }) => progress.note(node, &message, marks),
+            None => bail!("{node:?}"),
+        }
+    }
+    Ok(turn.phase)
+}
+
+#[tokio::test]
+async fn containers_really_run_read_their_files_and_hand_on_what_they_say() {
+    let control_plane = ControlPlane::builder().node().start().await.unwrap();
+    let world = World::new(&control_plane, "workflow-real").await;
+    let spec = r#"  entrypoint: entry
+  templates:
+  - name: entry
+    steps:
+    - - name: flip
+        template: flip
+        arguments: {artifacts: [{name: doc, raw: {data: "in {{workflow.parameters.namespace}}"}}]}
+    - - name: heads
+        template: say
+        when: "{{steps.flip.outputs.result}} == heads"
+        arguments: {parameters: [{name: text, value: "{{steps.flip.outputs.parameters.side}}"}]}
+      - {name: tails, template: say, when: "{{steps.flip.outputs.result}} == tails", arguments: {parameters: [{name: text, value: x}]}}
+    - - {name: ill, template: ill}
+  - name: flip
+    inputs: {artifacts: [{name: doc, path: /tmp/doc}]}
+    outputs: {parameters: [{name: side, valueFrom: {path: /tmp/side}}]}
+    script:
+      image: SHELL
+      command: [sh, -e]
+      source: |
+        test "$(cat /tmp/doc)" = "in {{workflow.parameters.namespace}}"
+        test ! -e /var/run/secrets/kubernetes.io/serviceaccount/token
+        echo front > /tmp/side
+        echo heads
+  - name: say
+    inputs: {parameters: [{name: text}]}
+    container: {image: SHELL, command: [sh, -c], args: ["test {{inputs.parameters.text}} = front"]}
+  - name: ill
+    container: {image: SHELL, command: [sh, -c], args: ["echo first >&2; echo oh no >&2; exit 7"]}
+"#;
+    let spec = spec.replace("SHELL", quarterdeck_it::Node::SHELL_IMAGE);
+    let progress = tokio::sync::Mutex::new(Progress::new(REVISION));
+    let message = eventually("the last step fails", LONG, async || {
+        let mut progress = progress.lock().await;
+        match turn(&world, &spec, &mut progress).await? {
+            Phase::Failed { message, .. } => Ok(message),
+            phase => bail!("{phase:?}: {progress:?}"),
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(message, "step entry/ill: Error (exit code 7): first\noh no");
+    let progress = progress.into_inner();
+    let state = |name: &str| progress.nodes[name].state;
+    assert_eq!(state("entry/flip"), State::Succeeded);
+    assert_eq!(progress.nodes["entry/flip"].outputs["side"], "front");
+    assert_eq!(progress.nodes["entry/flip"].result.as_deref(), Some("heads"));
+    assert_eq!((state("entry/heads"), state("entry/tails")), (State::Succeeded, State::Skipped));
+    assert_eq!(world.objects::<Pod>().list(&Default::default()).await.unwrap().items.len(), 3);
 }
 
 fn workflows() -> Value {
@@ -348,7 +417,7 @@ async fn argo_is_given_one_workflow_and_asked_how_it_stands() {
     let run = argo::Run { addon: &world.addon, phase: "install", name_prefix: "", revision: REVISION, role: Some("r") };
     let workflow = argo::workflow(template, &world.parameters(), &run).unwrap();
     let unserved = execute::argo(&world.api, &workflow).await.unwrap();
-    assert!(failure(&unserved).contains("could not find the requested resource"), "{unserved:?}");
+    assert!(failure(&unserved).contains("(code 404)"), "{unserved:?}");
     let crds: kube::Api<CustomResourceDefinition> = kube::Api::all(world.client.clone());
     crds.create(&PostParams::default(), &serde_json::from_value(workflows()).unwrap()).await.unwrap();
     let under_way = |observed: &Observed| matches!(observed, Observed::UnderWay { .. });

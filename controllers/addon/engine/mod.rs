@@ -2,9 +2,11 @@
 //! cluster, and what was decided; [`run`] brings one addon to where it should be, [`pass`] decides
 //! about removals.
 
+mod channel;
 mod depend;
 mod leave;
 mod live;
+mod mirror;
 mod pass;
 mod removal;
 mod run;
@@ -19,10 +21,12 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::ConfigMap;
 use parking_lot::Mutex;
 use quarterdeck_api::addon as api;
+use quarterdeck_api::version::Version;
 use quarterdeck_runtime::informer::{Informers, Lister};
 use quarterdeck_runtime::object::{ObjectKey, parse_version};
 use quarterdeck_runtime::queue::Enqueue;
 use quarterdeck_runtime::view::PodView;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::applyset::ID_LABEL;
@@ -35,6 +39,7 @@ use super::parent::{self, Parent, State};
 use super::plan::Wanted;
 use super::predecessor;
 use super::removal::{Named, Verdict};
+use super::source::channel::ChannelReading;
 use super::source::{Addon, AddonId, OBJECTS, Snapshot, is_same};
 use watches::{Watch, WatchId};
 
@@ -45,6 +50,8 @@ pub enum Key {
     Pass(&'static str),
     /// One addon.
     Addon(AddonId),
+    /// The Addon object that shows an addon of another source.
+    Mirror(AddonId),
 }
 
 impl fmt::Display for Key {
@@ -52,6 +59,7 @@ impl fmt::Display for Key {
         match self {
             Self::Pass(source) => f.write_str(source),
             Self::Addon(id) => id.fmt(f),
+            Self::Mirror(id) => write!(f, "mirror of {id}"),
         }
     }
 }
@@ -68,6 +76,8 @@ pub(crate) struct Parts {
     pub(crate) parents: Lister<ConfigMap>,
     /// Addon objects, which are their own parents, and the mirrors of other addons.
     pub(crate) objects: Lister<api::Addon>,
+    /// Tells the server's version to the channels.
+    pub(crate) kubernetes: watch::Sender<Option<Version>>,
     /// Whose changes are taken back.
     pub(crate) overrides: Overrides,
     /// Kinds that a person has to let go.
@@ -109,6 +119,10 @@ struct Shared {
     recent: BTreeMap<AddonId, Recent>,
     states: BTreeMap<AddonId, Standing>,
     observing: Option<bool>,
+    /// What the channels said last.
+    channels: Option<Arc<ChannelReading>>,
+    /// When the server's version was read.
+    version_read: Option<Instant>,
 }
 
 /// How an addon was found last.
@@ -221,6 +235,9 @@ impl Engine {
             self.warm(addon);
         }
         self.stop_unused_watches();
+        if before.is_none() {
+            self.wake_mirrors();
+        }
         woken.into_iter().for_each(|id| self.parts.queue.add(Key::Addon(id)));
         self.parts.queue.add(Key::Pass(source));
     }
@@ -312,13 +329,13 @@ impl Engine {
     }
 
     /// Notes how an addon is; `None` when it is no more. Wakes those that wait for it.
-    fn set_state(&self, id: &AddonId, standing: Option<Standing>) {
+    fn set_state(&self, id: &AddonId, standing: Option<&Standing>) {
         let mut shared = self.shared.lock();
-        let before = match &standing {
+        let before = match standing {
             Some(standing) => shared.states.insert(id.clone(), standing.clone()),
             None => shared.states.remove(id),
         };
-        if before == standing {
+        if before.as_ref() == standing {
             return;
         }
         self.parts.metrics.states(shared.states.iter().map(|(id, standing)| (id, standing.state, standing.held)));
@@ -334,7 +351,7 @@ impl Engine {
         let before = self.shared.lock().states.get(id).cloned();
         if before.as_ref().is_none_or(|before| before.state != State::Degraded) {
             let (held, version) = before.map_or((0, "".into()), |before| (before.held, before.version));
-            self.set_state(id, Some(Standing { state: State::Degraded, held, version }));
+            self.set_state(id, Some(&Standing { state: State::Degraded, held, version }));
         }
     }
 }

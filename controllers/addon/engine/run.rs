@@ -15,7 +15,8 @@ use quarterdeck_runtime::object::{Kind, ObjectKey};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::{Engine, Memory, Standing};
+use super::channel::Course;
+use super::{Engine, Key, Memory, Standing};
 use crate::addon::health::Health;
 use crate::addon::ident::Ident;
 use crate::addon::kinds::{crd_kind, is_established};
@@ -127,7 +128,7 @@ impl Engine {
             Run { engine: self, api, recorder, observing: self.observing(), repair: true, id: id.clone(), outcome };
         let result = match self.addon(&id) {
             Some(addon) => match &addon.lifecycle {
-                Some(lifecycle) => run.live(&addon, lifecycle).await,
+                Some(lifecycle) => Box::pin(run.live(&addon, lifecycle)).await,
                 None => run.present(&addon).await,
             },
             None => run.gone().await,
@@ -164,7 +165,24 @@ impl Run<'_> {
             let reasons = unmet.iter().map(ToString::to_string).collect();
             return self.rest(addon, before, content, State::Progressing, reasons).await;
         }
-        self.repair = addon.policy.drift == Drift::Repair || !installed;
+        let offered = match self.offered().await? {
+            Some(Course::Leave(reason)) => {
+                let state = if content.unhealthy.is_empty() { State::Ready } else { State::Progressing };
+                return self.rest(addon, before, content, state, vec![reason]).await;
+            }
+            Some(Course::Apply(offered)) => {
+                self.repair = true;
+                Some(offered)
+            }
+            Some(Course::Keep(offered)) => {
+                self.repair = addon.policy.drift == Drift::Repair;
+                Some(offered)
+            }
+            None => {
+                self.repair = addon.policy.drift == Drift::Repair || !installed;
+                None
+            }
+        };
         let wanted = self.resolve(&addon.objects).await?;
         let mut content = content;
         let known = content.members.len();
@@ -191,12 +209,20 @@ impl Run<'_> {
         self.engine.put_memory(&self.id, memory);
         self.let_go(addon, &mut content);
         let released = self.prune(addon.account.as_ref(), &mut content).await?;
+        let applied = addon.complete && self.outcome.errors.is_empty() && !self.outcome.retry && !self.outcome.waiting;
+        if let Some(offered) = offered.filter(|_| applied) {
+            self.note_installed(&offered).await?;
+        }
         self.finish(addon, before.as_ref(), content, released, wanted.len()).await
     }
 
     pub(super) fn note_state(&self, content: &Content, held: usize) {
         let version: Arc<str> = (*content.version).into();
-        self.engine.set_state(&self.id, content.state.map(|state| Standing { state, held, version }));
+        let standing = content.state.map(|state| Standing { state, held, version });
+        self.engine.set_state(&self.id, standing.as_ref());
+        if self.id.source != OBJECTS {
+            self.engine.parts.queue.add(Key::Mirror(self.id.clone()));
+        }
     }
 
     /// Leaves everything as it is, and says why.
@@ -364,6 +390,10 @@ impl Run<'_> {
         for object in objects {
             let Some(kind) = self.kind_of(object).await? else { continue };
             let object_name = format!("{}, {}", object.place, object.resolved(kind.namespaced));
+            if kind.namespaced && object.resolved(true).namespace.is_empty() {
+                self.outcome.errors.push(format!("{object_name}: metadata.namespace: missing: it has to be stated"));
+                continue;
+            }
             let object = Wanted::new(object, kind, &set);
             let claim = self.engine.claim(&object.ident);
             if let Some(other) = claim.filter(|claim| *claim != self.id) {
@@ -531,6 +561,7 @@ impl Run<'_> {
             Err(error) => return Err(error.into()),
         }
         self.engine.note_parent_deleted(&self.id, &parent.uid);
+        self.engine.parts.queue.add(Key::Mirror(self.id.clone()));
         self.engine.set_state(&self.id, None);
         tracing::info!(addon = %self.id, pruned = self.outcome.pruned.len(), "the addon is gone");
         Ok(())

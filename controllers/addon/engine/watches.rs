@@ -277,6 +277,11 @@ fn on_parent(engine: &Weak<Engine>, change: &Change<'_, ConfigMap>) {
 
 fn on_object_parent(engine: &Weak<Engine>, change: &Change<'_, api::Addon>) {
     let Some(engine) = engine.upgrade() else { return };
+    if let Some(id) = engine.mirrored(change.object()) {
+        // Somebody else's hand: it is written again if it differs.
+        engine.parts.queue.add(Key::Mirror(id));
+        return;
+    }
     let Some(parent) = parent::read_object(change.object()) else { return };
     let released = match change {
         Change::Updated { old, new } => old.annotation(RELEASE_ANNOTATION) != new.annotation(RELEASE_ANNOTATION),

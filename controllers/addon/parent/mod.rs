@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::applyset::{self, parent_kind};
 use super::ident::{GroupKind, Ident};
-use super::source::{AddonId, OBJECTS};
+use super::source::{Addon, AddonId, OBJECTS};
 
 /// Namespace of the parents that are ConfigMaps.
 pub const NAMESPACE: &str = "kube-system";
@@ -284,6 +284,21 @@ pub fn writing(id: &AddonId, before: Option<&Parent>, content: &Content) -> Writ
         Some((Form::ConfigMap(data), true)) if config_map::says(data, id, content) => Writing::default(),
         _ => Writing { apply: Some(config_map::manifest(id, content)), status: None },
     }
+}
+
+/// What has to be written so that a mirror shows what an addon's parent says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Mirror {
+    /// The object to apply.
+    pub apply: Option<Value>,
+    /// Its new status.
+    pub status: Option<api::AddonStatus>,
+}
+
+/// The mirror of an addon, as far as it has to be written; `shown` is the mirror as it stands.
+#[must_use]
+pub fn mirror(id: &AddonId, addon: Option<&Addon>, content: &Content, shown: Option<&api::Addon>) -> Mirror {
+    object::mirror(id, addon, content, shown)
 }
 
 /// The merge patch that takes an Addon object's status to `new`.

@@ -1,16 +1,21 @@
 //! A parent that is an Addon object.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use quarterdeck_api::addon::{self as api, AddonStatus, Health, Source, StatusLifecycle, names};
+use quarterdeck_api::addon::{self as api, AddonSpec, AddonStatus, Health, Phase, Source, StatusLifecycle, names};
 use serde_json::{Value, json};
 
-use super::{Content, Form, Held, LONGEST, LifecycleState, Parent, RELEASE_ANNOTATION, State, TOLD, Writing};
+use super::{
+    ADDON_ANNOTATION, Content, Form, Held, LONGEST, LifecycleState, Mirror, Parent, RELEASE_ANNOTATION, State, TOLD,
+    Writing,
+};
 use crate::addon::applyset::{self, ID_LABEL, KINDS_ANNOTATION, NAMESPACES_ANNOTATION, TOOLING, TOOLING_ANNOTATION};
 use crate::addon::ident::Ident;
-use crate::addon::source::{AddonId, OBJECTS};
+use crate::addon::source::channel::SOURCE as CHANNEL;
+use crate::addon::source::{Addon, AddonId, OBJECTS};
 
 /// What is kept in `status.progress` besides what the runner keeps.
 const INSTALLED: &str = "installed";
@@ -100,7 +105,7 @@ fn metadata(id: &AddonId, addon: &api::Addon, content: &Content) -> Option<Value
         "name": addon.name(),
         "namespace": addon.namespace(),
         "labels": {ID_LABEL: set},
-        "annotations": annotations.into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+        "annotations": annotations.into_iter().collect::<BTreeMap<_, _>>(),
     });
     if !deleting || finalizers.iter().any(|finalizer| finalizer == names::FINALIZER) {
         metadata["finalizers"] = json!([names::FINALIZER]);
@@ -111,6 +116,64 @@ fn metadata(id: &AddonId, addon: &api::Addon, content: &Content) -> Option<Value
 pub(super) fn writing(id: &AddonId, addon: &api::Addon, content: &Content) -> Writing {
     let status = status(id, addon, content, Timestamp::now());
     Writing { apply: metadata(id, addon, content), status: (addon.status.as_ref() != Some(&status)).then_some(status) }
+}
+
+/// What has to be written so that a mirror shows `content`.
+pub(super) fn mirror(id: &AddonId, addon: Option<&Addon>, content: &Content, shown: Option<&api::Addon>) -> Mirror {
+    let package = addon.and_then(|addon| addon.package.as_ref());
+    let spec = AddonSpec {
+        pkg_name: package.map_or_else(|| id.name.to_string(), |package| package.name.to_string()),
+        pkg_version: package
+            .map(|package| package.version.to_string())
+            .filter(|version| !version.is_empty())
+            .or_else(|| addon.map(|addon| addon.version.to_string()))
+            .unwrap_or_else(|| content.version.clone()),
+        pkg_type: id.source.to_owned(),
+        pkg_description: addon.map(|addon| addon.description.to_string()).unwrap_or_default(),
+        params: api::AddonParams { namespace: super::NAMESPACE.to_owned(), ..api::AddonParams::default() },
+        ..AddonSpec::default()
+    };
+    let blank = api::Addon { spec: spec.clone(), ..api::Addon::default() };
+    let base = shown.unwrap_or(&blank);
+    let same = shown.is_some_and(|shown| {
+        shown.spec == spec
+            && shown.label(names::MIRROR_LABEL) == Some(id.source)
+            && shown.annotation(ADDON_ANNOTATION) == Some(&*id.name)
+    });
+    let apply = (!same).then(|| {
+        json!({
+            "apiVersion": api::API_VERSION,
+            "kind": api::KIND,
+            "metadata": {
+                "name": super::name(id),
+                "namespace": super::NAMESPACE,
+                "labels": {names::MIRROR_LABEL: id.source},
+                "annotations": {ADDON_ANNOTATION: &*id.name},
+            },
+            "spec": spec,
+        })
+    });
+    let applied = addon.is_some_and(|addon| *addon.version == *content.version);
+    let content = Content {
+        // The inventory stands in the parent.
+        members: BTreeMap::new(),
+        lifecycle: Some(LifecycleState {
+            checksum: content.version.clone(),
+            version: if applied { base.spec.pkg_version.clone() } else { String::new() },
+            installed: Some(match content.state {
+                Some(State::Degraded | State::Blocked) if !applied => Phase::Failed,
+                _ if applied => Phase::Succeeded,
+                _ => Phase::Pending,
+            }),
+            reason: content.errors.first().or(content.unhealthy.first()).cloned().unwrap_or_default(),
+            generation: base.metadata.generation.unwrap_or(1),
+            ..LifecycleState::default()
+        }),
+        ..content.clone()
+    };
+    let source = if id.source == CHANNEL { Source::Channel } else { Source::Directory };
+    let status = AddonStatus { source: Some(source), ..status(id, base, &content, Timestamp::now()) };
+    Mirror { apply, status: (base.status.as_ref() != Some(&status)).then_some(status) }
 }
 
 /// The merge patch that takes the object's status to `new`; it depends on the version that was read.

@@ -95,7 +95,7 @@ fn shell_word(text: &str) -> Option<(String, &str)> {
     let mut rest = text;
     loop {
         if rest.starts_with("{{") {
-            let token = super::token::tokens(rest).into_iter().next().filter(|token| token.start == 0)?;
+            let token = super::token::token_at(rest, 0)?;
             word.push_str(&rest[..token.end]);
             rest = &rest[token.end..];
             continue;

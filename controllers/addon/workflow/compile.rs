@@ -1,5 +1,6 @@
 //! From a template's text to a program.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
@@ -90,6 +91,7 @@ fn program(
         nodes: Vec::new(),
         calls: Vec::new(),
         called: 0,
+        spent: Cell::new(0),
         capture: template.contains(".outputs.result"),
         exit,
     };
@@ -193,6 +195,8 @@ pub(super) struct Compiler<'c> {
     calls: Vec<String>,
     /// Calls expanded so far.
     called: usize,
+    /// Bytes of manifests, files and scripts read so far.
+    spent: Cell<usize>,
     /// Whether anything refers to what a step writes on its standard output.
     pub(super) capture: bool,
     exit: bool,
@@ -220,6 +224,16 @@ impl Compiler<'_> {
         };
         let node = call.name.clone();
         self.call(&call, path, &node, &scope, &BTreeMap::new(), guard);
+    }
+
+    /// Counts a text that a step reads: calls may repeat it.
+    pub(super) fn spend(&self, bytes: usize, path: &str) -> Result<(), Miss> {
+        let most = self.context.limits.text_bytes;
+        self.spent.set(self.spent.get().saturating_add(bytes));
+        if self.spent.get() > most {
+            return Err(Miss::refused(path, format!("more than {most} bytes in all steps together")));
+        }
+        Ok(())
     }
 
     /// Expands one call; `artifacts` are the caller's inputs.
@@ -350,7 +364,7 @@ impl Compiler<'_> {
         let mut after = guard.after.clone();
         for (index, action) in actions.into_iter().enumerate() {
             let at = self.nodes.len();
-            self.nodes.push(Node {
+            let node = Node {
                 name: if several { format!("{node}/{}", index + 1) } else { node.to_owned() },
                 origin: template.path.clone(),
                 after: std::mem::replace(&mut after, vec![at]),
@@ -360,7 +374,9 @@ impl Compiler<'_> {
                 account: guard.account.clone(),
                 continue_on_failure: guard.continue_on_failure,
                 action,
-            });
+                content: None,
+            };
+            self.nodes.push(node.sealed());
         }
     }
 
@@ -493,7 +509,12 @@ impl Compiler<'_> {
     /// The scope of a called template.
     fn inputs(&self, call: &Call, template: &Template, scope: &Rc<Scope>, skipped: bool) -> Scope {
         let mut callee = Scope::new(Rc::clone(&scope.world));
+        let most = self.context.limits.value_bytes;
         let find = |value: &str, path: &str, scope: &dyn Lookup| match text(value, path, scope) {
+            Ok(value) if value.len() > most => {
+                self.sink.extend(vec![Refusal::value(path, format!("its value is longer than {most} bytes"))]);
+                Found::Unknown("refused".to_owned())
+            }
             Ok(value) => Found::Known(value),
             Err(Miss::Unknown(reason)) => Found::Unknown(reason),
             Err(Miss::Refused(refusals)) => {

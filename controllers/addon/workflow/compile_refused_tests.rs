@@ -186,6 +186,29 @@ fn hostile_templates_are_refused_quickly() {
     assert!(refusals(&workflow(&deep))[0].contains("nested deeper than 16"));
 }
 
+#[test]
+fn values_and_texts_that_calls_multiply_are_refused() {
+    // Each call hands on its input ten times over.
+    let mut growing = String::from(
+        "  entrypoint: t0\n  templates:\n  - name: t0\n    inputs: {parameters: [{name: v, value: \"0123456789\"}]}\n    steps: [[{name: c, template: t1, arguments: {parameters: [{name: v, value: \"{{inputs.parameters.v}}\"}]}}]]\n",
+    );
+    for level in 1..14 {
+        let ten = "{{inputs.parameters.v}}".repeat(10);
+        growing.push_str(&format!("  - name: t{level}\n    inputs: {{parameters: [{{name: v}}]}}\n    steps: [[{{name: c, template: t{}, arguments: {{parameters: [{{name: v, value: \"{ten}\"}}]}}}}]]\n", level + 1));
+    }
+    growing.push_str("  - name: t14\n    inputs: {parameters: [{name: v}]}\n    container: {image: i, command: [x], args: [\"{{inputs.parameters.v}}\"]}\n");
+    let found = refusals(&workflow(&growing));
+    assert!(found[0].contains("longer than 65536 bytes"), "{found:?}");
+    // One large manifest, applied by many steps.
+    let data = "x".repeat(100_000);
+    let calls: String = (0..200).map(|call| format!("    - - {{name: c{call}, template: work}}\n")).collect();
+    let many = format!(
+        "  entrypoint: entry\n  templates:\n  - name: entry\n    steps:\n{calls}  - name: work\n    resource:\n      action: apply\n      manifest: |\n        apiVersion: v1\n        kind: ConfigMap\n        metadata: {{name: a}}\n        data: {{a: {data}}}\n"
+    );
+    let found = refusals(&workflow(&many));
+    assert!(found[0].contains("more than 8388608 bytes in all steps"), "{found:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 

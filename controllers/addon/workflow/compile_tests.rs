@@ -251,6 +251,63 @@ fn resources_in_parallel_with_retries_run_natively() {
 }
 
 #[test]
+fn many_documents_with_values_within_longer_words_are_applied() {
+    let template = workflow(
+        r#"  entrypoint: entry
+  serviceAccountName: installer
+  templates:
+  - name: entry
+    steps:
+    - - name: install
+        template: submit
+        arguments:
+          artifacts:
+          - name: doc
+            path: /tmp/doc
+            raw:
+              data: |
+                apiVersion: rbac.authorization.k8s.io/v1
+                kind: RoleBinding
+                metadata:
+                  name: scaler
+                  namespace: "{{workflow.parameters.namespace}}"
+                subjects:
+                  - kind: ServiceAccount
+                    name: scaler
+                    namespace: "{{workflow.parameters.namespace}}"
+
+                ---
+                apiVersion: apps/v1
+                kind: Deployment
+                metadata: {name: scaler, namespace: "{{workflow.parameters.namespace}}"}
+                spec:
+                  template:
+                    spec:
+                      containers:
+                      - command:
+                        - ./scaler
+                        - --tag=k8s.io/enabled,kubernetes.io/cluster/{{workflow.parameters.clusterName}}
+                        - --scan-interval=10s
+                        env:
+                        - {name: REGION, value: "{{workflow.parameters.clusterRegion}}"}
+  - name: submit
+    inputs: {artifacts: [{name: doc, path: /tmp/doc}]}
+    container: {image: k, command: [sh, -c], args: ["kubectl apply -f /tmp/doc"]}
+"#,
+    );
+    let program = run(&template).unwrap();
+    let found = objects(&program.nodes[0].action);
+    assert_eq!(
+        idents(&program.nodes[0].action).join(" "),
+        "RoleBinding.rbac.authorization.k8s.io/mynamespace/scaler Deployment.apps/mynamespace/scaler"
+    );
+    let container = &found[1].body["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(container["command"][1], "--tag=k8s.io/enabled,kubernetes.io/cluster/my-test-cluster");
+    assert_eq!(container["env"][0]["value"], "us-west-2");
+    assert_eq!(found[0].body["subjects"][0]["namespace"], "mynamespace");
+}
+
+#[test]
 fn a_container_that_does_more_becomes_a_pod() {
     let program = run(&one(r#"  - name: work
     serviceAccountName: deleter
@@ -410,6 +467,17 @@ fn what_rests_on_outputs_waits_for_them() {
     assert_eq!(refused[0].field_path, "spec.templates[2].container.args[0]");
     let lost = KnownNodes::from([("entry/flip".to_owned(), ended(Ended::Skipped, None, &[]))]);
     assert!(matches!(with(&addon(), &template, &lost).unwrap().nodes[1].when, When::Unknown(_)));
+}
+
+#[test]
+fn what_is_wrong_with_the_values_of_a_skipped_step_does_no_harm() {
+    let step = |when: &str| {
+        workflow(&format!(
+            "  entrypoint: entry\n  templates:\n  - name: entry\n    steps: [[{{name: a, template: work, when: \"{when}\"}}]]\n  - name: work\n    container: {{image: i, command: [sh, -c], args: [\"echo {{{{workflow.parameters.pkgDescription}}}}\"]}}\n"
+        ))
+    };
+    assert_eq!(run(&step("'{{workflow.parameters.pkgChannel}}' != ''")).unwrap().nodes[0].when, When::Skip);
+    assert_eq!(run(&step("true")).unwrap_err()[0].field_path, "spec.templates[1].container.args[0]");
 }
 
 #[test]

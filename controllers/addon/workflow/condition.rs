@@ -5,7 +5,7 @@
 use regex::RegexBuilder;
 
 use super::substitute::{Found, Lookup, Miss};
-use super::token::tokens;
+use super::token::token_at;
 
 /// Deepest nesting of parentheses and negations.
 const DEPTH: usize = 32;
@@ -44,8 +44,7 @@ enum Word {
 const OPERATORS: [&str; 13] = ["&&", "||", "==", "!=", "=~", "!~", "<=", ">=", "<", ">", "!", "(", ")"];
 
 fn words(text: &str) -> Result<Vec<Word>, String> {
-    let references = tokens(text);
-    let reference_at = |at: usize| references.iter().find(|token| token.start == at);
+    let reference_at = |at: usize| token_at(text, at);
     let mut words = Vec::new();
     let mut at = 0;
     while let Some(c) = text[at..].chars().next() {
@@ -330,6 +329,12 @@ mod tests {
         ] {
             assert_eq!(when(text), Ok(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn a_long_condition_is_read() {
+        assert_eq!(when(&vec!["true"; 580].join("&& ")), Ok(true));
+        assert_eq!(when(&vec!["false"; 500].join("|| ")), Ok(false));
     }
 
     #[test]

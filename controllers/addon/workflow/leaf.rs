@@ -59,6 +59,7 @@ impl Leaf<'_> {
     fn resource(&self, resource: &Resource, compiler: &Compiler<'_>) -> Result<Action, Miss> {
         let (addon, scope) = (compiler.context.addon, &**self.scope);
         let (manifest, origin) = &resource.manifest;
+        compiler.spend(manifest.len(), origin)?;
         let namespace = addon.namespace.clone();
         if let Some((_, path)) = &resource.merge_strategy
             && resource.action.0 != "patch"
@@ -145,6 +146,9 @@ impl Leaf<'_> {
         compiler: &Compiler<'_>,
     ) -> Result<Action, Miss> {
         let addon = compiler.context.addon;
+        for artifact in files {
+            compiler.spend(artifact.data.len(), &artifact.path)?;
+        }
         let at = container.args.last().or(container.command.last()).map_or(&*container.path, |(_, path)| path);
         // The word that names it holds one value, so it needs no more than to be a name.
         let namespace = match &command.namespace {
@@ -214,6 +218,7 @@ impl Leaf<'_> {
                 sink.refuse(&*input.at, "it has no path to be put at");
                 continue;
             };
+            compiler.spend(artifact.data.len(), &artifact.path)?;
             // What the file is for is not known: its values must be harmless in anything.
             let content = misses.take(shell(&artifact.data, &artifact.path, &*artifact.scope));
             let path = misses.take(text(path, at, scope));
@@ -233,6 +238,7 @@ impl Leaf<'_> {
             }
         }
         if let Some((source, path)) = &container.source {
+            compiler.spend(source.len(), path)?;
             let content = misses.take(shell(source, path, scope)).unwrap_or_default();
             step.files.push(PodFile { path: SCRIPT_PATH.to_owned(), content, mode: Some(0o755) });
             if command.is_empty() {

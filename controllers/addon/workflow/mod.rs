@@ -3,8 +3,8 @@
 //!
 //! Everything but [`execute`] is pure. A template's text becomes a [`Program`]: nodes in an order in
 //! which each comes after what it depends on. Values get into it on parsed trees, word by word, so
-//! that none can change the structure of what it stands in ([`substitute`]). [`Progress`] remembers
-//! what ran, so that a restart repeats nothing, and [`next`] says what is to run now. What a step
+//! that none can change the structure of what it stands in (`substitute`). [`Progress`] remembers
+//! what ran, so that a restart repeats nothing, and [`next()`] says what is to run now. What a step
 //! needs from the outputs of another stays [`Action::Pending`] until the template is compiled again
 //! with them.
 //!
@@ -113,6 +113,10 @@ pub struct Limits {
     pub pod_file_bytes: usize,
     /// Longest condition, bytes.
     pub condition_bytes: usize,
+    /// Most bytes of manifests, files and scripts of all steps together, those of repeated calls included.
+    pub text_bytes: usize,
+    /// Longest value of an input, bytes.
+    pub value_bytes: usize,
 }
 
 impl Default for Limits {
@@ -124,6 +128,8 @@ impl Default for Limits {
             refusals: 20,
             pod_file_bytes: 900 << 10,
             condition_bytes: 4096,
+            text_bytes: 8 << 20,
+            value_bytes: 64 << 10,
         }
     }
 }

@@ -15,6 +15,9 @@ use super::progress::{Progress, State, after};
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
+/// How much longer than it may a Pod is waited for: the kubelet ends it by itself, with its log.
+const GRACE: Duration = Duration::from_secs(30);
+
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Next<'p> {
@@ -72,12 +75,10 @@ pub fn next<'p>(program: &'p Program, progress: &Progress, now: Timestamp) -> Ne
     let mut turn =
         Turn { now, progress, start: Vec::new(), running: Vec::new(), stop: Vec::new(), changed: false, wake: None };
     let over = program.deadline.map(|deadline| (after(round, deadline), deadline));
-    if let Some((at, deadline)) = over
-        && now >= at
-    {
-        turn.give_up(program, deadline);
-    } else if let Some((at, _)) = over {
-        turn.wake_at(at);
+    match over {
+        Some((at, deadline)) if now >= at => turn.give_up(program, deadline, after(at, GRACE)),
+        Some((at, _)) => turn.wake_at(at),
+        None => {}
     }
     let main = turn.part(&program.nodes);
     let status = match main {
@@ -139,6 +140,15 @@ fn is(progress: &Progress, node: &Node, state: State) -> bool {
     progress.of(node).is_some_and(|recorded| recorded.state == state)
 }
 
+fn grace(node: &Node) -> Duration {
+    if matches!(node.action, Action::Pod(_)) { GRACE } else { Duration::ZERO }
+}
+
+/// Whether a step runs in a Pod now.
+fn in_pod(progress: &Progress, node: &Node) -> bool {
+    matches!(node.action, Action::Pod(_)) && is(progress, node, State::Running)
+}
+
 /// The wait after a round that failed: twice the one before, and a little of its own for each Addon.
 pub(super) fn wait(progress: &Progress) -> Duration {
     let doublings = progress.failed_rounds.saturating_sub(1).min(10);
@@ -189,14 +199,18 @@ impl<'p> Turn<'p> {
         self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
     }
 
-    /// Ends all attempts of a round that took too long.
-    fn give_up(&mut self, program: &'p Program, deadline: Duration) {
+    /// Ends all attempts of a round that took too long, those in Pods a while later.
+    fn give_up(&mut self, program: &'p Program, deadline: Duration, last: Timestamp) {
         let message = format!("the program took longer than its {} s", deadline.as_secs());
         for node in program.nodes.iter() {
             let waits = self.progress.of(node).is_some_and(|recorded| {
                 recorded.state == State::Running || (recorded.state == State::Pending && recorded.tries > 0)
             });
             if !waits {
+                continue;
+            }
+            if self.now < last && in_pod(&self.progress, node) {
+                self.wake_at(last);
                 continue;
             }
             if is(&self.progress, node, State::Running) {
@@ -210,7 +224,8 @@ impl<'p> Turn<'p> {
         let ended = |node: &Node| self.progress.of(node).is_some_and(|recorded| recorded.ended().is_some());
         let failed = program.nodes.iter().any(|node| is(&self.progress, node, State::Failed) && !ended(node));
         // Steps that have not begun would begin otherwise.
-        if !failed && let Some(node) = program.nodes.iter().find(|node| !ended(node)) {
+        let left = |node: &&Node| !ended(node) && !(self.now < last && in_pod(&self.progress, node));
+        if !failed && let Some(node) = program.nodes.iter().find(left) {
             self.progress.settle(node, State::Failed, &message);
             if let Some(recorded) = self.progress.nodes.get_mut(&node.name) {
                 recorded.passed_over = false;
@@ -239,7 +254,7 @@ impl<'p> Turn<'p> {
                     under_way = true;
                     self.running.push(node);
                     if let (Some(deadline), Some(started)) = (node.deadline, recorded.and_then(|r| r.started)) {
-                        self.wake_at(after(started, deadline));
+                        self.wake_at(after(started, deadline + grace(node)));
                     }
                 }
                 State::Pending => {
@@ -297,7 +312,7 @@ impl<'p> Turn<'p> {
             let Some(recorded) = self.progress.of(node) else { continue };
             if recorded.state == State::Running
                 && let Some(started) = recorded.started
-                && self.now >= after(started, deadline)
+                && self.now >= after(started, deadline + grace(node))
             {
                 let message = format!("it took longer than its {} s", deadline.as_secs());
                 self.progress.end(node, super::progress::Outcome::Failed { message }, self.now);

@@ -24,7 +24,9 @@ fn node(name: &str, after: &[usize]) -> Node {
         account: None,
         continue_on_failure: false,
         action: Action::Pod(Box::new(PodStep { container, ..PodStep::default() })),
+        content: None,
     }
+    .sealed()
 }
 
 fn program(nodes: Vec<Node>) -> Program {
@@ -184,16 +186,29 @@ fn deadlines_of_steps_and_of_the_whole_end_attempts() {
     all.nodes[0].deadline = Some(Duration::from_secs(30));
     let mut progress = next(&all, &Progress::new("r"), at(0)).progress;
     progress.begin(&all.nodes[0], at(0));
-    let running = next(&all, &progress, at(29));
-    assert_eq!((names(&running.running), running.wake), (vec!["a"], Some(at(30))));
-    let over = next(&all, &progress, at(30));
+    // A Pod has a little longer: the kubelet ends it, and says why.
+    let running = next(&all, &progress, at(59));
+    assert_eq!((names(&running.running), running.wake), (vec!["a"], Some(at(60))));
+    let over = next(&all, &progress, at(60));
     assert_eq!(names(&over.stop), ["a"]);
     let Phase::Failed { message, .. } = &over.phase else { panic!("{over:?}") };
     assert_eq!(message, "step a: it took longer than its 30 s");
+    let mut deleting = all.clone();
+    deleting.nodes[0].action = Action::Delete(Default::default());
+    deleting.nodes[0] = deleting.nodes[0].clone().sealed();
+    let mut waiting = next(&deleting, &Progress::new("r"), at(0)).progress;
+    waiting.begin(&deleting.nodes[0], at(0));
+    assert_eq!(next(&deleting, &waiting, at(29)).wake, Some(at(30)));
+    assert!(matches!(next(&deleting, &waiting, at(30)).phase, Phase::Failed { .. }));
     all.nodes[0].deadline = None;
     all.deadline = Some(Duration::from_secs(60));
     assert_eq!(next(&all, &progress, at(59)).wake, Some(at(60)));
-    let over = next(&all, &progress, at(60));
+    let late = next(&all, &progress, at(60));
+    assert_eq!((names(&late.running), late.stop.len(), late.wake), (vec!["a"], 0, Some(at(90))));
+    let mut ended = late.progress.clone();
+    ended.end(&all.nodes[0], Outcome::done(), at(61));
+    assert!(matches!(next(&all, &ended, at(61)).phase, Phase::Failed { .. }), "nothing begins after its time");
+    let over = next(&all, &progress, at(90));
     assert_eq!(names(&over.stop), ["a"]);
     assert!(matches!(over.phase, Phase::Failed { .. }));
     // The next round has its own time.
@@ -235,7 +250,7 @@ fn another_content_is_another_step() {
     turn(&all, &mut progress, at(0), |_| Outcome::done());
     all.nodes[0] = node("a", &[]);
     assert_eq!(next(&all, &progress, at(0)).phase, Phase::Succeeded);
-    all.nodes[0].action = node("other", &[]).action;
+    all.nodes[0] = Node { name: "a".into(), ..node("other", &[]) };
     assert_eq!(names(&next(&all, &progress, at(0)).start), ["a"]);
     assert_eq!(progress.attempt(&all.nodes[0]), 2, "under another name");
 }

@@ -178,6 +178,7 @@ pub(super) fn check(step: &PodStep) -> Result<(), String> {
         account: None,
         continue_on_failure: false,
         action: super::program::Action::Pending(String::new()),
+        content: None,
     };
     let attempt =
         Attempt { addon: &addon, phase: "a", revision: "a", node: &node, number: 1, account: None, deadline: None };

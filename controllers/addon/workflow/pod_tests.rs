@@ -34,7 +34,9 @@ fn node(step: PodStep) -> Node {
         account: None,
         continue_on_failure: false,
         action: Action::Pod(Box::new(step)),
+        content: None,
     }
+    .sealed()
 }
 
 fn attempt<'a>(addon: &'a AddonFacts, node: &'a Node) -> Attempt<'a> {

@@ -1,6 +1,7 @@
 //! What a template comes to: steps in order.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -52,13 +53,25 @@ pub struct Node {
     pub continue_on_failure: bool,
     /// What it does.
     pub action: Action,
+    /// [`Node::content`], reckoned once: manifests may be large.
+    pub(super) content: Option<Arc<str>>,
 }
 
 impl Node {
     /// Names what the step does after substitution: another content is another step. None while it
     /// is not known.
     #[must_use]
-    pub fn content(&self) -> Option<String> {
+    pub fn content(&self) -> Option<&str> {
+        self.content.as_deref()
+    }
+
+    /// The same step with its content reckoned.
+    pub(super) fn sealed(mut self) -> Self {
+        self.content = self.reckoned().map(Into::into);
+        self
+    }
+
+    fn reckoned(&self) -> Option<String> {
         let objects = |kind: &str, objects: &Objects| {
             let bodies: Vec<&Value> = objects.objects.iter().map(|object| &object.body).collect();
             json!({"do": kind, "namespace": objects.namespace, "objects": bodies})
@@ -160,7 +173,7 @@ pub enum Cascade {
 
 /// Objects to delete. One that is not there counts as deleted: whether a first attempt did it cannot
 /// be told after a restart.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Deletion {
     /// The objects, in the order written.
     pub objects: Vec<ObjectRef>,

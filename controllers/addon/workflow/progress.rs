@@ -158,7 +158,7 @@ impl Progress {
     pub fn adopted(program: &Program, revision: &str) -> Self {
         let node = |node: &Node| {
             let done = NodeProgress {
-                hash: node.content().unwrap_or_default(),
+                hash: node.content().unwrap_or_default().to_owned(),
                 state: State::Succeeded,
                 message: "adopted".to_owned(),
                 ..NodeProgress::default()
@@ -217,7 +217,7 @@ impl Progress {
         let attempts = self.nodes.get(&node.name).map_or(0, |recorded| recorded.attempts);
         let before = self.of(node).cloned().unwrap_or_default();
         let begun = NodeProgress {
-            hash: node.content().unwrap_or_default(),
+            hash: node.content().unwrap_or_default().to_owned(),
             state: State::Running,
             attempts: attempts.saturating_add(1),
             tries: before.tries.saturating_add(1),
@@ -285,7 +285,7 @@ impl Progress {
     pub(super) fn settle(&mut self, node: &Node, state: State, message: &str) {
         let attempts = self.nodes.get(&node.name).map_or(0, |recorded| recorded.attempts);
         let settled = NodeProgress {
-            hash: if state == State::Skipped { String::new() } else { node.content().unwrap_or_default() },
+            hash: if state == State::Skipped { String::new() } else { node.content().unwrap_or_default().to_owned() },
             state,
             attempts,
             passed_over: state == State::Failed && node.continue_on_failure,

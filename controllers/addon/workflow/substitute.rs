@@ -6,6 +6,7 @@
 //! a quoted one by the type it has in the tree.
 
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use super::Refusal;
 use super::scalar::{one_line, typed};
@@ -49,6 +50,9 @@ fn unresolved(path: &str, name: &str, reason: &str) -> Refusal {
     if is_value { Refusal::value(path, reason) } else { Refusal::new(path, reason) }
 }
 
+/// Longest text with its values, bytes.
+const LONGEST: usize = 1 << 20;
+
 /// Puts values into a text; what is refused counts for more than what is not known.
 fn fill<'t>(
     text: &'t str,
@@ -59,6 +63,10 @@ fn fill<'t>(
     let parts = parts(text);
     let (mut out, mut refusals, mut unknown) = (String::new(), Vec::new(), None);
     for (index, part) in parts.iter().enumerate() {
+        if out.len() > LONGEST {
+            refusals.push(Refusal::value(path, format!("with its values it is longer than {LONGEST} bytes")));
+            break;
+        }
         let name = match part {
             Part::Literal(literal) => {
                 out.push_str(literal);
@@ -141,13 +149,15 @@ const INDEX_DIGITS: usize = 6;
 
 impl<'t> Prepared<'t> {
     fn new(source: &'t str) -> Self {
-        let mut nonce = 31_415_926_u32;
+        // From the text itself, so that no text holds many placeholders to be avoided.
+        let digest = Sha256::digest(source.as_bytes());
+        let mut nonce = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]) % 100_000_000;
         let (word, number) = loop {
             let (word, number) = (format!("qdt{nonce:08}x"), format!("7{nonce:08}"));
             if !source.contains(&word) && !source.contains(&number) {
                 break (word, number);
             }
-            nonce += 1;
+            nonce = (nonce + 1) % 100_000_000;
         };
         let mut prepared = Self { text: String::with_capacity(source.len()), originals: Vec::new(), word, number };
         let mut at = 0;
@@ -180,26 +190,30 @@ impl<'t> Prepared<'t> {
     /// Replaces the placeholders in a text.
     fn replace(&self, text: &str, mut by: impl FnMut(usize, &mut String)) -> String {
         let mut out = String::with_capacity(text.len());
-        let mut rest = text;
+        let (mut done, mut from) = (0, 0);
+        let find = |prefix: &str, from: usize| text[from..].find(prefix).map(|at| from + at);
+        // Each kind is looked for anew only once its last find is behind.
+        let (mut word, mut number) = (find(&self.word, 0), find(&self.number, 0));
         loop {
-            let places = [(rest.find(&self.word), self.word.len(), 1), (rest.find(&self.number), self.number.len(), 0)];
-            let first = places.into_iter().filter_map(|(at, prefix, tail)| Some((at?, prefix, tail))).min();
-            let Some((at, prefix, tail)) = first else { break };
-            let digits = rest.get(at + prefix..at + prefix + INDEX_DIGITS);
+            word = if word.is_some_and(|at| at < from) { find(&self.word, from) } else { word };
+            number = if number.is_some_and(|at| at < from) { find(&self.number, from) } else { number };
+            let (at, prefix, tail) = match (word, number) {
+                (None, None) => break,
+                (Some(at), other) if other.is_none_or(|number| at < number) => (at, self.word.len(), 1),
+                (_, Some(at)) => (at, self.number.len(), 0),
+                (Some(_), None) => unreachable!("a word without a number comes first"),
+            };
+            let digits = text.get(at + prefix..at + prefix + INDEX_DIGITS);
             let index = digits.and_then(|digits| digits.parse::<usize>().ok()).filter(|at| *at < self.originals.len());
-            match index {
-                Some(index) => {
-                    out.push_str(&rest[..at]);
-                    by(index, &mut out);
-                    rest = rest.get(at + prefix + INDEX_DIGITS + tail..).unwrap_or_default();
-                }
-                None => {
-                    out.push_str(&rest[..at + prefix]);
-                    rest = &rest[at + prefix..];
-                }
+            from = at + prefix;
+            if let Some(index) = index {
+                out.push_str(&text[done..at]);
+                by(index, &mut out);
+                from = (from + INDEX_DIGITS + tail).min(text.len());
+                done = from;
             }
         }
-        out.push_str(rest);
+        out.push_str(&text[done..]);
         out
     }
 

@@ -520,3 +520,17 @@ fn container(mut fields: Fields<'_, '_>, script: bool) -> Option<Body> {
 pub(super) fn volume_name(volume: &Value) -> Option<&str> {
     volume.as_object().and_then(|volume: &Map<String, Value>| volume.get("name")).and_then(Value::as_str)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_published_grammar_names_every_field_that_is_taken() {
+        let page = include_str!("../../../docs/addon-template-grammar.md");
+        let all = SPEC_WITHOUT_EFFECT.iter().chain(TEMPLATE_WITHOUT_EFFECT).chain(&CONTAINER_FIELDS);
+        for field in all.chain(&POD_FIELDS).chain(&SPEC_POD_FIELDS).chain(&VOLUMES) {
+            assert!(page.contains(&format!("`{field}`")), "{field} is not on the page");
+        }
+    }
+}

@@ -29,6 +29,9 @@ const ROOTS: [&str; 13] = [
     "ctx",
 ];
 
+/// Longest reference, bytes: a text full of braces is read in one pass.
+const LONGEST: usize = 512;
+
 /// The references of a text, in order.
 pub(super) fn tokens(text: &str) -> Vec<Token<'_>> {
     let mut found = Vec::new();
@@ -39,18 +42,25 @@ pub(super) fn tokens(text: &str) -> Vec<Token<'_>> {
         while text[start + 2..].starts_with('{') {
             start += 1;
         }
-        let rest = &text[start + 2..];
-        let Some(length) = rest.find("}}") else { break };
-        let name = rest[..length].trim_matches([' ', '\t']);
-        let end = start + 2 + length + 2;
-        if is_reference(name) {
-            found.push(Token { start, end, name });
-            at = end;
-        } else {
-            at = start + 2;
+        at = start + 2;
+        if let Some(token) = token_at(text, start) {
+            at = token.end;
+            found.push(token);
         }
     }
     found
+}
+
+/// The reference that begins at a place.
+pub(super) fn token_at(text: &str, start: usize) -> Option<Token<'_>> {
+    let inner = text[start..].strip_prefix("{{")?;
+    let mut end = inner.len().min(LONGEST);
+    while !inner.is_char_boundary(end) {
+        end -= 1;
+    }
+    let length = inner[..end].find("}}")?;
+    let name = inner[..length].trim_matches([' ', '\t']);
+    is_reference(name).then_some(Token { start, end: start + 2 + length + 2, name })
 }
 
 fn is_reference(name: &str) -> bool {
@@ -120,6 +130,17 @@ mod tests {
         ] {
             assert_eq!(names(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn a_text_full_of_braces_is_read_in_one_pass() {
+        for piece in ["{{", "{{a ", "{{item}} ", "}}", "{{item", "{{{"] {
+            let text = format!("{}}}}}", piece.repeat((1 << 19) / piece.len()));
+            let count = names(&text).len();
+            assert!(count <= text.len() / 8, "{piece}: {count}");
+        }
+        let long = format!("{{{{workflow.parameters.{}}}}}", "a".repeat(LONGEST));
+        assert_eq!(names(&long), Vec::<&str>::new());
     }
 
     #[test]

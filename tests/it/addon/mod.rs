@@ -3,10 +3,12 @@
 mod account;
 mod adoption;
 mod brake;
+mod channel;
 mod directory;
 mod keep;
 mod kinds;
 mod life;
+mod known_trouble;
 mod links;
 mod objects;
 mod observe;

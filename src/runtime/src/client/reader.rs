@@ -68,7 +68,8 @@ impl Reader {
             let attempt = self.exchange(read, method.clone(), Bytes::new());
             let ended = tokio::time::timeout(READ_LIMIT, attempt).await;
             let (status, headers, error) = match ended {
-                Ok(Ok((StatusCode::OK, _, body))) => return Ok(body),
+                // A container that has not begun has no log, and the server says so with a 204.
+                Ok(Ok((StatusCode::OK | StatusCode::NO_CONTENT, _, body))) => return Ok(body),
                 Ok(Ok((status, headers, body))) => {
                     let error = status_error(read.verb, read.what, status, &body);
                     (Some(status), Some(headers), error)

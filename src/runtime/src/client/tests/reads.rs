@@ -83,11 +83,15 @@ async fn the_end_of_a_log_is_read_as_text() {
         if seen.uri.path().contains("/gone/") {
             return status(404, "NotFound", "pod gone not found");
         }
+        if seen.uri.path().contains("/early/") {
+            return Response::builder().status(204).body(Full::default()).unwrap();
+        }
         Response::new(Full::new(Bytes::from_static(b"one\ntwo \xff\n")))
     })
     .await;
     let (api, _keeper) = leading(&server).await;
     assert_eq!(api.pod_log(&key(), "main", 20, 4096).await.unwrap(), "one\ntwo \u{fffd}\n");
+    assert_eq!(api.pod_log(&ObjectKey::new("a", "early"), "main", 20, 4096).await.unwrap(), "");
     let gone = api.pod_log(&ObjectKey::new("a", "gone"), "main", 20, 4096).await.unwrap_err();
     assert_eq!(gone.to_string(), "get log of pod a/gone: pod gone not found (code 404)");
     let seen = &server.seen()[0];

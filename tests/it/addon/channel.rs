@@ -1,0 +1,176 @@
+//! Channels.
+
+use super::*;
+
+const ADDONS: &str = "/apis/addonmgr.keikoproj.io/v1alpha1/namespaces/kube-system/addons";
+const MAP: &str = "/api/v1/namespaces/kube-system/configmaps/dns";
+
+/// An index in a folder, and the manifests beside it.
+struct Channel {
+    dir: tempfile::TempDir,
+}
+
+impl Channel {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn flag(&self) -> String {
+        format!("--channel={}", self.dir.path().join("index.yaml").display())
+    }
+
+    fn put(&self, name: &str, text: &str) {
+        let new = self.dir.path().join(".new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(&new, self.dir.path().join(name)).unwrap();
+    }
+
+    /// An index with one entry of the addon `dns`.
+    fn offer(&self, version: &str, id: &str, value: &str) {
+        self.put(&format!("{version}-{id}.yaml"), &manifest(value));
+        self.put("index.yaml", &index(version, id));
+    }
+}
+
+fn index(version: &str, id: &str) -> String {
+    format!(
+        "kind: Addons\nmetadata: {{name: test}}\nspec:\n  addons:\n  - name: dns\n    version: {version}\n    id: {id}\n    selector: {{k8s-addon: dns}}\n    manifest: {version}-{id}.yaml\n"
+    )
+}
+
+fn manifest(value: &str) -> String {
+    format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: dns, namespace: kube-system}}\ndata: {{k: {value}}}\n")
+}
+
+impl World {
+    async fn until_value(&self, value: &str) {
+        self.until(MAP, &format!("the value is {value}"), |map| map["data"]["k"] == value).await;
+    }
+
+    /// The note on the namespace that says which version is installed.
+    async fn until_noted(&self, words: &[&str]) {
+        let what = format!("the note says {words:?}");
+        self.until("/api/v1/namespaces/kube-system", &what, |namespace| {
+            let note = namespace["metadata"]["annotations"]["addons.k8s.io/dns"].as_str().unwrap_or_default();
+            words.iter().all(|word| note.contains(word))
+        })
+        .await;
+    }
+
+    /// The mirror of an addon, once it `fits`.
+    async fn until_mirror(&self, package: &str, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        let looked = eventually(what, LONG, async || {
+            let list = self.get(ADDONS).await?.unwrap_or_default();
+            let all = list["items"].as_array().cloned().unwrap_or_default();
+            match all.into_iter().find(|addon| addon["spec"]["pkgName"] == package) {
+                Some(addon) if fits(&addon) => Ok(addon),
+                other => bail!("{other:?}"),
+            }
+        });
+        looked.await.with_context(|| self.log()).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_channels_addon_is_installed_updated_and_never_downgraded() {
+    let channel = Channel::new();
+    channel.offer("1.0.0", "a", "one");
+    let world = World::start(&[&channel.flag()]).await;
+    world.until_value("one").await;
+    world.until_noted(&["\"version\":\"1.0.0\"", "\"id\":\"a\"", "\"manifestHash\""]).await;
+    world.until_mirror("dns", "it is in the list", |addon| addon["status"]["health"] == "Ready").await;
+
+    channel.offer("1.1.0", "a", "two");
+    world.until_value("two").await;
+    world.until_noted(&["\"version\":\"1.1.0\""]).await;
+
+    // The same version with another id replaces it; an older version never does.
+    channel.offer("1.1.0", "b", "three");
+    world.until_value("three").await;
+    world.until_noted(&["\"id\":\"b\""]).await;
+    channel.offer("1.0.0", "c", "four");
+    let kept = world
+        .until_mirror("dns", "it says why it stays", |addon| {
+            addon["status"]["reason"].as_str().unwrap_or_default().contains("never downgraded")
+        })
+        .await;
+    assert_eq!(kept["status"]["health"], "Ready");
+    assert_eq!(world.until_there(MAP).await["data"]["k"], "three");
+    world.until_noted(&["\"version\":\"1.1.0\""]).await;
+}
+
+#[tokio::test]
+async fn what_people_change_stays_until_a_new_version_and_is_told() {
+    let channel = Channel::new();
+    channel.offer("1.0.0", "a", "one");
+    let world = World::start(&[&channel.flag()]).await;
+    world.until_value("one").await;
+    world.until_noted(&["1.0.0"]).await;
+    world.kubectl(&["-n", "kube-system", "label", "configmap", "dns", "by=hand"]).await;
+    world
+        .until_mirror("dns", "the drift is told", |addon| {
+            !addon["status"]["progress"]["drifted"].is_null() && addon["status"]["health"] == "Ready"
+        })
+        .await;
+    assert_eq!(world.until_there(MAP).await["metadata"]["labels"]["by"], "hand");
+    channel.offer("1.1.0", "a", "two");
+    world.until_value("two").await;
+    world.until(MAP, "the label is gone", |map| map["metadata"]["labels"].get("by").is_none()).await;
+}
+
+#[tokio::test]
+async fn an_addon_that_leaves_goes_and_an_empty_or_broken_index_removes_nothing() {
+    let channel = Channel::new();
+    channel.offer("1.0.0", "a", "one");
+    let world = World::start(&[&channel.flag()]).await;
+    world.until_value("one").await;
+    world.until_noted(&["1.0.0"]).await;
+    let state = || async {
+        let parents = "/api/v1/namespaces/kube-system/configmaps?labelSelector=quarterdeck.dev/addon-source=channel";
+        world.get(parents).await.unwrap().unwrap()["items"].as_array().unwrap().len()
+    };
+    for broken in ["", "kind: Addons\nspec: {addons: []}\n", "kind: Addons\nspec: ["] {
+        channel.put("index.yaml", broken);
+        // A second addon shows that the reading after it went through.
+        world.write("beside.yaml", &map(&format!("beside-{}", broken.len()), "Reconcile", "v"));
+        world.until_there(&at(&format!("beside-{}", broken.len()))).await;
+        assert_eq!(state().await, 1, "{broken:?}");
+        world.until_value("one").await;
+    }
+    channel.put("other.yaml", &manifest("x").replace("name: dns", "name: other"));
+    channel
+        .put("index.yaml", "kind: Addons\nspec:\n  addons:\n  - {name: other, version: 1.0.0, manifest: other.yaml}\n");
+    world.until_gone(MAP).await;
+    world.until_there("/api/v1/namespaces/kube-system/configmaps/other").await;
+}
+
+#[tokio::test]
+async fn files_are_in_the_list_too() {
+    let world = World::start(&[]).await;
+    world.write("x.yaml", &map("x", "Reconcile", "v"));
+    let mirror = world.until_mirror("x.yaml", "it is in the list", |addon| addon["status"]["health"] == "Ready").await;
+    assert_eq!(mirror["metadata"]["labels"]["quarterdeck.dev/mirror"], "directory");
+    assert_eq!(mirror["status"]["lifecycle"]["installed"], "Succeeded");
+    let list = world.kubectl(&["get", "addons", "-A"]).await;
+    let line = list.lines().find(|line| line.contains("x.yaml")).unwrap().to_owned();
+    assert!(line.contains("Ready") && line.contains("Succeeded"), "{list}");
+    // What somebody writes on it is put back; with the file it goes.
+    let name = mirror["metadata"]["name"].as_str().unwrap();
+    world
+        .kubectl(&[
+            "-n",
+            "kube-system",
+            "patch",
+            "addon",
+            name,
+            "--type=merge",
+            "-p",
+            r#"{"spec":{"pkgDescription":"x"}}"#,
+        ])
+        .await;
+    world
+        .until_mirror("x.yaml", "its description is back", |addon| addon["spec"]["pkgDescription"] == "file x.yaml")
+        .await;
+    world.remove("x.yaml");
+    world.until_gone(&format!("{ADDONS}/{name}")).await;
+}
