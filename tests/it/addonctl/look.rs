@@ -1,5 +1,7 @@
 //! `get`, `describe`, `logs`, `channels get addons` on a real server.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
@@ -88,29 +90,42 @@ async fn logs_are_those_of_pods_and_what_was_kept() {
     let world = World::start().await;
     world
         .addon("default", "app", |addon| {
-            addon["status"] = json!({"progress": {
-                "prereqs": {"nodes": {"entry": {"log": "kept of prereqs\n"}}},
-                "install": {"nodes": {"entry": {"log": "kept of install\n"}}},
-            }});
+            addon["status"] = json!({"progress": {"steps": {
+                "prereqs": {"nodes": {"entry": {"state": "Failed", "message": "kept of prereqs\n"}}},
+                "install": {"nodes": {"entry": {"state": "Failed", "message": "kept of install\n"}}},
+            }}});
         })
         .await;
     let both = world.run(&["logs", "app"]).await.fine();
-    let wanted = ["install", "prereqs"].map(|step| format!("==> {step}/nodes/entry (kept) <==\nkept of {step}\n"));
+    let wanted = ["install", "prereqs"].map(|step| format!("==> {step}/entry (kept) <==\nkept of {step}\n"));
     assert_eq!(both, wanted.concat());
     assert_eq!(world.run(&["logs", "app", "--step=prereqs"]).await.fine(), wanted[1]);
     let ran = world.run(&["logs", "app", "--step=delete"]).await;
     assert_eq!((ran.code, ran.err.as_str()), (0, "addon app has no logs of delete\n"));
 
-    // A pod that no node runs has no log; that hides nothing.
-    let pod: Pod = serde_json::from_value(json!({
-        "metadata": {"name": "app-install", "labels": {"quarterdeck.dev/addon": "app", "quarterdeck.dev/step": "install"}},
-        "spec": {"containers": [{"name": "main", "image": "none"}]},
-    }))
-    .unwrap();
-    Api::<Pod>::namespaced(world.client.clone(), "default").create(&Default::default(), &pod).await.unwrap();
-    let ran = world.run(&["logs", "app", "--step=install"]).await;
-    assert_eq!((ran.code, &ran.out), (0, &wanted[0]), "{}", ran.err);
-    assert!(ran.err.starts_with("warning: pod app-install: ") || ran.err.is_empty(), "{}", ran.err);
+    // Pods that no node runs have no log; that hides nothing. Only those of the step are asked.
+    let pods: Api<Pod> = Api::namespaced(world.client.clone(), "default");
+    for (name, addon, step) in
+        [("one", "app", "install/entry/a"), ("two", "app", "delete/entry/a"), ("three", "other", "install/entry/a")]
+    {
+        let pod = json!({
+            "metadata": {
+                "name": name, "labels": {"quarterdeck.dev/addon": addon}, "annotations": {"quarterdeck.dev/step": step},
+            },
+            "spec": {"containers": [{"name": "main", "image": "none"}]},
+        });
+        pods.create(&Default::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+    }
+    for (args, asked) in [(&["logs", "app", "--step=install"][..], &["one"][..]), (&["logs", "app"], &["one", "two"])] {
+        let mut audit = world.control_plane.audit_from_now().unwrap();
+        let ran = world.run(args).await;
+        assert!(ran.code == 0 && ran.out.starts_with(&wanted[0]), "{ran:?}");
+        world.control_plane.settle_audit().await.unwrap();
+        let events = audit.filter(|event| event.request_uri.contains("/log")).unwrap();
+        let names: BTreeSet<String> =
+            events.iter().filter_map(|event| event.request_uri.split('/').nth(6).map(str::to_owned)).collect();
+        assert_eq!(names.iter().map(String::as_str).collect::<Vec<_>>(), asked);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! Channels from the command line: what they installed ([`get`]), and what they would update and do
+//! Channels from the command line: what they installed ([`get()`]), and what they would update and do
 //! update ([`apply`]), as kOps' tool does it.
 
 mod carry_out;

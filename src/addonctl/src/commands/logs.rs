@@ -11,13 +11,14 @@ use crate::server::{Server, explain};
 
 pub(super) async fn run(server: &Server, args: &LogsArgs) -> anyhow::Result<()> {
     let addon = server.find(&args.addon).await?;
-    let mut selector = format!("{}={}", names::ADDON_LABEL, addon.name());
-    if let Some(step) = &args.step {
-        selector.push_str(&format!(",{}={step}", names::STEP_LABEL));
-    }
+    let selector = format!("{}={}", names::ADDON_LABEL, addon.name());
     let api = server.api::<Pod>(Some(addon.namespace()));
     let pods = api.list(&ListParams::default().labels(&selector)).await;
     let mut pods = pods.map_err(|error| explain(error, "pods"))?.items;
+    pods.retain(|pod| {
+        let step = pod.metadata.annotations.as_ref().and_then(|all| all.get(names::STEP_ANNOTATION));
+        args.step.as_deref().is_none_or(|wanted| step.is_some_and(|step| step.split('/').next() == Some(wanted)))
+    });
     pods.sort_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0));
     let mut any = false;
     for pod in &pods {
@@ -54,31 +55,20 @@ pub(super) async fn run(server: &Server, args: &LogsArgs) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// The texts under any key `log`, with the names on the way there; of one lifecycle step if one is
-/// named, which stands somewhere on that way.
-fn collect(value: &Value, path: &str, step: Option<&str>, found: &mut Vec<(String, String)>) {
-    let join = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") };
-    match value {
-        Value::Object(map) => {
-            let name = map.get("name").and_then(Value::as_str);
-            for (key, value) in map {
-                match value {
-                    Value::String(log) if key == "log" => {
-                        let path = name.map_or_else(|| path.to_owned(), join);
-                        if step.is_none_or(|step| path.split('/').any(|part| part == step)) && !log.is_empty() {
-                            found.push((path, log.clone()));
-                        }
-                    }
-                    value => collect(value, &join(key), step, found),
-                }
+/// The messages of steps, which hold the end of the log of a pod that failed, with the names on the way
+/// there: those of the phase, and of the step. Of one phase, if one is named.
+fn collect(value: &Value, phase: &str, wanted: Option<&str>, found: &mut Vec<(String, String)>) {
+    for (key, value) in value.as_object().into_iter().flatten() {
+        if key != "nodes" {
+            collect(value, key, wanted, found);
+            continue;
+        }
+        for (name, node) in value.as_object().into_iter().flatten() {
+            let message = node["message"].as_str().unwrap_or_default();
+            if wanted.is_none_or(|wanted| wanted == phase) && !message.is_empty() {
+                found.push((format!("{phase}/{name}"), message.to_owned()));
             }
         }
-        Value::Array(items) => {
-            for item in items {
-                collect(item, path, step, found);
-            }
-        }
-        _ => {}
     }
 }
 
@@ -89,17 +79,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kept_logs_are_found_wherever_they_stand() {
-        let progress = json!({
-            "prereqs": {"steps": [{"name": "a", "log": "la\n"}, {"name": "b", "log": ""}]},
-            "install": {"x": {"log": "lx"}},
-        });
+    fn what_was_kept_is_found_by_its_phase() {
+        let progress = json!({"objects": 3, "steps": {
+            "prereqs": {"revision": "r", "nodes": {
+                "entry/a": {"state": "Failed", "message": "exit code 1\nla"}, "entry/b": {"state": "Succeeded"},
+            }},
+            "install": {"nodes": {"entry/x": {"message": "lx"}}},
+        }});
         let mut all = Vec::new();
         collect(&progress, "", None, &mut all);
         let of = |path: &str, log: &str| (path.to_owned(), log.to_owned());
-        assert_eq!(all, [of("install/x", "lx"), of("prereqs/steps/a", "la\n")]);
+        assert_eq!(all, [of("install/entry/x", "lx"), of("prereqs/entry/a", "exit code 1\nla")]);
         let mut one = Vec::new();
         collect(&progress, "", Some("install"), &mut one);
-        assert_eq!(one, [of("install/x", "lx")]);
+        assert_eq!(one, [of("install/entry/x", "lx")]);
     }
 }

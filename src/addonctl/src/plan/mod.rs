@@ -1,6 +1,6 @@
 //! `plan`: what the manager would do about addons, asked of the server by dry runs. Nothing is written.
 //!
-//! A [`Subject`] is one addon as it should be: its objects, what its inventory holds now, and what its
+//! A [`Subject`](subject::Subject) is one addon as it should be: its objects, what its inventory holds now, and what its
 //! steps would run. [`ask`] holds each object against the server; [`show`] tells the outcome.
 
 mod ask;

@@ -12,8 +12,8 @@ pub const FINALIZER: &str = "delete.addonmgr.keikoproj.io";
 pub const MIRROR_LABEL: &str = "quarterdeck.dev/mirror";
 /// Label on pods that run steps of an addon; the value is the Addon's name.
 pub const ADDON_LABEL: &str = "quarterdeck.dev/addon";
-/// Label on pods that run steps of an addon; the value is the lifecycle step (`prereqs` …).
-pub const STEP_LABEL: &str = "quarterdeck.dev/step";
+/// Annotation on pods that run steps of an addon: phase and step, such as `install/entry/migrate`.
+pub const STEP_ANNOTATION: &str = "quarterdeck.dev/step";
 
 /// Annotation on an Addon: `"true"` stops all work on it until it is removed.
 pub const PAUSED_ANNOTATION: &str = "quarterdeck.dev/paused";

@@ -62,7 +62,7 @@ pub struct AddonStatus {
     #[serde(deserialize_with = "lenient", skip_serializing_if = "is_default")]
     pub revisions: Vec<Revision>,
     /// Progress within the steps: an open object that only the runner reads (and `addonctl logs`, which
-    /// shows the texts under any key `log`).
+    /// shows the `message` of each of its `nodes`: the end of the log of a pod that failed).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<Value>,
     /// What is wrong, one text each.
