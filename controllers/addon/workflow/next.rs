@@ -224,7 +224,8 @@ impl<'p> Turn<'p> {
         let ended = |node: &Node| self.progress.of(node).is_some_and(|recorded| recorded.ended().is_some());
         let failed = program.nodes.iter().any(|node| is(&self.progress, node, State::Failed) && !ended(node));
         // Steps that have not begun would begin otherwise.
-        let left = |node: &&Node| !ended(node) && !(self.now < last && in_pod(&self.progress, node));
+        let in_grace = |node: &Node| self.now < last && in_pod(&self.progress, node);
+        let left = |node: &&Node| !ended(node) && !in_grace(node);
         if !failed && let Some(node) = program.nodes.iter().find(left) {
             self.progress.settle(node, State::Failed, &message);
             if let Some(recorded) = self.progress.nodes.get_mut(&node.name) {
