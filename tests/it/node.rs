@@ -42,6 +42,9 @@ async fn run(pods: &Api<Pod>, pod: Value) -> Result<(String, i32)> {
 
 #[tokio::test]
 async fn pods_run_and_are_heard_and_nothing_stays() -> Result<()> {
+    if Node::is_left_out() {
+        return Ok(());
+    }
     let control_plane = ControlPlane::builder().node().start().await?;
     let node = control_plane.node();
     let kept = node.process().clone();

@@ -12,6 +12,7 @@ use quarterdeck_runtime::object::{Kind, ObjectKey};
 
 use super::Memory;
 use super::run::{Outcome, Run};
+use crate::addon::dependency::Unmet;
 use crate::addon::ident::GroupKind;
 use crate::addon::lifecycle::{Book, Lifecycle, Phase};
 use crate::addon::manifest::Mode;
@@ -83,7 +84,7 @@ impl Run<'_> {
         if !lifecycle.faults.is_empty() || !unmet.is_empty() {
             let reasons: Vec<String> =
                 lifecycle.faults.iter().cloned().chain(unmet.iter().map(ToString::to_string)).collect();
-            let pending = lifecycle.faults.is_empty() && unmet.iter().all(|unmet| unmet.is_pending());
+            let pending = lifecycle.faults.is_empty() && unmet.iter().all(Unmet::is_pending);
             life.installed = Some(if pending { Word::Pending } else { Word::ValidationFailed });
             life.reason = reasons.join("; ");
             content.lifecycle = Some(life);

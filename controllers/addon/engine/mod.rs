@@ -329,13 +329,13 @@ impl Engine {
     }
 
     /// Notes how an addon is; `None` when it is no more. Wakes those that wait for it.
-    fn set_state(&self, id: &AddonId, standing: Option<Standing>) {
+    fn set_state(&self, id: &AddonId, standing: Option<&Standing>) {
         let mut shared = self.shared.lock();
-        let before = match &standing {
+        let before = match standing {
             Some(standing) => shared.states.insert(id.clone(), standing.clone()),
             None => shared.states.remove(id),
         };
-        if before == standing {
+        if before.as_ref() == standing {
             return;
         }
         self.parts.metrics.states(shared.states.iter().map(|(id, standing)| (id, standing.state, standing.held)));
@@ -351,7 +351,7 @@ impl Engine {
         let before = self.shared.lock().states.get(id).cloned();
         if before.as_ref().is_none_or(|before| before.state != State::Degraded) {
             let (held, version) = before.map_or((0, "".into()), |before| (before.held, before.version));
-            self.set_state(id, Some(Standing { state: State::Degraded, held, version }));
+            self.set_state(id, Some(&Standing { state: State::Degraded, held, version }));
         }
     }
 }

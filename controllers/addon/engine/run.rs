@@ -128,7 +128,7 @@ impl Engine {
             Run { engine: self, api, recorder, observing: self.observing(), repair: true, id: id.clone(), outcome };
         let result = match self.addon(&id) {
             Some(addon) => match &addon.lifecycle {
-                Some(lifecycle) => run.live(&addon, lifecycle).await,
+                Some(lifecycle) => Box::pin(run.live(&addon, lifecycle)).await,
                 None => run.present(&addon).await,
             },
             None => run.gone().await,
@@ -218,7 +218,8 @@ impl Run<'_> {
 
     pub(super) fn note_state(&self, content: &Content, held: usize) {
         let version: Arc<str> = (*content.version).into();
-        self.engine.set_state(&self.id, content.state.map(|state| Standing { state, held, version }));
+        let standing = content.state.map(|state| Standing { state, held, version });
+        self.engine.set_state(&self.id, standing.as_ref());
         if self.id.source != OBJECTS {
             self.engine.parts.queue.add(Key::Mirror(self.id.clone()));
         }

@@ -197,6 +197,8 @@ pub enum Fetch {
 pub struct Fetcher {
     pub(super) http: HttpClient,
     pub(super) limits: FetchLimits,
+    #[cfg(any(feature = "channel-s3", feature = "channel-gs", feature = "channel-azure"))]
+    pub(super) stores: super::object::Stores,
 }
 
 impl Fetcher {
@@ -214,7 +216,13 @@ impl Fetcher {
         limits: FetchLimits,
         tls: Option<Arc<ClientConfig>>,
     ) -> Self {
-        Self { http: HttpClient::new(network, policy, tls), limits }
+        let http = HttpClient::new(network, policy, tls);
+        Self {
+            limits,
+            #[cfg(any(feature = "channel-s3", feature = "channel-gs", feature = "channel-azure"))]
+            stores: super::object::Stores::new(http.trusting()),
+            http,
+        }
     }
 
     /// Reads a location; `etag` is that of the last reading.

@@ -13,7 +13,7 @@ use http::header::{
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt as _, Empty};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -57,7 +57,8 @@ pub(super) struct Answer {
 /// A client under a policy.
 pub(super) struct HttpClient {
     network: Arc<dyn Network>,
-    policy: HostPolicy,
+    /// None where everybody may be asked.
+    policy: Option<HostPolicy>,
     tls: OnceLock<Arc<ClientConfig>>,
 }
 
@@ -68,7 +69,13 @@ impl HttpClient {
         if let Some(tls) = tls {
             let _ = cell.set(tls);
         }
-        Self { network, policy, tls: cell }
+        Self { network, policy: Some(policy), tls: cell }
+    }
+
+    /// A client of the same network that asks whoever it is told to: for hosts that no index names.
+    #[cfg(any(feature = "channel-s3", feature = "channel-gs", feature = "channel-azure"))]
+    pub(super) fn trusting(&self) -> Self {
+        Self { network: Arc::clone(&self.network), policy: None, tls: self.tls.clone() }
     }
 
     /// Asks once, following redirects.
@@ -76,7 +83,7 @@ impl HttpClient {
         let mut url = ask.url.clone();
         let mut headers = ask.headers.clone();
         for _ in 0..=MOST_REDIRECTS {
-            let open = self.exchange(&url, &headers).await?;
+            let open = self.exchange(&url, request(&url, &headers)?).await?;
             let status = open.head.status;
             if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
                 let headers = open.head.headers.clone();
@@ -92,9 +99,12 @@ impl HttpClient {
         Err(FetchError::Redirects(MOST_REDIRECTS))
     }
 
-    async fn exchange(&self, url: &HttpUrl, headers: &HeaderMap) -> Result<Open, FetchError> {
+    /// One request and the head of its answer.
+    pub(super) async fn exchange<B>(&self, url: &HttpUrl, request: Request<B>) -> Result<Open, FetchError>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
         let stream = self.connect(url).await?;
-        let request = request(url, headers)?;
         let opened = if url.secure {
             let tls = self.encrypt(url, stream).await?;
             open(tls, request).await
@@ -106,13 +116,16 @@ impl HttpClient {
 
     /// Connects to an address that was checked: a second look-up could say something else.
     async fn connect(&self, url: &HttpUrl) -> Result<TcpStream, FetchError> {
-        if !self.policy.permits_host(&url.host) {
+        let policy = self.policy.as_ref();
+        if policy.is_some_and(|policy| !policy.permits_host(&url.host)) {
             return Err(FetchError::HostNotAllowed(url.host.clone()));
         }
         let lookup = |source| FetchError::Resolve { host: url.host.clone(), source };
         let found = self.network.resolve(&url.host, url.port).await.map_err(lookup)?;
         let first = *found.first().ok_or_else(|| lookup(io::Error::other("it has no address")))?;
-        let permitted = |address: &&SocketAddr| self.policy.permits_address(&url.host, address.ip().to_canonical());
+        let permitted = |address: &&SocketAddr| {
+            policy.is_none_or(|policy| policy.permits_address(&url.host, address.ip().to_canonical()))
+        };
         let permitted: Vec<SocketAddr> = found.iter().filter(permitted).copied().collect();
         if permitted.is_empty() {
             return Err(FetchError::Address { host: url.host.clone(), address: first.ip() });
@@ -147,6 +160,7 @@ impl HttpClient {
     }
 }
 
+/// A request as channels' servers are sent it.
 fn request(url: &HttpUrl, headers: &HeaderMap) -> Result<Request<Empty<Bytes>>, FetchError> {
     let mut request = Request::get(url.target())
         .header(HOST, url.authority())
@@ -191,16 +205,21 @@ pub(super) fn header<'a>(head: &'a HeaderMap, name: &HeaderName) -> Option<&'a s
 }
 
 /// An answer whose body is still on its way. Dropping it closes the connection.
-struct Open {
-    head: Parts,
-    body: Incoming,
-    _driver: AbortOnDropHandle<hyper::Result<()>>,
+pub(super) struct Open {
+    pub(super) head: Parts,
+    pub(super) body: Incoming,
+    pub(super) _driver: AbortOnDropHandle<hyper::Result<()>>,
 }
 
-async fn open(
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+async fn open<B>(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    request: Request<Empty<Bytes>>,
-) -> hyper::Result<Open> {
+    request: Request<B>,
+) -> hyper::Result<Open>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
     let (mut sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
     let driver = AbortOnDropHandle::new(tokio::spawn(driver));
     let (head, body) = sender.send_request(request).await?.into_parts();

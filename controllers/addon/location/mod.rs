@@ -8,10 +8,14 @@
 mod fetch;
 mod http;
 mod network;
+#[cfg(any(feature = "channel-s3", feature = "channel-gs", feature = "channel-azure"))]
+mod object;
 #[cfg(feature = "channel-oci")]
 mod oci;
 mod place;
 mod policy;
+#[cfg(all(test, feature = "store-tests"))]
+mod services_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 mod url;

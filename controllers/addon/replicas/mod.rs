@@ -82,6 +82,8 @@ impl Replicas {
             if let Change::Added(lease) | Change::Updated { new: lease, .. } = &change {
                 warn_of_garbage(lease);
             }
+            // Here, for nothing of a follower's queue is worked on.
+            replicas.show();
             replicas.sources().into_iter().for_each(&changed);
         });
         replicas

@@ -205,11 +205,10 @@ pub struct Snapshot {
 /// before.
 impl PartialEq for Snapshot {
     fn eq(&self, other: &Self) -> bool {
-        let same = |(a, b): ((&Arc<str>, &Arc<Addon>), (&Arc<str>, &Arc<Addon>))| a.0 == b.0 && is_same(a.1, b.1);
         (self.complete, self.settled, &self.problem, self.digest, self.never_prunes)
             == (other.complete, other.settled, &other.problem, other.digest, other.never_prunes)
             && self.addons.len() == other.addons.len()
-            && self.addons.iter().zip(&other.addons).all(same)
+            && self.addons.iter().zip(&other.addons).all(|(one, other)| one.0 == other.0 && is_same(one.1, other.1))
     }
 }
 

@@ -68,7 +68,7 @@ pub(crate) enum Command {
     Rollback(RollbackArgs),
     /// Print the logs of an addon's steps
     Logs(LogsArgs),
-    /// Look at channels, as kOps' tool does
+    /// Look at channels and update from them, as kOps' tool does
     #[command(subcommand_help_heading = "Available Commands", subcommand_value_name = "command")]
     Channels {
         /// What to do.
@@ -260,6 +260,8 @@ pub(crate) struct LogsArgs {
 /// Commands about channels.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ChannelsCommand {
+    /// Show what channels would update, and update it
+    Apply(ApplyChannelArgs),
     /// List what channels installed
     Get {
         /// What to list: addons
@@ -269,6 +271,27 @@ pub(crate) enum ChannelsCommand {
         #[arg(short, long, value_name = "form", default_value = "table", hide_possible_values = true)]
         output: ListForm,
     },
+}
+
+/// Arguments of `channels apply channel`.
+#[derive(Debug, Args)]
+pub(crate) struct ApplyChannelArgs {
+    /// What to apply: channel
+    #[arg(hide_possible_values = true)]
+    pub(crate) what: Applied,
+    /// Paths and URLs of channels; of two that name one addon the first keeps it
+    #[arg(required = true, value_name = "URL")]
+    pub(crate) urls: Vec<String>,
+    /// Do it; without it, only show what would be updated
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+/// What `channels apply` applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Applied {
+    /// A channel.
+    Channel,
 }
 
 /// What `channels get` lists.

@@ -1,10 +1,12 @@
 //! `addonctl`: the client for addons. It acts as its user, talks to kube-apiserver alone, and asks no
 //! server where nothing is asked of it.
 
+mod channels;
 mod cli;
 mod commands;
 mod create;
 mod exit;
+mod kinds;
 mod output;
 mod plan;
 mod server;

@@ -8,6 +8,7 @@ mod directory;
 mod keep;
 mod kinds;
 mod life;
+mod known_trouble;
 mod links;
 mod objects;
 mod observe;

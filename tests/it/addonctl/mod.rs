@@ -1,10 +1,12 @@
 //! addonctl as people run it.
 
+mod channels;
 mod create;
 mod look;
 mod plan;
 mod steer;
 mod usage;
+mod whole;
 
 use std::path::Path;
 use std::process::Stdio;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -29,11 +29,19 @@ pub struct ChannelLimits {
     pub total_bytes: usize,
     /// Manifests that are fetched at the same time.
     pub at_once: usize,
+    /// Time for one reading, manifests included.
+    pub time: Duration,
 }
 
 impl Default for ChannelLimits {
     fn default() -> Self {
-        Self { manifest: Limits::default(), entries: 2_000, total_bytes: 64 << 20, at_once: 4 }
+        Self {
+            manifest: Limits::default(),
+            entries: 2_000,
+            total_bytes: 64 << 20,
+            at_once: 4,
+            time: Duration::from_secs(300),
+        }
     }
 }
 
@@ -189,6 +197,14 @@ impl Channel {
 
     /// Reads the channel.
     pub async fn read(&mut self, fetcher: &Fetcher, store: &dyn GoodStore, kubernetes: Option<&Version>) {
+        let limit = self.limits.time;
+        // Given up half-way, it has changed nothing but what it read whole.
+        if tokio::time::timeout(limit, self.read_all(fetcher, store, kubernetes)).await.is_err() {
+            self.stays(format!("not read within {limit:?}, manifests included"));
+        }
+    }
+
+    async fn read_all(&mut self, fetcher: &Fetcher, store: &dyn GoodStore, kubernetes: Option<&Version>) {
         let budget = Budget::new(self.limits.total_bytes as u64);
         let etag = self.etag.as_deref().filter(|_| self.index.is_some());
         let (index, etag) = match fetcher.fetch(&self.location, etag, &budget).await {

@@ -308,6 +308,25 @@ async fn a_store_that_fails_costs_nothing() {
     assert_eq!(shown(&merge(&[channel.view()], true)), ["a: a", "b: b"]);
 }
 
+/// Each manifest within its time, and all of them together for hours: given up, and nothing goes.
+#[tokio::test]
+async fn a_reading_is_bounded_in_time() {
+    let site = Site::new().await;
+    two_addons(&site);
+    let mut channel = channel(INDEX);
+    read(&mut channel, &site).await;
+    let slow = serve(None, |_, stream: Box<dyn Stream>| async move {
+        let _open = stream;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    site.network.host("h", "203.0.114.2:80", slow);
+    channel.limits.time = Duration::from_millis(300);
+    let reading = read(&mut channel, &site).await;
+    assert_eq!(shown(&reading), ["a: a (old)", "b: b (old)"]);
+    assert!(reading.snapshot.problem.expect("a problem").contains("not read within 300ms"));
+}
+
 #[tokio::test]
 async fn the_first_channel_keeps_an_addon() {
     let site = Site::new().await;

@@ -139,7 +139,13 @@ impl DiskStore {
     /// A store below the state directory that keeps at most `most` bytes a channel.
     #[must_use]
     pub fn new(state_dir: &Path, most: usize) -> Self {
-        Self { dir: state_dir.join("channels"), most, warned: Arc::default() }
+        Self::of("channels", state_dir, most)
+    }
+
+    /// The same for another kind of source, in a folder of its own.
+    #[must_use]
+    pub fn of(folder: &'static str, state_dir: &Path, most: usize) -> Self {
+        Self { dir: state_dir.join(folder), most, warned: Arc::default() }
     }
 
     fn load_now(dir: &Path, most: usize) -> Result<Option<Good>, StoreError> {
@@ -193,10 +199,10 @@ impl DiskStore {
         Ok(())
     }
 
-    /// A directory that cannot be written is told once: the channels work without it.
+    /// A directory that cannot be written is told once: sources work without it.
     fn warn(dir: &Path, warned: &AtomicBool, error: &StoreError) {
         if !warned.swap(true, Ordering::Relaxed) {
-            tracing::warn!(dir = %dir.display(), %error, "what channels said last cannot be kept; after a restart they have to be read before anything is done");
+            tracing::warn!(dir = %dir.display(), %error, "what was read last cannot be kept; after a restart its source has to be read before anything is done");
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -30,6 +30,32 @@ const RACES: usize = 16;
 pub struct FileText {
     /// What stands in it.
     pub bytes: Vec<u8>,
+    /// Which file it was, and in what state, when it was opened.
+    pub stamp: Stamp,
+}
+
+/// What tells one state of a file or folder from another without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// Last change of content, seconds and nanoseconds.
+    modified: (i64, i64),
+    /// Last change of anything, seconds and nanoseconds.
+    changed: (i64, i64),
+}
+
+impl From<&Metadata> for Stamp {
+    fn from(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
 }
 
 /// Why something below the directory could not be read.
@@ -83,6 +109,8 @@ pub(super) struct Found {
     pub(super) files: Vec<Arc<str>>,
     /// Manifests that are there and are to be left alone, with what says so, by path.
     pub(super) skipped: BTreeMap<Arc<str>, Arc<str>>,
+    /// The folders that were looked into, as they were then.
+    pub(super) folders: BTreeMap<PathBuf, Stamp>,
     /// What could not be looked into: then the absence of a file is no evidence.
     pub(super) faults: Vec<(PathBuf, ReadFault)>,
 }
@@ -147,12 +175,19 @@ impl Root {
         if metadata.len() > limit {
             return Err(ReadFault::TooLarge { size: metadata.len(), limit });
         }
+        let stamp = Stamp::from(&metadata);
         let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or_default());
         let size = file.take(limit + 1).read_to_end(&mut bytes)?;
         if size as u64 > limit {
             return Err(ReadFault::TooLarge { size: size as u64, limit });
         }
-        Ok(FileText { bytes })
+        Ok(FileText { bytes, stamp })
+    }
+
+    /// The state of what a path leads to now; none if that cannot be told.
+    pub(super) fn stamp(&self, path: &str) -> Option<Stamp> {
+        let file = self.open_below(Path::new(path), OFlag::O_PATH).ok()?;
+        file.metadata().ok().as_ref().map(Stamp::from)
     }
 
     fn open_below(&self, path: &Path, flags: OFlag) -> Result<File, ReadFault> {
@@ -203,6 +238,7 @@ impl Walk<'_> {
         if !self.seen.insert((metadata.dev(), metadata.ino())) {
             return Ok(());
         }
+        self.found.folders.insert(path.to_owned(), Stamp::from(&metadata));
         let mut dir = Dir::from_fd(folder.into())?;
         let mut entries = Vec::new();
         for entry in dir.iter() {

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-use super::read::{ReadFault, Root};
+use super::read::{Found, ReadFault, Root, Stamp};
 use crate::addon::manifest::{Format, Limits, Place, Problem, decode};
 use crate::addon::source::{Addon, AddonId, Policy, Snapshot};
 
@@ -17,6 +18,9 @@ pub const SOURCE: &str = "directory";
 
 /// How long two readings that agree have to lie apart to count as evidence of absence.
 pub(super) const SETTLE: Duration = Duration::from_secs(1);
+
+/// How often a directory that changes while it is read is read before what there is must do.
+const READINGS: usize = 4;
 
 type Digest = [u8; 32];
 
@@ -83,6 +87,40 @@ impl Scanner {
         &self.folder.path
     }
 
+    /// What tells this directory from others wherever readings of it are kept.
+    #[must_use]
+    pub fn key(&self) -> String {
+        let digest: Digest = Sha256::digest(self.folder.path.as_os_str().as_encoded_bytes()).into();
+        format!("{}-{}", self.folder.source, hex(&digest))
+    }
+
+    /// Takes what another process read last of the directory: it stays in force where nothing can be
+    /// read. What is known already counts more.
+    pub fn recall(&mut self, files: &BTreeMap<String, Bytes>) {
+        if !self.good.is_empty() {
+            return;
+        }
+        for (name, bytes) in files {
+            let name: Arc<str> = name.as_str().into();
+            let addon = self.decode(&name, bytes);
+            self.good.insert(name, addon);
+        }
+    }
+
+    /// The content of the files as they were read last, to be kept; none if that is not to be had any
+    /// more, or was not whole.
+    #[must_use]
+    pub fn contents(&self) -> Option<BTreeMap<String, Bytes>> {
+        let root = Root::open(&self.folder.path).ok()?;
+        let read = |(name, addon): (&Arc<str>, &Arc<Addon>)| {
+            let bytes = root.read(name, self.limits.file_bytes as u64).ok()?.bytes;
+            let digest: Digest = Sha256::digest(&bytes).into();
+            (hex(&digest) == *addon.version).then(|| (name.to_string(), Bytes::from(bytes)))
+        };
+        // A file that is left alone has nothing that is in force.
+        self.good.iter().filter(|(_, addon)| &*addon.version != SKIPPED).map(read).collect()
+    }
+
     /// Reads everything; blocks on the file system.
     pub fn scan(&mut self, now: Instant) -> Snapshot {
         let root = match Root::open(&self.folder.path) {
@@ -98,15 +136,32 @@ impl Scanner {
                 return Snapshot { addons, complete: is_nothing, settled: is_nothing, problem, digest, never_prunes };
             }
         };
+        // What changes while it is read is read again: half of one state and half of another is neither.
+        let mut reading = self.read(&root);
+        let mut steady = self.is_steady(&root, &reading);
+        for _ in 1..READINGS {
+            if steady {
+                break;
+            }
+            reading = self.read(&root);
+            steady = self.is_steady(&root, &reading);
+        }
+        self.conclude(reading, steady, now)
+    }
+
+    /// Reads every file once.
+    fn read(&mut self, root: &Root) -> Reading {
         let found = root.find(self.limits.files, self.folder.endings);
+        let mut stamps = Vec::new();
         let mut addons = BTreeMap::new();
         let mut left = self.limits.total_bytes as u64;
         let mut gone_meanwhile = Vec::new();
-        for name in found.files {
+        for name in found.files.iter().cloned() {
             let limit = left.min(self.limits.file_bytes as u64);
             match root.read(&name, limit) {
                 Ok(text) => {
                     left -= text.bytes.len() as u64;
+                    stamps.push((Arc::clone(&name), text.stamp));
                     let addon = self.decode(&name, &text.bytes);
                     addons.insert(name, addon);
                 }
@@ -120,6 +175,22 @@ impl Scanner {
                 }
             }
         }
+        Reading { found, addons, stamps, gone_meanwhile }
+    }
+
+    /// Whether everything is still as it was when it was read.
+    fn is_steady(&self, root: &Root, reading: &Reading) -> bool {
+        let now = root.find(self.limits.files, self.folder.endings);
+        reading.gone_meanwhile.is_empty()
+            && now.files == reading.found.files
+            && now.skipped == reading.found.skipped
+            && reading.stamps.iter().all(|(name, stamp)| root.stamp(name) == Some(*stamp))
+            && now.folders == reading.found.folders
+    }
+
+    /// What a reading says. One that was not steady is a copy in progress, and never settles.
+    fn conclude(&mut self, reading: Reading, steady: bool, now: Instant) -> Snapshot {
+        let Reading { found, mut addons, gone_meanwhile, .. } = reading;
         self.decoded.retain(|name, _| addons.contains_key(name));
         for (name, mark) in found.skipped {
             let addon = Arc::new(self.skipped(&name, &mark));
@@ -137,6 +208,10 @@ impl Scanner {
         self.good.clone_from(&addons);
         let digest = digest(&addons);
         let settled = match self.agreed {
+            _ if !steady => {
+                self.agreed = None;
+                false
+            }
             Some((before, since)) if before == digest => now.duration_since(since) >= SETTLE,
             _ => {
                 self.agreed = Some((digest, now));
@@ -225,6 +300,16 @@ const UNREADABLE: &str = "unreadable";
 /// Version of a file that is left alone.
 const SKIPPED: &str = "skipped";
 
+/// What one pass over all files found.
+struct Reading {
+    found: Found,
+    addons: BTreeMap<Arc<str>, Arc<Addon>>,
+    /// What the files were that were read.
+    stamps: Vec<(Arc<str>, Stamp)>,
+    /// Files that were listed and were gone when they were to be read.
+    gone_meanwhile: Vec<Arc<str>>,
+}
+
 /// Whether a file may be there although it was not found.
 fn may_hide((path, fault): &(PathBuf, ReadFault), name: &str) -> bool {
     matches!(fault, ReadFault::TooMany(_)) || Path::new(name).starts_with(path)
@@ -250,168 +335,5 @@ pub(crate) fn hex(digest: &Digest) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-
-    const MAP: &str =
-        "{apiVersion: v1, kind: ConfigMap, metadata: {name: x, labels: {addonmanager.kubernetes.io/mode: Reconcile}}}";
-
-    fn scanner(dir: &Path) -> Scanner {
-        Scanner::new(dir.to_owned(), Limits { file_bytes: 1000, ..Limits::default() })
-    }
-
-    #[test]
-    fn a_reading_settles_when_the_next_agrees() {
-        let dir = tempfile::tempdir().expect("a directory");
-        fs::write(dir.path().join("a.yaml"), MAP).expect("a file");
-        let mut scanner = scanner(dir.path());
-        let start = Instant::now();
-        assert!(!scanner.scan(start).settled);
-        assert!(!scanner.scan(start + SETTLE / 2).settled);
-        assert!(scanner.scan(start + SETTLE).settled);
-        fs::write(dir.path().join("b.yaml"), MAP).expect("a file");
-        assert!(!scanner.scan(start + SETTLE * 2).settled);
-        assert!(scanner.scan(start + SETTLE * 3).settled);
-        fs::remove_file(dir.path().join("b.yaml")).expect("removed");
-        let gone = scanner.scan(start + SETTLE * 4);
-        assert_eq!((gone.addons.len(), gone.complete, gone.settled), (1, true, false));
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_there_and_is_no_evidence() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let at = |name: &str| dir.path().join(name);
-        fs::write(at("good.yaml"), MAP).expect("a file");
-        fs::write(at("half.yaml"), format!("{MAP}\n---\na: [")).expect("a file");
-        fs::write(at("empty.yaml"), "# nothing\n").expect("a file");
-        fs::write(at("large.yaml"), "x".repeat(2000)).expect("a file");
-        fs::create_dir(at("folder.yaml")).expect("a folder");
-        std::os::unix::fs::symlink("../x", at("out.yaml")).expect("a link");
-        let snapshot = scanner(dir.path()).scan(Instant::now());
-        assert!(snapshot.complete);
-        let evidence: Vec<_> =
-            snapshot.addons.iter().map(|(name, addon)| (&**name, addon.objects.len(), addon.is_evidence())).collect();
-        assert_eq!(
-            evidence,
-            [
-                ("empty.yaml", 0, false),
-                ("good.yaml", 1, true),
-                ("half.yaml", 1, false),
-                ("large.yaml", 0, false),
-                ("out.yaml", 0, false)
-            ]
-        );
-        assert!(snapshot.addons["large.yaml"].problems[0].to_string().contains("2000 bytes"));
-    }
-
-    #[test]
-    fn a_missing_directory_is_not_complete() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let mut scanner = scanner(&dir.path().join("none"));
-        let snapshot = scanner.scan(Instant::now());
-        assert!(!snapshot.complete && !snapshot.settled && snapshot.addons.is_empty());
-        assert!(snapshot.problem.expect("a problem").contains("none"));
-    }
-
-    #[test]
-    fn an_unchanged_file_is_decoded_once() {
-        let dir = tempfile::tempdir().expect("a directory");
-        fs::write(dir.path().join("a.yaml"), MAP).expect("a file");
-        let mut scanner = scanner(dir.path());
-        let (one, two) = (scanner.scan(Instant::now()), scanner.scan(Instant::now()));
-        assert!(Arc::ptr_eq(&one.addons["a.yaml"], &two.addons["a.yaml"]));
-        assert_eq!(one.digest, two.digest);
-    }
-
-    #[test]
-    fn what_cannot_be_read_any_more_stays_in_force() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let at = |name: &str| dir.path().join("addons").join(name);
-        fs::create_dir_all(at("sub")).expect("folders");
-        for name in ["a.yaml", "b.yaml", "sub/c.yaml"] {
-            fs::write(at(name), MAP.replace("name: x", &format!("name: {}", &name[name.len() - 6..name.len() - 5])))
-                .expect("a file");
-        }
-        let mut scanner = scanner(&dir.path().join("addons"));
-        let good = scanner.scan(Instant::now());
-        assert!(good.complete && good.addons.len() == 3);
-
-        // One file: what it wanted is wanted, and it is told.
-        fs::write(at("a.yaml"), "x".repeat(2000)).expect("too large");
-        let snapshot = scanner.scan(Instant::now());
-        let addon = &snapshot.addons["a.yaml"];
-        assert!(snapshot.complete && !addon.is_evidence() && !addon.problems.is_empty());
-        assert_eq!(addon.objects, good.addons["a.yaml"].objects);
-        let again = scanner.scan(Instant::now());
-        assert_eq!(again.addons["a.yaml"].objects, good.addons["a.yaml"].objects, "and not for one reading only");
-
-        // Part of it cannot be looked into: what is gone elsewhere is gone, and the reading is no evidence.
-        fs::remove_file(at("b.yaml")).expect("removed");
-        fs::rename(at("sub"), dir.path().join("away")).expect("moved");
-        let deep = "d/".repeat(20);
-        fs::create_dir_all(at("sub").join(deep)).expect("folders nested too deep");
-        let snapshot = scanner.scan(Instant::now());
-        assert!(!snapshot.complete, "{:?}", snapshot.problem);
-        assert!(!snapshot.addons.contains_key("b.yaml"));
-
-        // The whole directory.
-        let before = scanner.scan(Instant::now());
-        fs::rename(dir.path().join("addons"), dir.path().join("gone")).expect("moved");
-        let snapshot = scanner.scan(Instant::now());
-        assert!(!snapshot.complete && !snapshot.settled && snapshot.problem.is_some());
-        assert_eq!(snapshot.addons, before.addons);
-    }
-
-    #[test]
-    fn a_skipped_file_or_folder_is_no_evidence() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let at = |name: &str| dir.path().join(name);
-        fs::create_dir(at("sub")).expect("a folder");
-        for name in ["a.yaml", "b.yaml", "sub/c.yaml"] {
-            fs::write(at(name), MAP).expect("a file");
-        }
-        let mut scanner = scanner(dir.path());
-        assert_eq!(scanner.scan(Instant::now()).addons["a.yaml"].objects.len(), 1);
-        for mark in ["a.yaml.skip", "sub.skip", "b.skip", "none.yaml.skip"] {
-            fs::write(at(mark), "").expect("a mark");
-        }
-        let snapshot = scanner.scan(Instant::now());
-        assert!(snapshot.complete);
-        let evidence: Vec<_> =
-            snapshot.addons.iter().map(|(name, addon)| (&**name, addon.objects.len(), addon.is_evidence())).collect();
-        assert_eq!(evidence, [("a.yaml", 0, false), ("b.yaml", 1, true), ("sub/c.yaml", 0, false)]);
-        let problem = &snapshot.addons["sub/c.yaml"].problems[0];
-        assert!(problem.warning && problem.to_string().contains("sub.skip"), "{problem}");
-        fs::remove_file(at("sub.skip")).expect("the mark is taken away");
-        assert!(scanner.scan(Instant::now()).addons["sub/c.yaml"].is_evidence());
-    }
-
-    /// What is read is what is hashed, however fast the file is swapped.
-    #[test]
-    fn content_and_digest_belong_together() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let at = |name: &str| dir.path().join(name);
-        let texts: Vec<String> = (0..2).map(|n| MAP.replace("name: x", &format!("name: x{n}"))).collect();
-        fs::write(at("a.yaml"), &texts[0]).expect("a file");
-        let stop = std::sync::atomic::AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                for round in (0_usize..).take_while(|_| !stop.load(std::sync::atomic::Ordering::Relaxed)) {
-                    fs::write(at("new"), &texts[round % 2]).expect("a file");
-                    fs::rename(at("new"), at("a.yaml")).expect("a swap");
-                }
-            });
-            let mut scanner = scanner(dir.path());
-            for _ in 0..2000 {
-                let snapshot = scanner.scan(Instant::now());
-                let addon = &snapshot.addons["a.yaml"];
-                let expected =
-                    texts.iter().position(|text| hex(&Sha256::digest(text.as_bytes()).into()) == *addon.version);
-                assert_eq!(addon.objects[0].ident.name.strip_prefix('x').and_then(|n| n.parse().ok()), expected);
-            }
-            stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        });
-    }
-}
+#[path = "scan_tests.rs"]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::read::Root;
 use super::scan::{SETTLE, Scanner};
 use crate::addon::source::Snapshot;
+use crate::addon::source::channel::{Good, GoodStore};
 
 /// How often a directory is read without an event unless somebody says otherwise.
 pub const RESCAN: Duration = Duration::from_secs(60);
@@ -32,6 +33,10 @@ pub struct DirectoryWatch {
     read_once: watch::Sender<bool>,
     /// Nothing is read before these have been.
     after: Vec<watch::Receiver<bool>>,
+    /// Where readings are kept for the next process.
+    store: Option<Arc<dyn GoodStore>>,
+    /// Digest of what was kept last.
+    kept: Mutex<Option<[u8; 32]>>,
 }
 
 impl DirectoryWatch {
@@ -44,7 +49,17 @@ impl DirectoryWatch {
             rescan: RESCAN,
             read_once: watch::Sender::new(false),
             after: Vec::new(),
+            store: None,
+            kept: Mutex::default(),
         }
+    }
+
+    /// Keeps what was read whole, and starts with what was kept: it stays in force while the directory
+    /// cannot be read.
+    #[must_use]
+    pub fn kept_in(mut self, store: Arc<dyn GoodStore>) -> Self {
+        self.store = Some(store);
+        self
     }
 
     /// Sets how often the directory is read without an event.
@@ -66,9 +81,50 @@ impl DirectoryWatch {
         let read = tokio::task::spawn_blocking(move || scanner.lock().scan(Instant::now())).await;
         let Ok(snapshot) = read else { return false };
         let unsettled = snapshot.complete && !snapshot.settled;
+        let (whole, digest) = (snapshot.complete && snapshot.settled, snapshot.digest);
         (self.publish)(snapshot);
+        if whole {
+            self.keep(digest).await;
+        }
         self.read_once.send_replace(true);
         unsettled
+    }
+}
+
+impl DirectoryWatch {
+    /// Takes what was kept, if there is a store.
+    async fn recall(&self) {
+        let Some(store) = &self.store else { return };
+        let key = self.scanner.lock().key();
+        match store.load(&key).await {
+            Ok(Some(good)) => {
+                let scanner = Arc::clone(&self.scanner);
+                let _ = tokio::task::spawn_blocking(move || scanner.lock().recall(&good.manifests)).await;
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "what was read last of a directory cannot be used"),
+        }
+    }
+
+    /// Keeps what was read, if it is new.
+    async fn keep(&self, digest: [u8; 32]) {
+        let Some(store) = &self.store else { return };
+        if *self.kept.lock() == Some(digest) {
+            return;
+        }
+        let scanner = Arc::clone(&self.scanner);
+        let contents = tokio::task::spawn_blocking(move || {
+            let scanner = scanner.lock();
+            scanner.contents().map(|files| (scanner.key(), files))
+        });
+        // Changed meanwhile, or not whole: the next reading is kept.
+        let Ok(Some((key, manifests))) = contents.await else { return };
+        let read_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let good = Good { read_at, index: bytes::Bytes::new(), manifests };
+        // The store tells of its troubles.
+        if store.save(&key, good).await.is_ok() {
+            *self.kept.lock() = Some(digest);
+        }
     }
 }
 
@@ -83,6 +139,7 @@ impl Worker for DirectoryWatch {
                 _ = first.wait_for(|read| *read) => {}
             }
         }
+        self.recall().await;
         let changed = Arc::new(Notify::new());
         let mut eyes = Eyes::default();
         while !stop.is_cancelled() {
@@ -169,6 +226,7 @@ mod tests {
 
     use super::*;
     use crate::addon::manifest::Limits;
+    use crate::addon::source::channel::DiskStore;
 
     const MAP: &str =
         "{apiVersion: v1, kind: ConfigMap, metadata: {name: x, labels: {addonmanager.kubernetes.io/mode: Reconcile}}}";
@@ -200,6 +258,62 @@ mod tests {
         until(&mut readings, |snapshot| snapshot.addons.contains_key("b.yaml") && snapshot.addons.len() == 1).await;
         fs::remove_file(dir.path().join("b.yaml")).expect("removed");
         until(&mut readings, |snapshot| snapshot.settled && snapshot.addons.is_empty()).await;
+        stop.cancel();
+        task.await.expect("it ends");
+    }
+
+    /// A master that starts while its directory is away knows what stood in it.
+    #[tokio::test]
+    async fn what_was_kept_is_in_force_after_a_restart() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (addons, state) = (dir.path().join("addons"), dir.path().join("state"));
+        fs::create_dir(&addons).expect("a folder");
+        fs::write(addons.join("a.yaml"), MAP).expect("a file");
+        fs::write(addons.join("b.yaml"), MAP).expect("a file");
+        fs::write(addons.join("b.yaml.skip"), "").expect("a mark");
+        let store = || -> Arc<dyn GoodStore> { Arc::new(DiskStore::of("directory", &state, 10_000)) };
+        let watch = |scanner: Scanner| {
+            let (send, readings) = mpsc::unbounded_channel();
+            let watch = DirectoryWatch::new(scanner, move |snapshot| {
+                let _ = send.send(snapshot);
+            });
+            (watch.kept_in(store()), readings)
+        };
+        let scanner = || Scanner::new(addons.clone(), Limits::default());
+        let (first, mut readings) = watch(scanner());
+        let stop = CancellationToken::new();
+        let (stopped, key) = (stop.clone(), scanner().key());
+        let task = tokio::spawn(async move { first.run(stopped).await });
+        until(&mut readings, |snapshot| snapshot.settled).await;
+        // Kept after the reading was handed on; two changes follow each other through the store.
+        while store().load(&key).await.expect("readable").is_none() {
+            tokio::task::yield_now().await;
+        }
+        stop.cancel();
+        task.await.expect("it ends");
+        fs::rename(&addons, dir.path().join("away")).expect("moved");
+
+        let (second, mut readings) = watch(scanner());
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move { second.run(stopped).await });
+        let snapshot = readings.recv().await.expect("a reading");
+        assert!(!snapshot.complete && !snapshot.settled && snapshot.problem.is_some());
+        let objects: Vec<_> = snapshot.addons.iter().map(|(name, addon)| (&**name, addon.objects.len())).collect();
+        assert_eq!(objects, [("a.yaml", 1)]);
+        // It is back, with less: that counts, and only that.
+        fs::create_dir(&addons).expect("a folder");
+        fs::write(addons.join("c.yaml"), MAP).expect("a file");
+        until(&mut readings, |snapshot| snapshot.settled && snapshot.addons.contains_key("c.yaml")).await;
+        stop.cancel();
+        task.await.expect("it ends");
+
+        // Another directory's content is not this one's.
+        let (third, mut readings) = watch(Scanner::new(dir.path().join("other"), Limits::default()));
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move { third.run(stopped).await });
+        assert!(readings.recv().await.expect("a reading").addons.is_empty());
         stop.cancel();
         task.await.expect("it ends");
     }

@@ -1,7 +1,6 @@
 //! What each command does.
 
 mod apply;
-mod channels;
 mod create;
 mod delete;
 mod describe;
@@ -61,7 +60,10 @@ async fn ask(cli: Cli) -> anyhow::Result<Exit> {
         Command::Rollback(args) => rollback::run(&server().await?, &args).await?,
         Command::Logs(args) => logs::run(&server().await?, &args).await?,
         Command::Channels { command: ChannelsCommand::Get { output, .. } } => {
-            channels::get(&server().await?, output).await?;
+            crate::channels::get(&server().await?, output).await?;
+        }
+        Command::Channels { command: ChannelsCommand::Apply(args) } => {
+            crate::channels::apply(&server().await?, &args).await?;
         }
         Command::Completion { .. } | Command::Man { .. } | Command::Version => {}
     }

@@ -1,15 +1,15 @@
 //! Holds the objects of an addon against the server.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
-use kube::core::{ApiResource, GroupVersionKind};
-use kube::discovery::{Scope, oneshot};
+use kube::core::ApiResource;
 use quarterdeck_api::addon::{API_VERSION, Addon, KIND};
 use quarterdeck_controllers::addon::plan::{MANAGER, rank};
 use serde_json::Value;
 
 use super::subject::{Subject, Wish};
+use crate::kinds::Kinds;
 use crate::server::{Server, explain};
 
 /// What would become of one object.
@@ -46,30 +46,6 @@ pub(crate) struct Outcome<'a> {
     pub(crate) objects: Vec<(String, Fate)>,
 }
 
-/// Kinds that the server was asked for, by what objects call them.
-#[derive(Default)]
-pub(crate) struct Kinds(BTreeMap<(String, String, String), Option<(ApiResource, bool)>>);
-
-impl Kinds {
-    /// The resource of a kind and whether it lives in namespaces; `None` if it is not served.
-    async fn find(&mut self, server: &Server, wish: &Wish) -> anyhow::Result<Option<(ApiResource, bool)>> {
-        let (group, kind) = (wish.ident.kind.group.to_string(), wish.ident.kind.kind.to_string());
-        let key = (group.clone(), wish.version.to_string(), kind.clone());
-        if let Some(known) = self.0.get(&key) {
-            return Ok(known.clone());
-        }
-        let gvk = GroupVersionKind { group, version: wish.version.to_string(), kind };
-        let found = match oneshot::pinned_kind(&server.client, &gvk).await {
-            Ok((resource, capabilities)) => Some((resource, capabilities.scope == Scope::Namespaced)),
-            Err(kube::Error::Discovery(_)) => None,
-            Err(kube::Error::Api(status)) if status.code == 404 => None,
-            Err(error) => return Err(explain(error, "the kinds of the server")),
-        };
-        self.0.insert(key, found.clone());
-        Ok(found)
-    }
-}
-
 /// Asks about every object of an addon; an error is the fate of its object alone.
 pub(crate) async fn outcome<'a>(server: &Server, kinds: &mut Kinds, subject: &'a Subject) -> Outcome<'a> {
     let mut objects = Vec::new();
@@ -88,7 +64,7 @@ pub(crate) async fn outcome<'a>(server: &Server, kinds: &mut Kinds, subject: &'a
     let mut resolved = BTreeSet::new();
     let mut whole = subject.problems.is_empty();
     for wish in wishes {
-        let (label, fate) = match kinds.find(server, wish).await {
+        let (label, fate) = match kinds.find(server, &wish.ident.kind, &wish.version).await {
             Err(error) => {
                 whole = false;
                 (wish.ident.to_string(), Fate::Failed(format!("{error:#}")))

@@ -31,7 +31,7 @@ pub(crate) async fn run(server: &Server, args: &PlanArgs) -> anyhow::Result<Exit
         }
         None => read::subjects(server, args).await?,
     };
-    let mut kinds = ask::Kinds::default();
+    let mut kinds = crate::kinds::Kinds::default();
     let mut total = show::Count::default();
     for subject in &subjects {
         let outcome = ask::outcome(server, &mut kinds, subject).await;

@@ -23,7 +23,7 @@ struct Row {
     note: Installed,
 }
 
-pub(super) async fn get(server: &Server, form: ListForm) -> anyhow::Result<()> {
+pub(crate) async fn get(server: &Server, form: ListForm) -> anyhow::Result<()> {
     let api: Api<Namespace> = Api::all(server.client.clone());
     let namespaces = api.list(&ListParams::default()).await.map_err(|error| explain(error, "namespaces"))?.items;
     let installed = installed(&namespaces);
