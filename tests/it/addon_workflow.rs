@@ -416,6 +416,7 @@ async fn argo_is_given_one_workflow_and_asked_how_it_stands() {
     let template = "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nspec: {entrypoint: a, templates: [{name: a, suspend: {}}]}\n";
     let run = argo::Run { addon: &world.addon, phase: "install", name_prefix: "", revision: REVISION, role: Some("r") };
     let workflow = argo::workflow(template, &world.parameters(), &run).unwrap();
+    execute::argo_forget_others(&world.api, &world.addon, REVISION).await.unwrap();
     let unserved = execute::argo(&world.api, &workflow).await.unwrap();
     assert!(failure(&unserved).contains("(code 404)"), "{unserved:?}");
     let crds: kube::Api<CustomResourceDefinition> = kube::Api::all(world.client.clone());
@@ -453,8 +454,16 @@ async fn argo_is_given_one_workflow_and_asked_how_it_stands() {
     assert!(under_way(&execute::argo(&world.api, &workflow).await.unwrap()));
     assert_ne!(all.get(&name).await.unwrap().metadata.uid, made.metadata.uid);
     assert!(is_done(&ends("Succeeded").await));
+    // Another revision begins with nothing of this one; this one keeps what it has.
+    execute::argo_forget_others(&world.api, &world.addon, REVISION).await.unwrap();
+    assert!(all.get_opt(&name).await.unwrap().is_some());
+    execute::argo_forget_others(&world.api, &world.addon, "fedcba98").await.unwrap();
+    assert!(all.get_opt(&name).await.unwrap().is_none());
+    assert!(under_way(&execute::argo(&world.api, &workflow).await.unwrap()));
     // The Workflow of an Addon that had the name before says nothing of this one.
     let addon = AddonFacts { uid: "0a1b2c3d-0000-0000-0000-000000000002".into(), ..world.addon.clone() };
+    execute::argo_forget_others(&world.api, &addon, "fedcba98").await.unwrap();
+    assert!(all.get_opt(&name).await.unwrap().is_some(), "it is not this one's");
     let later = argo::workflow(template, &world.parameters(), &argo::Run { addon: &addon, ..run }).unwrap();
     assert!(under_way(&execute::argo(&world.api, &later).await.unwrap()));
     all.delete(&name, &DeleteParams::default()).await.unwrap();

@@ -284,7 +284,7 @@ impl Compiler<'_> {
         let skipped = guard.when == When::Skip;
         let callee = Rc::new(self.inputs(call, template, scope, skipped));
         let handed = self.artifacts(call, template, scope, &callee, artifacts);
-        let own = template.retry.as_ref().map(|retry| self.retry(retry, &callee));
+        let own = template.retry.as_ref().filter(|_| !skipped).map(|retry| self.retry(retry, &callee));
         guard.retry = own.unwrap_or(guard.retry);
         let deadline = if skipped { None } else { seconds(template.deadline.as_ref(), &callee, self.sink) };
         guard.deadline = [guard.deadline, deadline].into_iter().flatten().min();

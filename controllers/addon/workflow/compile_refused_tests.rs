@@ -13,6 +13,16 @@ fn whatever_is_not_in_the_grammar_is_refused_by_field() {
         (workflow("  templates: []\n"), "spec.entrypoint: missing"),
         (workflow("  entrypoint: x\n"), "spec.entrypoint: there is no template x"),
         (workflow("  entrypoint: x\n  suspend: true\n"), "spec.suspend: "),
+        (
+            one(
+                "  - name: work\n    inputs: {parameters: [{name: n, value: a}]}\n    container: {image: i, command: [x]}\n",
+            ),
+            "spec.templates[1].inputs.parameters[0].name: a truth value",
+        ),
+        (
+            one("  - name: work\n    container: {image: i, command: [say], args: [yes]}\n"),
+            "spec.templates[1].container.args[0]: a truth value",
+        ),
         (workflow("  entrypoint: x\n  volumeClaimTemplates: []\n"), "spec.volumeClaimTemplates: "),
         (workflow("  entrypoint: x\n  novelty: 1\n"), "spec.novelty: not in the grammar"),
         (one(&format!("  - name: work\n    daemon: true\n{container}")), "spec.templates[1].daemon: "),
@@ -75,15 +85,15 @@ fn whatever_is_not_in_the_grammar_is_refused_by_field() {
             "spec.templates[1].steps[0][0].withItems: loops",
         ),
         (
-            one("  - name: work\n    dag: {tasks: [{name: x, template: y, dependencies: [x]}]}\n"),
+            one("  - name: work\n    dag: {tasks: [{name: x, template: last, dependencies: [x]}]}\n"),
             "spec.templates[1].dag.tasks: tasks that wait for each other: x",
         ),
         (
-            one("  - name: work\n    dag: {tasks: [{name: x, template: y, dependencies: [z]}]}\n"),
+            one("  - name: work\n    dag: {tasks: [{name: x, template: last, dependencies: [z]}]}\n"),
             "spec.templates[1].dag.tasks[0].dependencies: there is no task z",
         ),
         (
-            one("  - name: work\n    dag: {tasks: [{name: x, template: y, depends: 'z.Failed'}]}\n"),
+            one("  - name: work\n    dag: {tasks: [{name: x, template: last, depends: 'z.Failed'}]}\n"),
             "spec.templates[1].dag.tasks[0].depends: ",
         ),
         (
@@ -129,13 +139,13 @@ fn whatever_is_not_in_the_grammar_is_refused_by_field() {
         ),
         (
             one(
-                "  - name: work\n    steps:\n    - - {name: x, template: y, continueOn: {failed: true}}\n  - name: y\n    steps: []\n",
+                "  - name: work\n    steps:\n    - - {name: x, template: last, continueOn: {failed: true}}\n  - name: last\n    steps: []\n",
             ),
             "spec.templates[1].steps[0][0].continueOn: ",
         ),
         (
             one(
-                "  - name: work\n    steps:\n    - - {name: x, template: y, when: '{{steps.z.status}} == a'}\n  - name: y\n    steps: []\n",
+                "  - name: work\n    steps:\n    - - {name: x, template: last, when: '{{steps.z.status}} == a'}\n  - name: last\n    steps: []\n",
             ),
             "spec.templates[1].steps[0][0].when: {{steps.z.status}}: no step z",
         ),
@@ -150,7 +160,7 @@ fn whatever_is_not_in_the_grammar_is_refused_by_field() {
 fn a_step_sees_only_what_has_always_ended_before_it() {
     let dag = |dependencies: &str| {
         one(&format!(
-            "  - name: work\n    dag:\n      tasks:\n      - {{name: x, template: y}}\n      - {{name: z, template: y, {dependencies}when: '{{{{tasks.x.status}}}} == Failed'}}\n  - name: y\n    container: {{image: i, command: [x]}}\n"
+            "  - name: work\n    dag:\n      tasks:\n      - {{name: x, template: last}}\n      - {{name: z, template: last, {dependencies}when: '{{{{tasks.x.status}}}} == Failed'}}\n  - name: last\n    container: {{image: i, command: [x]}}\n"
         ))
     };
     assert!(run(&dag("dependencies: [x], ")).is_ok());

@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::program::{Action, Node, Program, When};
-use super::progress::{Progress, State, after};
+use super::progress::{NodeProgress, Progress, State, after};
 
 /// Wait after the first round that failed, and the longest one.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
@@ -91,7 +91,11 @@ pub fn next<'p>(program: &'p Program, progress: &Progress, now: Timestamp) -> Ne
         if turn.progress.status.as_deref() != Some(status) {
             // A step of `onExit` runs once for each way to end.
             turn.progress.status = Some(status.to_owned());
-            turn.progress.nodes.retain(|name, _| program.exit.iter().all(|node| node.name != *name));
+            for node in &program.exit {
+                if let Some(recorded) = turn.progress.nodes.get_mut(&node.name) {
+                    *recorded = NodeProgress { attempts: recorded.attempts, ..NodeProgress::default() };
+                }
+            }
             turn.changed = true;
             return turn.into_next();
         }
@@ -121,10 +125,6 @@ fn idle<'p>(progress: Progress, phase: Phase, wake: Option<Timestamp>) -> Next<'
 /// Steps that failed may run again.
 fn begin_round(program: &Program, progress: &mut Progress) {
     (progress.retry_at, progress.started) = (None, None);
-    let exit_failed = program.exit.iter().any(|node| is(progress, node, State::Failed));
-    if !exit_failed {
-        progress.status = None;
-    }
     for node in program.all() {
         if let Some(recorded) = progress.nodes.get_mut(&node.name)
             && recorded.state == State::Failed
@@ -224,7 +224,8 @@ impl<'p> Turn<'p> {
         let ended = |node: &Node| self.progress.of(node).is_some_and(|recorded| recorded.ended().is_some());
         let failed = program.nodes.iter().any(|node| is(&self.progress, node, State::Failed) && !ended(node));
         // Steps that have not begun would begin otherwise.
-        let left = |node: &&Node| !ended(node) && !(self.now < last && in_pod(&self.progress, node));
+        let in_grace = |node: &Node| self.now < last && in_pod(&self.progress, node);
+        let left = |node: &&Node| !ended(node) && !in_grace(node);
         if !failed && let Some(node) = program.nodes.iter().find(left) {
             self.progress.settle(node, State::Failed, &message);
             if let Some(recorded) = self.progress.nodes.get_mut(&node.name) {

@@ -8,8 +8,11 @@ use super::*;
 use crate::addon::workflow::program::{PodStep, Retry};
 use crate::addon::workflow::progress::Outcome;
 
+/// The first second, and so the number of a first attempt.
+const FIRST: u32 = 1_700_000_000;
+
 fn at(seconds: i64) -> Timestamp {
-    Timestamp::from_second(1_700_000_000 + seconds).unwrap()
+    Timestamp::from_second(i64::from(FIRST) + seconds).unwrap()
 }
 
 fn node(name: &str, after: &[usize]) -> Node {
@@ -104,7 +107,7 @@ fn a_failure_is_retried_for_ever_with_growing_waits() {
     }
     assert!(waits.windows(2).all(|pair| pair[0] <= pair[1].saturating_add(SignedDuration::from_secs(80))), "{waits:?}");
     assert!(waits[0] >= SignedDuration::from_secs(5) && waits[10] <= SignedDuration::from_secs(375), "{waits:?}");
-    assert_eq!(progress.attempt(&program.nodes[0]), 13);
+    assert_eq!(progress.attempt(&program.nodes[0]), FIRST + 12);
     let (_, phase) = turn(&program, &mut progress, now, outcome);
     let Phase::Failed { retry_at, .. } = phase else { panic!("{phase:?}") };
     assert_eq!(turn(&program, &mut progress, retry_at, |_| Outcome::done()).0, ["a"]);
@@ -231,16 +234,38 @@ fn steps_of_on_exit_run_once_for_each_way_to_end() {
     progress = ended.progress;
     assert_eq!(progress.status.as_deref(), Some("Failed"));
     assert_eq!(turn(&all, &mut progress, at(0), |_| Outcome::done()).0, ["onExit.bye"]);
+    let bye = progress.last_attempt(&all.exit[0]);
     let (_, Phase::Failed { retry_at, .. }) = turn(&all, &mut progress, at(0), |_| Outcome::done()) else { panic!() };
+    // The same end does not run it again.
+    assert_eq!(turn(&all, &mut progress, retry_at, |_| failed()).0, ["a"]);
+    let (started, Phase::Failed { retry_at, .. }) = turn(&all, &mut progress, retry_at, |_| failed()) else { panic!() };
+    assert_eq!(started.len(), 0);
     assert_eq!(turn(&all, &mut progress, retry_at, |_| Outcome::done()).0, ["a"]);
     progress = next(&all, &progress, retry_at).progress;
     assert_eq!(progress.status.as_deref(), Some("Succeeded"));
     assert_eq!(turn(&all, &mut progress, retry_at, |_| failed()).0, ["onExit.bye"]);
+    assert_eq!(progress.last_attempt(&all.exit[0]), bye + 1, "in another Pod");
     let (_, Phase::Failed { retry_at, .. }) = turn(&all, &mut progress, retry_at, |_| Outcome::done()) else {
         panic!()
     };
     assert_eq!(turn(&all, &mut progress, retry_at, |_| Outcome::done()).0, ["onExit.bye"], "it alone is tried again");
     assert_eq!(turn(&all, &mut progress, retry_at, |_| Outcome::done()).1, Phase::Succeeded);
+}
+
+#[test]
+fn a_revision_that_comes_back_has_attempts_of_its_own() {
+    let all = program(vec![node("a", &[])]);
+    let run = |progress: Progress, now| {
+        let mut progress = next(&all, &progress, now).progress;
+        progress.begin(&all.nodes[0], now);
+        let number = progress.attempt(&all.nodes[0]);
+        progress.end(&all.nodes[0], Outcome::done(), now);
+        (progress, number)
+    };
+    let (progress, first) = run(Progress::new("r"), at(0));
+    let (progress, _) = run(progress.of_revision("s"), at(10));
+    let (_, again) = run(progress.of_revision("r"), at(20));
+    assert_ne!(first, again, "the Pod of the first time says nothing of the second");
 }
 
 #[test]
@@ -252,7 +277,7 @@ fn another_content_is_another_step() {
     assert_eq!(next(&all, &progress, at(0)).phase, Phase::Succeeded);
     all.nodes[0] = Node { name: "a".into(), ..node("other", &[]) };
     assert_eq!(names(&next(&all, &progress, at(0)).start), ["a"]);
-    assert_eq!(progress.attempt(&all.nodes[0]), 2, "under another name");
+    assert_eq!(progress.attempt(&all.nodes[0]), FIRST + 1, "under another name");
 }
 
 #[test]
@@ -267,7 +292,7 @@ fn what_an_attempt_did_is_known_to_the_next_one() {
     progress = next(&all, &next(&all, &progress, at(1)).progress, retry_at).progress;
     progress.begin(&all.nodes[0], retry_at);
     assert_eq!(progress.marks(&all.nodes[0]), marks);
-    assert_eq!((progress.attempt(&all.nodes[0]), progress.last_attempt(&all.nodes[0])), (2, 2));
+    assert_eq!((progress.attempt(&all.nodes[0]), progress.last_attempt(&all.nodes[0])), (FIRST + 1, FIRST + 1));
 }
 
 #[test]

@@ -11,10 +11,13 @@ use crate::addon::manifest::{Desired, Mode, Place, read_object};
 /// Most objects in one manifest.
 const MOST_OBJECTS: usize = 4_000;
 
+/// Label that names the Addon.
+pub(super) const NAME_LABEL: &str = "app.kubernetes.io/name";
+
 /// Upstream's labels on all that an Addon makes (`keikoproj/addon-manager:pkg/workflows`).
 pub(super) fn app_labels(addon: &AddonFacts) -> [(&'static str, String); 4] {
     [
-        ("app.kubernetes.io/name", label_value(&addon.name)),
+        (NAME_LABEL, label_value(&addon.name)),
         ("app.kubernetes.io/version", label_value(&addon.pkg_version)),
         ("app.kubernetes.io/part-of", label_value(&addon.name)),
         ("app.kubernetes.io/managed-by", "addonmgr.keikoproj.io".to_owned()),

@@ -68,7 +68,8 @@ pub struct NodeProgress {
     pub hash: String,
     /// Where it stands.
     pub state: State,
-    /// Attempts begun in all rounds.
+    /// Number of the last attempt that began. Each has a larger one than the one before; the first has
+    /// that of its second, so that a revision that comes back shares no names with its first time.
     #[serde(skip_serializing_if = "is_zero")]
     pub attempts: u32,
     /// Attempts begun in this round.
@@ -197,8 +198,8 @@ impl Progress {
         is_same.then_some(recorded)
     }
 
-    /// The number of the attempt of a step that is under way or comes next, counted from 1: part of
-    /// the name of its Pod.
+    /// The number of the attempt of a step that is under way, part of the name of its Pod: ask once it
+    /// has begun.
     #[must_use]
     pub fn attempt(&self, node: &Node) -> u32 {
         let recorded = self.nodes.get(&node.name);
@@ -219,7 +220,7 @@ impl Progress {
         let begun = NodeProgress {
             hash: node.content().unwrap_or_default().to_owned(),
             state: State::Running,
-            attempts: attempts.saturating_add(1),
+            attempts: if attempts == 0 { first_attempt(now) } else { attempts.saturating_add(1) },
             tries: before.tries.saturating_add(1),
             first: before.first.or(Some(now)),
             started: Some(now),
@@ -294,6 +295,10 @@ impl Progress {
         };
         self.nodes.insert(node.name.clone(), settled);
     }
+}
+
+fn first_attempt(now: Timestamp) -> u32 {
+    u32::try_from(now.as_second()).unwrap_or(1).max(1)
 }
 
 /// When a step that failed is tried again in this round, if at all.

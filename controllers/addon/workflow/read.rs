@@ -55,6 +55,16 @@ impl At<'_> {
         }
     }
 
+    /// The text of a scalar that is no truth value: `y`, `no` and `on` are one to YAML, and were hardly
+    /// meant to be.
+    pub(super) fn word(&self, sink: &Sink) -> Option<String> {
+        if self.value.is_boolean() {
+            sink.refuse(&*self.path, "a truth value to YAML; quote it");
+            return None;
+        }
+        self.scalar(sink)
+    }
+
     /// The items of a list.
     pub(super) fn items(&self, sink: &Sink) -> Vec<Self> {
         match self.value {
@@ -107,6 +117,7 @@ impl<'v, 's> Fields<'v, 's> {
     /// Text that must be there.
     pub(super) fn required(&mut self, field: &'static str) -> Option<String> {
         match self.get(field) {
+            Some(at) if matches!(field, "name" | "template") => at.word(self.sink),
             Some(at) => at.scalar(self.sink),
             None => {
                 self.sink.refuse(self.path_of(field), "missing");
@@ -123,7 +134,7 @@ impl<'v, 's> Fields<'v, 's> {
     /// A list of scalars.
     pub(super) fn texts(&mut self, field: &'static str) -> Vec<(String, String)> {
         let sink = self.sink;
-        self.items(field).into_iter().filter_map(|at| Some((at.scalar(sink)?, at.path))).collect()
+        self.items(field).into_iter().filter_map(|at| Some((at.word(sink)?, at.path))).collect()
     }
 
     /// A map below this one.

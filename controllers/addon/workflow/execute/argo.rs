@@ -1,6 +1,6 @@
 //! Having Argo run a template: the Workflow object is made once and watched by name.
 
-use quarterdeck_runtime::client::{Api, ApiError, ApplyOptions, ApplyTo, DeletePrecondition, Propagation};
+use quarterdeck_runtime::client::{Api, ApiError, ApplyOptions, ApplyTo, DeletePrecondition, ListQuery, Propagation};
 use quarterdeck_runtime::object::{Kind, ObjectKey};
 use serde_json::Value;
 
@@ -8,6 +8,8 @@ use super::{LATER, Observed, SOON, fault};
 use crate::addon::plan::MANAGER;
 use crate::addon::workflow::argo::{GROUP, State, VERSION, state};
 use crate::addon::workflow::progress::Outcome;
+use crate::addon::workflow::revision::short;
+use crate::addon::workflow::{AddonFacts, objects};
 
 /// The kind of Argo's Workflows.
 #[must_use]
@@ -70,6 +72,39 @@ pub async fn again(api: &Api, workflow: &Value) -> Result<(), ApiError> {
         Err(error) if error.is_not_found() => Ok(()),
         ended => ended,
     }
+}
+
+/// Removes the Workflows that an Addon owns and that do not belong to a revision, as upstream does when
+/// an Addon changes: a revision that comes back must not find what its first time left.
+///
+/// # Errors
+/// When the server cannot be asked, or refuses.
+pub async fn forget_others(api: &Api, addon: &AddonFacts, revision: &str) -> Result<(), ApiError> {
+    let kind = workflow_kind();
+    let labels = format!("{}={}", objects::NAME_LABEL, objects::label_value(&addon.name));
+    let query = ListQuery { labels: Some(labels), metadata_only: true, ..ListQuery::default() };
+    let page = match api.list::<Value>(&kind, Some(&addon.namespace), &query).await {
+        Ok(page) => page,
+        // A cluster without Argo has none.
+        Err(error) if error.is_not_found() => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let kept = format!("-{}-wf", short(revision));
+    for live in page.items {
+        let text = |field: &str| live["metadata"][field].as_str().unwrap_or_default().to_owned();
+        let owners = live.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+        let ours = owners.into_iter().flatten().any(|owner| owner["uid"] == *addon.uid);
+        if !ours || text("name").ends_with(&kept) || live.pointer("/metadata/deletionTimestamp").is_some() {
+            continue;
+        }
+        let key = ObjectKey::new(&*addon.namespace, text("name"));
+        let precondition = DeletePrecondition { uid: text("uid"), resource_version: None };
+        match api.delete(&kind, &key, &precondition, Propagation::Background).await {
+            Err(error) if !error.is_not_found() && !error.is_conflict() => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn key(workflow: &Value) -> ObjectKey {
