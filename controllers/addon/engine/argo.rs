@@ -98,6 +98,14 @@ impl Run<'_> {
             }
             progress.retry_at = None;
         }
+        if progress.started.is_none() {
+            // A revision that comes back must not find what its first time left.
+            if let Err(error) = execute::argo_forget_others(&api, &lifecycle.facts, &lifecycle.checksum).await {
+                self.outcome.failed(&format!("{step}: its workflow"), error)?;
+                return Ok(Err((format!("{step}: old workflows cannot be removed"), false)));
+            }
+            progress.started = Some(now);
+        }
         let ended = match execute::argo(&api, &object).await {
             Ok(Observed::Ended(workflow::Outcome::Succeeded { .. })) => {
                 progress.status = Some(DONE.to_owned());

@@ -367,14 +367,15 @@ impl Run<'_> {
                 }
                 continue;
             }
+            self.clear(lifecycle, step, program, node, progress.last_attempt(node)).await?;
             progress.begin(node, Timestamp::now());
             book.set(step, progress);
             // Written before it is done: a restart looks before it does it again.
             self.keep(book, content).await?;
-            ended |= self.carry(lifecycle, phase, program, node, book).await?;
+            ended |= self.carry(lifecycle, phase, program, node, book, content).await?;
         }
         for node in &next.running {
-            ended |= self.carry(lifecycle, phase, program, node, book).await?;
+            ended |= self.carry(lifecycle, phase, program, node, book, content).await?;
         }
         Ok(ended)
     }
@@ -387,6 +388,7 @@ impl Run<'_> {
         program: &Program,
         node: &Node,
         book: &mut Book,
+        content: &mut Content,
     ) -> Result<bool, Error> {
         let step = lifecycle.phases[phase].step;
         let mut progress = book.of(step, &lifecycle.checksum);
@@ -409,8 +411,34 @@ impl Run<'_> {
                 return Ok(false);
             }
         };
+        let succeeded = progress.of(node).is_some_and(|one| one.state == workflow::progress::State::Succeeded);
+        let number = progress.last_attempt(node);
         book.set(step, progress);
+        if ended && succeeded && matches!(node.action, workflow::Action::Pod(_)) {
+            // Written before its Pod goes: nobody else remembers it.
+            self.keep(book, content).await?;
+            self.clear(lifecycle, step, program, node, number).await?;
+        }
         Ok(ended)
+    }
+
+    /// Takes away what an attempt left behind that is over and recorded.
+    async fn clear(
+        &mut self,
+        lifecycle: &Lifecycle,
+        step: LifecycleStep,
+        program: &Program,
+        node: &Node,
+        number: u32,
+    ) -> Result<(), Error> {
+        if number == 0 || !matches!(node.action, workflow::Action::Pod(_)) {
+            return Ok(());
+        }
+        let api = self.api_as(Some(&lifecycle.account(program, node)));
+        match execute::remove(&api, &attempt(lifecycle, step, program, node, number)).await {
+            Ok(()) => Ok(()),
+            Err(error) => self.outcome.failed(&format!("{step}, step {}: removing its pod", node.name), error),
+        }
     }
 
     /// Ends what attempts that were given up left running.
