@@ -18,6 +18,9 @@ use super::workflow::{
 /// Account of steps whose template names none, as with Argo.
 const DEFAULT_ACCOUNT: &str = "default";
 
+/// [`Progress::status`] of a phase that is done.
+pub const SUCCEEDED: &str = "Succeeded";
+
 /// The lifecycle of one Addon object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lifecycle {
@@ -73,6 +76,23 @@ impl Book {
             Some((step.as_str(), progress)).filter(|(_, progress)| progress.revision == revision)
         };
         Self(LifecycleStep::ALL.iter().filter_map(phase).collect())
+    }
+
+    /// Of an Addon that another system installed, or a person: nothing of it runs again, whoever ran it.
+    #[must_use]
+    pub fn adopted(lifecycle: &Lifecycle) -> Self {
+        let mut book = Self::default();
+        for phase in &lifecycle.phases {
+            let none = Progress::new(&lifecycle.checksum);
+            book.set(
+                phase.step,
+                match lifecycle.program(phase, &none) {
+                    Ok(program) => Progress::adopted(&program, &lifecycle.checksum),
+                    Err(_) => Progress { status: Some(SUCCEEDED.to_owned()), ..none },
+                },
+            );
+        }
+        book
     }
 
     /// As it is kept in the Addon's status.

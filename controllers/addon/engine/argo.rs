@@ -7,7 +7,7 @@ use quarterdeck_runtime::controller::Error;
 
 use super::run::Run;
 use crate::addon::ident::GroupKind;
-use crate::addon::lifecycle::{Book, Lifecycle, Phase};
+use crate::addon::lifecycle::{Book, Lifecycle, Phase, SUCCEEDED};
 use crate::addon::workflow::execute::{self, Observed};
 use crate::addon::workflow::runner::{Runner, Wish, choose};
 use crate::addon::workflow::{self, Program};
@@ -29,6 +29,9 @@ impl Run<'_> {
     /// Who runs a phase.
     pub(super) async fn runner(&mut self, lifecycle: &Lifecycle, phase: &Phase, book: &Book) -> Result<Chosen, Error> {
         let progress = book.of(phase.step, &lifecycle.checksum);
+        if progress.nodes.is_empty() && progress.status.as_deref() == Some(SUCCEEDED) {
+            return Ok(Chosen::Argo);
+        }
         let compiled = lifecycle.program(phase, &progress);
         let served = if lifecycle.wish == Wish::Argo || compiled.is_err() {
             let kind = execute::workflow_kind();
@@ -60,10 +63,9 @@ impl Run<'_> {
         phase: &Phase,
         book: &mut Book,
     ) -> Result<Result<(), (String, bool)>, Error> {
-        const DONE: &str = "Succeeded";
         let step = phase.step;
         let mut progress = book.of(step, &lifecycle.checksum);
-        if progress.status.as_deref() == Some(DONE) {
+        if progress.status.as_deref() == Some(SUCCEEDED) {
             return Ok(Ok(()));
         }
         let run = workflow::argo::Run {
@@ -108,7 +110,7 @@ impl Run<'_> {
         }
         let ended = match execute::argo(&api, &object).await {
             Ok(Observed::Ended(workflow::Outcome::Succeeded { .. })) => {
-                progress.status = Some(DONE.to_owned());
+                progress.status = Some(SUCCEEDED.to_owned());
                 Ok(())
             }
             Ok(Observed::Ended(workflow::Outcome::Failed { message })) => {

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::run::Run;
 use crate::addon::ident::Ident;
-use crate::addon::lifecycle::Lifecycle;
+use crate::addon::lifecycle::{Book, Lifecycle};
 use crate::addon::parent::{self, Content, Held, Parent, State};
 use crate::addon::plan::rank;
 use crate::addon::removal;
@@ -107,7 +107,7 @@ impl Run<'_> {
     ) -> Result<Option<(String, bool)>, Error> {
         let Some(phase) = &lifecycle.delete else { return Ok(None) };
         let only = Lifecycle { phases: vec![phase.clone()], ..lifecycle.clone() };
-        let mut book = self.book(&Lifecycle { adopt: false, ..only.clone() }, content);
+        let mut book = Book::read(content.steps(), &lifecycle.checksum);
         let mut memory = self.engine.take_memory(&self.id);
         let walk = self.turns(&only, &mut book, &mut memory, content).await?;
         self.engine.put_memory(&self.id, memory);

@@ -66,8 +66,12 @@ impl Run<'_> {
         };
         let mut content = before.content.clone();
         let mut life = content.lifecycle.take().unwrap_or_default();
-        if life.checksum != *lifecycle.checksum {
+        // Of one that is paused nothing may be lost, such as that another system installed it.
+        if life.checksum != *lifecycle.checksum && !addon.policy.paused {
             life = begun(&life, lifecycle);
+            if lifecycle.adopt {
+                content.version = addon.version.to_string();
+            }
         }
         life.generation = lifecycle.generation;
         if lifecycle.deleting {
@@ -101,7 +105,7 @@ impl Run<'_> {
         before: &Parent,
         mut content: Content,
     ) -> Result<Action, Error> {
-        let mut book = self.book(lifecycle, &content);
+        let mut book = Book::read(content.steps(), &lifecycle.checksum);
         let mut memory = self.engine.take_memory(&self.id);
         let walk = self.turns(lifecycle, &mut book, &mut memory, &mut content).await?;
         let wanted = &walk.wanted;
@@ -120,7 +124,8 @@ impl Run<'_> {
             _ => Word::Succeeded,
         });
         let applied = complete && self.outcome.errors.is_empty() && !self.outcome.retry && !self.outcome.waiting;
-        life.installed = Some(if applied { Word::Succeeded } else { word(&walk) });
+        let installed = applied || (complete && content.version == *addon.version);
+        life.installed = Some(if installed { Word::Succeeded } else { word(&walk) });
         life.reason = walk.reason.clone().or_else(|| self.outcome.errors.first().cloned()).unwrap_or_default();
         if applied {
             life.version = lifecycle.package_version.to_string();
@@ -155,21 +160,6 @@ impl Run<'_> {
         }
         self.outcome.look_again(Duration::ZERO);
         Ok(Walk::default())
-    }
-
-    /// What ran of this revision; of one that another system installed, all of it.
-    pub(super) fn book(&self, lifecycle: &Lifecycle, content: &Content) -> Book {
-        let life = content.lifecycle.as_ref();
-        let mut book = Book::read(life.map_or(&serde_json::Value::Null, |life| &life.progress), &lifecycle.checksum);
-        if lifecycle.adopt && book == Book::default() {
-            for phase in &lifecycle.phases {
-                let none = Progress::new(&lifecycle.checksum);
-                if let Ok(program) = lifecycle.program(phase, &none) {
-                    book.set(phase.step, Progress::adopted(&program, &lifecycle.checksum));
-                }
-            }
-        }
-        book
     }
 
     /// One turn: settle the objects of all steps that ran or may run, and let each step that may run
@@ -325,7 +315,7 @@ impl Run<'_> {
     async fn keep(&mut self, book: &Book, content: &mut Content) -> Result<(), Error> {
         let life = content.lifecycle.get_or_insert_default();
         life.progress = book.to_value();
-        if !matches!(life.installed, Some(Word::Deleting | Word::DeleteFailed)) {
+        if content.version != life.checksum && !matches!(life.installed, Some(Word::Deleting | Word::DeleteFailed)) {
             life.installed = Some(Word::Pending);
             content.state = Some(State::Progressing);
         }
@@ -481,8 +471,18 @@ fn attempt<'a>(
 /// How often a Secret that has to exist is looked for.
 const SECRET: Duration = Duration::from_secs(10);
 
-/// A revision of which nothing ran yet.
+/// A revision of which nothing ran yet, or, of one that another system installed, everything.
 fn begun(before: &LifecycleState, lifecycle: &Lifecycle) -> LifecycleState {
+    if lifecycle.adopt {
+        return LifecycleState {
+            checksum: lifecycle.checksum.to_string(),
+            version: lifecycle.package_version.to_string(),
+            prereqs: Some(Word::Succeeded),
+            installed: Some(Word::Succeeded),
+            progress: Book::adopted(lifecycle).to_value(),
+            ..before.clone()
+        };
+    }
     LifecycleState {
         checksum: lifecycle.checksum.to_string(),
         generation: lifecycle.generation,

@@ -129,6 +129,14 @@ pub struct Content {
     pub lifecycle: Option<LifecycleState>,
 }
 
+impl Content {
+    /// What ran of an Addon object's steps.
+    #[must_use]
+    pub fn steps(&self) -> &Value {
+        self.lifecycle.as_ref().map_or(&Value::Null, |lifecycle| &lifecycle.progress)
+    }
+}
+
 /// Where an Addon object's lifecycle stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LifecycleState {

@@ -139,13 +139,18 @@ impl World {
     /// A world with the namespace `addons`, whose installer the manager may act as.
     async fn with_addons() -> Self {
         let world = Self::start(&[]).await;
+        world.ready_for_addons().await;
+        world
+    }
+
+    async fn ready_for_addons(&self) {
+        let world = self;
         world.addon_namespace("addons").await;
         let role = format!("--resource-name={INSTALLER}");
         let impersonate =
             ["-n", "addons", "create", "role", "act", "--verb=impersonate", "--resource=serviceaccounts", &role];
         world.kubectl(&impersonate).await;
         world.kubectl(&["-n", "addons", "create", "rolebinding", "act", "--role=act", "--user=quarterdeck"]).await;
-        world
     }
 }
 
@@ -213,5 +218,80 @@ async fn a_wrong_template_is_told_by_field_and_repaired() {
         })
         .await;
     world.apply_text(&simple("app", "team/app", "{}", "one")).await;
+    world.until_succeeded("addons/app").await;
+}
+
+/// On a real kubelet: a script decides which step runs, its pod goes once that is noted, and a step
+/// that fails is tried again with the spec that mends it.
+#[tokio::test]
+async fn containers_run_once_a_revision_and_leave_nothing() {
+    use quarterdeck_it::Node;
+    if Node::is_left_out() {
+        return eprintln!("no node can run here");
+    }
+    let world = World::on(ControlPlane::builder().node().start().await.unwrap(), &[]).await;
+    world.ready_for_addons().await;
+    world.control_plane.let_pods_run_in("addons").await.unwrap();
+    let with_script = |script: &str| {
+        let image = Node::SHELL_IMAGE;
+        simple("app", "team/app", "{}", "one").replace(
+            "            resource:\n",
+            &format!(
+                "            steps:\n            - - {{name: flip, template: flip}}\n            - - {{name: made, template: made, when: \"{{{{steps.flip.outputs.result}}}} == heads\"}}\n          - name: flip\n            script:\n              image: {image}\n              command: [sh]\n              source: {script}\n          - name: made\n            resource:\n"
+            ),
+        )
+    };
+    world.apply_text(&with_script("exit 3")).await;
+    let failed = world
+        .until_addon("addons/app", "the step has failed", |addon| addon["status"]["lifecycle"]["installed"] == "Failed")
+        .await;
+    assert!(failed["status"]["reason"].as_str().unwrap().contains("flip"), "{}", failed["status"]);
+    assert_eq!(world.get("/api/v1/namespaces/addons/configmaps/app").await.unwrap(), None);
+    world.apply_text(&with_script("echo heads")).await;
+    world.until_succeeded("addons/app").await;
+    world.until_there("/api/v1/namespaces/addons/configmaps/app").await;
+    let pods = || async {
+        let list = world.get("/api/v1/namespaces/addons/pods").await.unwrap().unwrap();
+        let succeeded = list["items"].as_array().unwrap().iter().filter(|pod| pod["status"]["phase"] == "Succeeded");
+        succeeded.count()
+    };
+    assert_eq!(pods().await, 0, "the pod of a step that is noted is gone");
+
+    // Nothing of it runs again: what is applied is kept all the same.
+    let mut audit = world.control_plane.audit_from_now().unwrap();
+    world.kubectl(&["-n", "addons", "delete", "configmap", "app"]).await;
+    world.until_there("/api/v1/namespaces/addons/configmaps/app").await;
+    world.control_plane.settle_audit().await.unwrap();
+    let created =
+        audit.filter(|event| event.resource() == "pods" && event.verb == "patch" && event.succeeded()).unwrap();
+    assert!(created.is_empty(), "{created:#?}");
+}
+
+#[tokio::test]
+async fn an_addon_that_keiko_installed_is_adopted_and_nothing_runs() {
+    let world = World::with_addons().await;
+    // Not in the grammar, and there is no Argo: it could not even run.
+    let strange = simple("app", "team/app", "{}", "one").replace("action: apply", "action: get");
+    let paused = strange.replace(
+        "namespace: addons}\nspec",
+        "namespace: addons, annotations: {quarterdeck.dev/paused: \"true\"}}\nspec",
+    );
+    assert_ne!(paused, strange);
+    world.apply_text(&paused).await;
+    world.until_addon("addons/app", "it is paused", |addon| addon["status"]["health"] == "Paused").await;
+    let status = serde_json::json!({"status": {"checksum": "1a2b3c4d", "lifecycle": {"prereqs": "Succeeded", "installed": "Succeeded"}, "reason": "", "starttime": 1}});
+    let path = format!("{GROUP}/namespaces/addons/addons/app");
+    world.send(http::Method::PATCH, &format!("{path}/status"), "application/merge-patch+json", &status).await.unwrap();
+    world.kubectl(&["-n", "addons", "annotate", "addon", "app", "quarterdeck.dev/paused-"]).await;
+    let addon = world
+        .until_addon("addons/app", "it is adopted", |addon| {
+            addon["status"]["health"] == "Ready" && addon["status"]["checksum"].as_str().unwrap_or_default().len() == 64
+        })
+        .await;
+    assert_eq!(addon["status"]["lifecycle"]["installed"], "Succeeded");
+    assert_eq!(world.get("/api/v1/namespaces/addons/configmaps/app").await.unwrap(), None);
+    // A new spec is new work.
+    world.apply_text(&simple("app", "team/app", "{}", "one")).await;
+    world.until_there("/api/v1/namespaces/addons/configmaps/app").await;
     world.until_succeeded("addons/app").await;
 }
