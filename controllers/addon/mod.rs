@@ -110,6 +110,7 @@ impl Controller for AddonController {
             pods,
             kubernetes,
             overrides: config.overrides()?,
+            channel_overrides: config.overrides()?.and("kops"),
             protected: config.protected()?,
             metrics: Metrics::new(setup.metrics()),
         });

@@ -154,6 +154,8 @@ pub enum Op {
         drift: bool,
         /// Fields that show it, at most a few.
         fields: Vec<String>,
+        /// Whether nothing of it is ours yet and all of it is as wanted: only the hand changes.
+        adopts: bool,
     },
     /// It is right.
     Accept {
@@ -231,7 +233,15 @@ fn plan_one(view: &View<'_>, index: usize) -> Option<Op> {
         return Some(Op::Accept { index });
     }
     let text = |pointer: &str| live.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let adopts = ours.is_none() && {
+        let mut plain = body.clone();
+        if let Some(labels) = plain.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
+            labels.remove(PART_OF_LABEL);
+        }
+        fields::is_within(&plain, live)
+    };
     Some(Op::Apply {
+        adopts,
         index,
         uid: text("/metadata/uid"),
         resource_version: text("/metadata/resourceVersion"),

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::run::Run;
 use super::{Engine, Key};
+use crate::addon::parent;
 use crate::addon::source::AddonId;
 use crate::addon::source::channel::{ChannelAddon, ChannelReading, SOURCE};
 
@@ -154,6 +155,23 @@ impl Run<'_> {
             Ok(_) => Ok(()),
             Err(error) => self.outcome.failed("noting what is installed", error),
         }
+    }
+
+    /// Takes the note of an addon away that left its channel: if it comes back it is installed.
+    pub(super) async fn forget_installed(&mut self) -> Result<(), Error> {
+        if self.id.source != SOURCE || self.observing {
+            return Ok(());
+        }
+        let (namespace, name) = self.id.name.split_once('/').unwrap_or((parent::NAMESPACE, &self.id.name));
+        let (kind, key) = (Kind::of::<Namespace>(), ObjectKey::cluster(namespace));
+        let note = annotation(name);
+        let meta = self.api.get_metadata(&kind, &key).await?.unwrap_or_default();
+        let (Some(uid), true) = (meta.uid, meta.annotations.is_some_and(|all| all.contains_key(&note))) else {
+            return Ok(());
+        };
+        let patch = json!({"metadata": {"annotations": {note: null}}});
+        self.api.merge_patch(&kind, &key, None, &patch, &PatchPrecondition::Uid(uid)).await?;
+        Ok(())
     }
 
     /// Marks nodes that should be replaced.

@@ -84,6 +84,8 @@ pub(crate) struct Parts {
     pub(crate) kubernetes: watch::Sender<Option<Version>>,
     /// Whose changes are taken back.
     pub(crate) overrides: Overrides,
+    /// The same, and kOps', for new versions of channels' addons.
+    pub(crate) channel_overrides: Overrides,
     /// Kinds that a person has to let go.
     pub(crate) protected: BTreeSet<GroupKind>,
     /// Metrics.

@@ -288,6 +288,7 @@ impl Run<'_> {
         }
         let held = self.prune(None, &mut content).await?;
         if decided && content.members.is_empty() && held.is_none() && !self.outcome.retry {
+            self.forget_installed().await?;
             self.delete_parent(&parent).await?;
             return self.end();
         }

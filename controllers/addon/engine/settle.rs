@@ -14,10 +14,12 @@ use tokio::time::Instant;
 use super::run::Run;
 use super::{Engine, Memory};
 use crate::addon::drift::{Cached, Known, Look, look};
+use crate::addon::fields::Overrides;
 use crate::addon::health;
 use crate::addon::ident::Ident;
 use crate::addon::plan::{Live, MANAGER, Op, Right, Seen, View, Wanted, is_settled, plan, right};
 use crate::addon::source::AddonId;
+use crate::addon::source::channel::SOURCE as CHANNEL;
 
 /// Objects of one addon that are read at the same time.
 const READS: usize = 8;
@@ -71,7 +73,7 @@ impl Run<'_> {
                 right: *right,
             })
             .collect();
-        let ops = plan(&View { objects: &seen, overrides: &self.engine.parts.overrides, is_ours: &is_ours });
+        let ops = plan(&View { objects: &seen, overrides: self.overrides(), is_ours: &is_ours });
         let ops: Vec<Op> = ops.into_iter().filter(|op| self.may_carry_out(op, &seen, memory, now)).collect();
         let carry = Carry { observing: self.observing, repair: self.repair };
         let ops: Vec<(Api, Op)> = ops.into_iter().map(|op| (self.api_of(seen[op.index()].wanted), op)).collect();
@@ -84,6 +86,12 @@ impl Run<'_> {
             self.note(stage[done.index], &seen[done.index], done, memory)?;
         }
         Ok(())
+    }
+
+    /// Whose changes are taken back: kOps' own with a new version of what it installed.
+    fn overrides(&self) -> &Overrides {
+        let parts = &self.engine.parts;
+        if self.repair && self.id.source == CHANNEL { &parts.channel_overrides } else { &parts.overrides }
     }
 
     /// Whether an object has to be read.
@@ -222,7 +230,8 @@ impl Run<'_> {
             memory.known.remove(&wanted.ident);
             return Ok(());
         }
-        if !matches!(done.word, "" | "waiting") && !is_settled(wanted, live, &self.engine.parts.overrides) {
+        let settled = !self.repair || is_settled(wanted, live, self.overrides());
+        if !matches!(done.word, "" | "waiting") && !settled {
             memory.known.remove(&wanted.ident);
             self.outcome.waiting = true;
             return Ok(());
@@ -236,7 +245,7 @@ impl Run<'_> {
                 if refused {
                     self.outcome.blind(wanted);
                 }
-                let mut right = right(wanted, live, &self.engine.parts.overrides);
+                let mut right = right(wanted, live, self.overrides());
                 if done.drifted.is_some() {
                     // What it should be is what it was, or else what is wanted.
                     right = seen.right.unwrap_or(Right { applied: [0; 32], ..right });
@@ -271,7 +280,7 @@ async fn carry_out(api: Api, seen: &[Seen<'_>], op: Op, carry: Carry) -> Done {
         Op::Wait { index } => done(index, "waiting", false, Ok(None)),
         Op::Refuse { index, reason } => done(index, "refused", false, Ok(Some(Value::String(reason)))),
         Op::Create { index } | Op::Apply { index, .. } if observing => done(index, "planned", false, Ok(None)),
-        Op::Apply { index, fields, .. } if !repair => {
+        Op::Apply { index, fields, adopts: false, .. } if !repair => {
             let fields = if fields.is_empty() { "fields were added".to_owned() } else { fields.join(", ") };
             Done { drifted: Some(fields), ..done(index, "", false, Ok(None)) }
         }
@@ -288,7 +297,8 @@ async fn carry_out(api: Api, seen: &[Seen<'_>], op: Op, carry: Carry) -> Done {
             let wanted = seen[index].wanted;
             let key = wanted.ident.key();
             let mut before = resource_version.clone();
-            if let Some(managed_fields) = take_back {
+            // Whoever only takes an object over leaves it to everybody else, too.
+            if let Some(managed_fields) = take_back.filter(|_| repair) {
                 let patch = json!({"metadata": {"managedFields": managed_fields}});
                 let precondition = PatchPrecondition::ResourceVersion { uid: uid.clone(), resource_version };
                 match api.merge_patch(&wanted.kind, &key, None, &patch, &precondition).await {

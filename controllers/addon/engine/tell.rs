@@ -4,7 +4,7 @@ use quarterdeck_runtime::client::ImpersonationRefused;
 use quarterdeck_runtime::events::EventType;
 
 use super::run::Run;
-use crate::addon::parent::{self, Content, Held, Parent};
+use crate::addon::parent::{self, Content, Held, Parent, State};
 
 impl Run<'_> {
     /// Events about what changed.
@@ -28,7 +28,11 @@ impl Run<'_> {
         }
         let errors_before = before.map(|parent| &parent.content.errors);
         if !content.errors.is_empty() && errors_before != Some(&content.errors) {
-            event(EventType::Warning, "AddonDegraded", format!("{}: {}", self.id, few(&content.errors)));
+            let (kind, reason) = match content.state {
+                Some(State::Degraded | State::Blocked) => (EventType::Warning, "AddonDegraded"),
+                _ => (EventType::Normal, "AddonWaiting"),
+            };
+            event(kind, reason, format!("{}: {}", self.id, few(&content.errors)));
         }
         let held_before = before.and_then(|parent| parent.content.held.as_ref());
         if let Some(held) = held.filter(|held| held_before != Some(held)) {

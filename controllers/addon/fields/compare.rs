@@ -128,7 +128,8 @@ fn names(element: &str, wanted: &Value, index: usize) -> bool {
 
 /// Whether everything written is there; what a server adds to a mapping (defaults) is no
 /// difference.
-fn is_within(wanted: &Value, live: &Value) -> bool {
+#[must_use]
+pub fn is_within(wanted: &Value, live: &Value) -> bool {
     match (wanted, live) {
         (Value::Object(wanted), Value::Object(live)) => {
             wanted.iter().all(|(name, wanted)| live.get(name).is_some_and(|live| is_within(wanted, live)))

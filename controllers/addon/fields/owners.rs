@@ -48,6 +48,13 @@ impl Overrides {
         Self { extra: extra.to_vec() }
     }
 
+    /// These and one more manager.
+    #[must_use]
+    pub fn and(mut self, manager: &str) -> Self {
+        self.extra.push(manager.to_owned());
+        self
+    }
+
     /// Whether an owner's fields are a person's. Writes through a subresource never are: `scale`
     /// and `status` belong to whoever uses them.
     #[must_use]

@@ -128,7 +128,7 @@ pub(super) fn mirror(id: &AddonId, addon: Option<&Addon>, content: &Content, sho
             .filter(|version| !version.is_empty())
             .or_else(|| addon.map(|addon| addon.version.to_string()))
             .unwrap_or_else(|| content.version.clone()),
-        pkg_type: id.source.to_owned(),
+        pkg_type: if id.source == CHANNEL { names::CHANNEL_TYPE } else { names::DIRECTORY_TYPE }.to_owned(),
         pkg_description: addon.map(|addon| addon.description.to_string()).unwrap_or_default(),
         params: api::AddonParams { namespace: super::NAMESPACE.to_owned(), ..api::AddonParams::default() },
         ..AddonSpec::default()

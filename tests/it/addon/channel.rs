@@ -142,6 +142,14 @@ async fn an_addon_that_leaves_goes_and_an_empty_or_broken_index_removes_nothing(
         .put("index.yaml", "kind: Addons\nspec:\n  addons:\n  - {name: other, version: 1.0.0, manifest: other.yaml}\n");
     world.until_gone(MAP).await;
     world.until_there("/api/v1/namespaces/kube-system/configmaps/other").await;
+    // It is forgotten, too: when it comes back it is installed.
+    world
+        .until("/api/v1/namespaces/kube-system", "the note is gone", |namespace| {
+            namespace["metadata"]["annotations"].get("addons.k8s.io/dns").is_none()
+        })
+        .await;
+    channel.offer("1.0.0", "a", "back");
+    world.until_value("back").await;
 }
 
 #[tokio::test]
@@ -173,4 +181,53 @@ async fn files_are_in_the_list_too() {
         .await;
     world.remove("x.yaml");
     world.until_gone(&format!("{ADDONS}/{name}")).await;
+}
+
+#[tokio::test]
+async fn what_kops_installed_is_taken_over_in_place() {
+    let channel = Channel::new();
+    channel.offer("1.0.0", "a", "one");
+    let control_plane = ControlPlane::start().await.unwrap();
+    let hash = {
+        // As kOps notes it: the hash of the manifest without the space around it.
+        use sha2::Digest as _;
+        let digest = sha2::Sha256::digest(manifest("one").trim().as_bytes());
+        digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    let note = format!(r#"{{"channel":"s3://b/c","id":"a","manifestHash":"{hash}","systemGeneration":1}}"#);
+    let dir = tempfile::tempdir().unwrap();
+    let kubectl = async |args: &[&str]| {
+        let launch = Launch::new("kubectl", control_plane.program("kubectl")).args(args.iter().copied());
+        let kubeconfig = control_plane.admin_kubeconfig().unwrap();
+        let run =
+            launch.env("KUBECONFIG", kubeconfig.display().to_string()).log(dir.path().join("log")).spawn().unwrap();
+        assert!(run.wait(LONG).await.unwrap().success(), "kubectl {args:?}: {}", run.log_text());
+    };
+    let old = dir.path().join("old.yaml");
+    std::fs::write(&old, manifest("one") + "  \n").unwrap();
+    kubectl(&["apply", "--server-side", "--field-manager=kops", "-f", &old.display().to_string()]).await;
+    kubectl(&["annotate", "namespace", "kube-system", &format!("addons.k8s.io/dns={note}")]).await;
+    let client = control_plane.admin().await.unwrap();
+    let before: Value = client.request(Request::get(MAP).body(Vec::new()).unwrap()).await.unwrap();
+
+    let world = World::on(control_plane, &[&channel.flag()]).await;
+    let adopted = world
+        .until(MAP, "it is taken over", |map| !map["metadata"]["labels"]["applyset.kubernetes.io/part-of"].is_null())
+        .await;
+    world
+        .until_mirror("dns", "it is ready, and as it was", |addon| {
+            addon["status"]["health"] == "Ready" && addon["status"]["progress"]["drifted"].is_null()
+        })
+        .await;
+    assert_eq!((&adopted["metadata"]["uid"], &adopted["data"]), (&before["metadata"]["uid"], &before["data"]));
+
+    // A new version without the key: kOps' field goes with it.
+    channel.put(
+        "2.0.0-a.yaml",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: dns, namespace: kube-system}\ndata: {new: key}\n",
+    );
+    channel.put("index.yaml", &index("2.0.0", "a"));
+    let updated = world.until(MAP, "the new key is there", |map| map["data"]["new"] == "key").await;
+    assert_eq!(updated["data"].as_object().unwrap().len(), 1, "{updated}");
+    assert_eq!(updated["metadata"]["uid"], before["metadata"]["uid"]);
 }
