@@ -233,13 +233,7 @@ fn plan_one(view: &View<'_>, index: usize) -> Option<Op> {
         return Some(Op::Accept { index });
     }
     let text = |pointer: &str| live.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let adopts = ours.is_none() && {
-        let mut plain = body.clone();
-        if let Some(labels) = plain.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
-            labels.remove(PART_OF_LABEL);
-        }
-        fields::is_within(&plain, live)
-    };
+    let adopts = ours.is_none() && fields::is_within(&without_label(body.clone()), live);
     Some(Op::Apply {
         adopts,
         index,
@@ -250,6 +244,19 @@ fn plan_one(view: &View<'_>, index: usize) -> Option<Op> {
         body,
         drift: same_file.is_some(),
     })
+}
+
+/// An object without the label of its set.
+fn without_label(mut body: Value) -> Value {
+    if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut)
+        && let Some(labels) = metadata.get_mut("labels").and_then(Value::as_object_mut)
+    {
+        labels.remove(PART_OF_LABEL);
+        if labels.is_empty() {
+            metadata.remove("labels");
+        }
+    }
+    body
 }
 
 /// What is applied over a live object: what is wanted, less what controllers keep, and with the fields
