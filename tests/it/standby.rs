@@ -37,6 +37,22 @@ async fn works(control_plane: &ControlPlane, name: &str) -> Result<()> {
     .await
 }
 
+/// Waits for all caches of all replicas, also for those that nobody waits for: a definition that was
+/// just made is served a moment later.
+async fn all_caches_are_full(deck: &Deck) -> Result<()> {
+    for replica in 0..3 {
+        eventually(&format!("the caches of replica {replica} are full"), LONG, async || {
+            let status = deck.replica(replica).status().await?;
+            let informers = status.0["informers"].as_array().cloned().unwrap_or_default();
+            let empty: Vec<_> = informers.iter().filter(|informer| informer["synced"] != true).collect();
+            ensure!(!informers.is_empty() && empty.is_empty(), "{empty:?}");
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
 fn of_a_replica(event: &Event) -> bool {
     event.user.groups.iter().any(|group| group.starts_with(GROUP))
 }
@@ -68,6 +84,7 @@ async fn a_take_over_reads_nothing_anew_and_rest_is_rest() {
     // At rest: the stretch of ten renewals.
     let told = |event: &Event| event.resource() == "events" && event.is_write() && of_a_replica(event);
     control_plane.audit().wait_for("became leader", LONG, told).await.unwrap();
+    all_caches_are_full(&deck).await.unwrap();
     let mut rest = control_plane.audit_from_now().unwrap();
     rest.wait_for_count("renewals", 10, LONG, |event| renewed_lease(event, first)).await.unwrap();
     let busy = rest.filter(|event| changes_an_object(event) || fills_a_cache(event)).unwrap();
