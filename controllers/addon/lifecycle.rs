@@ -219,11 +219,12 @@ fn is_adopted(addon: &Addon) -> bool {
     by_upstream || addon.annotation(names::ADOPT_ANNOTATION) == Some("true")
 }
 
-fn facts(addon: &Addon) -> AddonFacts {
+/// What templates may know of an Addon; a parameter that is no text is one of its problems, and left out.
+#[must_use]
+pub fn facts(addon: &Addon) -> AddonFacts {
     let spec = &addon.spec;
     let cluster = spec.params.cluster();
     let texts = |map: &BTreeMap<String, quarterdeck_api::addon::Scalar>| -> BTreeMap<String, String> {
-        // What is no text is one of the Addon's problems.
         map.iter().filter_map(|(name, value)| Some((name.clone(), value.text()?))).collect()
     };
     AddonFacts {

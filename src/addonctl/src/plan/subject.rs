@@ -6,11 +6,12 @@ use std::sync::Arc;
 use quarterdeck_api::addon::{Addon, InventoryEntry, LifecycleStep, names};
 use quarterdeck_controllers::addon::applyset::PART_OF_LABEL;
 use quarterdeck_controllers::addon::ident::Ident;
+use quarterdeck_controllers::addon::lifecycle::facts;
 use quarterdeck_controllers::addon::manifest::{Decoded, Desired, Mode};
 use quarterdeck_controllers::addon::parent;
 use quarterdeck_controllers::addon::source::{AddonId, OBJECTS};
 use quarterdeck_controllers::addon::workflow::program::{Action, KnownNodes, Objects, When};
-use quarterdeck_controllers::addon::workflow::{AddonFacts, Context, Limits, Node, compile, parameters};
+use quarterdeck_controllers::addon::workflow::{Context, Limits, Node, compile, parameters};
 use serde_json::Value;
 
 /// Longest part of a workflow's name that a plan needs: none is made.
@@ -86,10 +87,10 @@ pub(super) fn of_addon(addon: &Addon, live: Option<&Addon>, own: Option<Value>) 
             Err(error) => subject.problems.push(format!("status.inventory: {error}")),
         }
     }
-    let facts = match facts(addon) {
-        Ok(facts) => facts,
+    let facts = match addon.spec.parameters() {
+        Ok(_) => facts(addon),
         Err(error) => {
-            subject.problems.push(error);
+            subject.problems.push(error.to_string());
             return subject;
         }
     };
@@ -142,34 +143,6 @@ fn add(subject: &mut Subject, step: LifecycleStep, node: &Node, set: &str) {
         Action::Pending(why) => format!("not known before: {why}"),
     };
     subject.steps.push(format!("{step} {}: {what}, once a revision{condition}", node.name));
-}
-
-/// What templates may know of their Addon.
-fn facts(addon: &Addon) -> Result<AddonFacts, String> {
-    let spec = &addon.spec;
-    let cluster = spec.params.cluster();
-    let texts = |map: &std::collections::BTreeMap<String, quarterdeck_api::addon::Scalar>| {
-        map.iter()
-            .map(|(name, value)| {
-                Ok((name.clone(), value.text().ok_or_else(|| format!("parameter {name}: not a text"))?))
-            })
-            .collect::<Result<_, String>>()
-    };
-    Ok(AddonFacts {
-        name: addon.name().to_owned(),
-        namespace: addon.namespace().to_owned(),
-        uid: addon.metadata.uid.clone().unwrap_or_default(),
-        pkg_channel: spec.pkg_channel.clone(),
-        pkg_name: spec.pkg_name.clone(),
-        pkg_version: spec.pkg_version.clone(),
-        pkg_type: spec.pkg_type.clone(),
-        pkg_description: spec.pkg_description.clone(),
-        target_namespace: spec.params.namespace.clone(),
-        additional_configs: texts(&cluster.additional_configs)?,
-        cluster_name: cluster.cluster_name,
-        cluster_region: cluster.cluster_region,
-        data: texts(&spec.params.data)?,
-    })
 }
 
 /// A file of a directory, by its path below it.
