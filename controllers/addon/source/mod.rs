@@ -1,5 +1,6 @@
 //! What a source of addons yields. The engine knows nothing else of it.
 
+mod changes;
 pub mod channel;
 pub mod directory;
 pub mod objects;
@@ -11,6 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quarterdeck_runtime::controller::Account;
+
+use sha2::{Digest as _, Sha256};
 
 use super::ident::Ident;
 use super::lifecycle::Lifecycle;
@@ -216,4 +219,16 @@ impl PartialEq for Snapshot {
 #[must_use]
 pub fn is_same(a: &Arc<Addon>, b: &Arc<Addon>) -> bool {
     Arc::ptr_eq(a, b) || a == b
+}
+
+/// A digest of addons by name and version, for [`Snapshot::digest`].
+#[must_use]
+pub fn digest(addons: &BTreeMap<Arc<str>, Arc<Addon>>) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    for (name, addon) in addons {
+        hasher.update((name.len() as u64).to_le_bytes());
+        hasher.update(name.as_bytes());
+        hasher.update(addon.version.as_bytes());
+    }
+    hasher.finalize().into()
 }

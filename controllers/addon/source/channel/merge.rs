@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use quarterdeck_api::channel::Installed;
-use sha2::{Digest as _, Sha256};
 
 use super::in_force::View;
 use super::{ChannelAddon, ChannelReading};
-use crate::addon::source::{Addon, Snapshot};
+use crate::addon::source::{Addon, Snapshot, digest};
 
 /// Puts channels together, in the order of the command line: the first that names an addon has it, and
 /// the others are told.
@@ -55,14 +54,4 @@ impl ChannelReading {
         };
         addon.fresh && !from.is_some_and(silent)
     }
-}
-
-fn digest(addons: &BTreeMap<Arc<str>, Arc<Addon>>) -> [u8; 32] {
-    let mut hasher = Sha256::new();
-    for (name, addon) in addons {
-        hasher.update((name.len() as u64).to_le_bytes());
-        hasher.update(name.as_bytes());
-        hasher.update(addon.version.as_bytes());
-    }
-    hasher.finalize().into()
 }

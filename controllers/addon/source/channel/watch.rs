@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use notify::event::{AccessKind, AccessMode};
-use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
 use parking_lot::Mutex;
 use quarterdeck_api::version::Version;
 use quarterdeck_runtime::controller::Worker;
@@ -20,11 +19,10 @@ use super::merge::merge;
 use super::store::GoodStore;
 use super::{ChannelConfig, ChannelReading};
 use crate::addon::location::Fetcher;
+use crate::addon::source::changes::{is_only_reading, quiet_after};
 
 /// How long two readings that agree have to lie apart to count as evidence of absence.
 const SETTLE: Duration = Duration::from_secs(1);
-/// Quiet after a change of a file before it is read.
-const QUIET: Duration = Duration::from_millis(100);
 
 type Publish = Box<dyn Fn(ChannelReading) + Send + Sync>;
 
@@ -145,18 +143,6 @@ fn jittered(interval: Duration) -> Duration {
     interval.mul_f64(0.9 + 0.2 * (random as f64 / 1024.0))
 }
 
-/// Waits for an event and then for quiet.
-async fn quiet_after(changed: &Notify) {
-    const LONGEST: Duration = Duration::from_secs(1);
-    changed.notified().await;
-    let latest = Instant::now() + LONGEST;
-    while Instant::now() < latest {
-        if tokio::time::timeout_at(latest.min(Instant::now() + QUIET), changed.notified()).await.is_err() {
-            return;
-        }
-    }
-}
-
 /// Waits for ever once nobody can tell a version any more.
 async fn version_changed(kubernetes: &mut watch::Receiver<Option<Version>>) {
     if kubernetes.changed().await.is_err() {
@@ -206,15 +192,6 @@ fn watch_folders(folders: &BTreeSet<PathBuf>, changed: &Arc<Notify>) -> notify::
         watcher.watch(folder, RecursiveMode::NonRecursive)?;
     }
     Ok(watcher)
-}
-
-/// Our own readings are events too.
-fn is_only_reading(kind: EventKind) -> bool {
-    match kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) => false,
-        EventKind::Access(_) => true,
-        _ => false,
-    }
 }
 
 #[cfg(test)]

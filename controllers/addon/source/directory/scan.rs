@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::read::{Found, ReadFault, Root, Stamp};
 use crate::addon::manifest::{Format, Limits, Place, Problem, decode};
-use crate::addon::source::{Addon, AddonId, Policy, Snapshot};
+use crate::addon::source::{Addon, AddonId, Policy, Snapshot, digest};
 
 /// Name of the source of addons.
 pub const SOURCE: &str = "directory";
@@ -317,16 +317,6 @@ fn may_hide((path, fault): &(PathBuf, ReadFault), name: &str) -> bool {
 
 fn problem(message: String, warning: bool) -> Problem {
     Problem { place: Place::default(), object: None, field: None, message, warning }
-}
-
-fn digest(addons: &BTreeMap<Arc<str>, Arc<Addon>>) -> Digest {
-    let mut hasher = Sha256::new();
-    for (name, addon) in addons {
-        hasher.update((name.len() as u64).to_le_bytes());
-        hasher.update(name.as_bytes());
-        hasher.update(addon.version.as_bytes());
-    }
-    hasher.finalize().into()
 }
 
 /// A digest's first 16 bytes in hexadecimal.

@@ -4,8 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use notify::event::{AccessKind, AccessMode};
-use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
 use parking_lot::Mutex;
 use quarterdeck_runtime::controller::Worker;
 use tokio::sync::{Notify, watch};
@@ -15,14 +14,11 @@ use tokio_util::sync::CancellationToken;
 use super::read::Root;
 use super::scan::{SETTLE, Scanner};
 use crate::addon::source::Snapshot;
+use crate::addon::source::changes::{is_only_reading, quiet_after};
 use crate::addon::source::channel::{Good, GoodStore};
 
 /// How often a directory is read without an event unless somebody says otherwise.
 pub const RESCAN: Duration = Duration::from_secs(60);
-/// Quiet after an event before the directory is read: a copy writes many files.
-const QUIET: Duration = Duration::from_millis(100);
-/// Longest wait for quiet.
-const QUIET_MAX: Duration = Duration::from_secs(1);
 
 /// Reads the directory and hands each reading on.
 pub struct DirectoryWatch {
@@ -156,17 +152,6 @@ impl Worker for DirectoryWatch {
     }
 }
 
-/// Waits for an event and then for quiet.
-async fn quiet_after(changed: &Notify) {
-    changed.notified().await;
-    let latest = Instant::now() + QUIET_MAX;
-    while Instant::now() < latest {
-        if tokio::time::timeout_at(latest.min(Instant::now() + QUIET), changed.notified()).await.is_err() {
-            return;
-        }
-    }
-}
-
 /// The inotify watch, made anew when the directory was replaced.
 #[derive(Default)]
 struct Eyes {
@@ -206,15 +191,6 @@ fn watch_path(path: &Path, changed: &Arc<Notify>) -> notify::Result<RecommendedW
         watcher.watch(parent, RecursiveMode::NonRecursive)?;
     }
     Ok(watcher)
-}
-
-/// Our own readings are events too.
-fn is_only_reading(kind: EventKind) -> bool {
-    match kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) => false,
-        EventKind::Access(_) => true,
-        _ => false,
-    }
 }
 
 #[cfg(test)]
