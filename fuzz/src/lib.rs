@@ -25,7 +25,7 @@ pub fn manifests(bytes: &[u8]) {
             assert!(read.objects.len() <= limits.objects, "{} objects", read.objects.len());
             for object in &read.objects {
                 assert!(!object.ident.name.is_empty() && !object.ident.kind.kind.is_empty(), "{:?}", object.ident);
-                assert_eq!(object.body["metadata"]["name"], *object.ident.name, "the name in the body");
+                assert_eq!(object.body.tree()["metadata"]["name"], *object.ident.name, "the name in the body");
             }
             assert!(read.problems.iter().all(|problem| !problem.to_string().is_empty()), "a problem without words");
         }
@@ -110,7 +110,7 @@ fn compiled(template: &str, value: &str) -> Result<Program, Vec<workflow::Refusa
 
 /// Steps, and the trees in them.
 fn shape(program: &Program) -> Value {
-    let bodies = |objects: &workflow::program::Objects| objects.objects.iter().map(|one| one.body.clone()).collect();
+    let bodies = |objects: &workflow::program::Objects| objects.objects.iter().map(|one| one.body.tree()).collect();
     let steps = program.all().map(|node| match &node.action {
         Action::Apply(objects) => Value::Array(bodies(objects)),
         Action::Create(objects) => Value::Array(bodies(objects)),
