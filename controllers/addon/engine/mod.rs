@@ -10,6 +10,7 @@ mod live;
 mod mirror;
 mod outcome;
 mod pass;
+mod recall;
 mod removal;
 mod run;
 mod settle;
@@ -172,6 +173,10 @@ struct Memory {
     waits: u32,
     /// Since when objects of this version have been on their way.
     unready: Option<(Instant, Arc<str>)>,
+    /// Whether what the manager before left was taken for known.
+    recalled: bool,
+    /// When that was begun.
+    begun: Option<Instant>,
 }
 
 impl Memory {

@@ -123,6 +123,10 @@ impl Run<'_> {
             self.write_parent(&content).await?;
         }
         let mut memory = self.engine.take_memory(&self.id);
+        if !self.recall(&wanted, &content, &mut memory) {
+            self.engine.put_memory(&self.id, memory);
+            return Ok(Action::RequeueAfter(SOON));
+        }
         for stage in 0..RANKS {
             let stage: Vec<&Wanted> = wanted.iter().filter(|wanted| rank(&wanted.ident) == stage).collect();
             self.settle(&stage, &mut memory).await?;
@@ -176,6 +180,7 @@ impl Run<'_> {
     pub(super) async fn weigh(&mut self, addon: &Addon, wanted: &[Wanted], memory: &mut Memory, content: &mut Content) {
         content.unhealthy.clear();
         content.drifted = std::mem::take(&mut self.outcome.missing);
+        content.marks = self.marks(wanted, memory);
         let mut on_their_way = false;
         for wanted in wanted {
             let Some(known) = memory.known.get(&wanted.ident) else { continue };
@@ -244,7 +249,7 @@ impl Run<'_> {
         let waits = held.as_ref().map_or(0, |held| held.members.len());
         self.note_state(&content, waits);
         content.held = held;
-        if self.engine.parent(&self.id).is_none_or(|parent| !parent.says(&self.id, &content)) {
+        if self.engine.parent(&self.id).is_none_or(|parent| !parent.says_but_marks(&self.id, &content)) {
             self.write_parent(&content).await?;
         }
         self.end()

@@ -50,13 +50,11 @@ fn content(addon: &api::Addon) -> Content {
         let all = progress[field].as_array().into_iter().flatten();
         all.filter_map(Value::as_str).map(str::to_owned).collect()
     };
-    let member = |text: &String| {
-        let (member, uid) = text.split_once(' ').unwrap_or((text, ""));
-        Some((Ident::parse(member)?, uid.to_owned()))
-    };
+    let (members, marks) = super::inventory(status.inventory.iter().map(String::as_str));
     let count = |number: Option<u64>| number.and_then(|number| usize::try_from(number).ok()).unwrap_or_default();
     Content {
-        members: status.inventory.iter().filter_map(member).collect(),
+        members,
+        marks,
         version: progress[INSTALLED].as_str().unwrap_or_default().to_owned(),
         state: status.health.and_then(state_of),
         objects: count(status.objects),
@@ -239,11 +237,7 @@ fn status(id: &AddonId, addon: &api::Addon, content: &Content, now: Timestamp) -
             members: held.members.iter().map(ToString::to_string).collect(),
             release: super::release_command(id, &held.plan),
         }),
-        inventory: content
-            .members
-            .iter()
-            .map(|(member, uid)| format!("{member} {uid}").trim_end().to_owned())
-            .collect(),
+        inventory: content.inventory(),
         revisions: before.revisions,
         progress: Some(progress),
         errors,
