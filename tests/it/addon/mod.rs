@@ -6,6 +6,7 @@ mod brake;
 mod channel;
 mod directory;
 mod keep;
+mod killed;
 mod kinds;
 mod known_trouble;
 mod life;
