@@ -9,6 +9,7 @@ use quarterdeck_runtime::controller::Account;
 use serde::{Deserialize as _, Serialize as _};
 use serde_json::Value;
 
+use super::source::objects::Selector;
 use super::source::{Object, StepId};
 use super::workflow::runner::{Wish, wish};
 use super::workflow::{
@@ -48,6 +49,8 @@ pub struct Lifecycle {
     pub wish: Wish,
     /// What is wrong with the spec.
     pub faults: Vec<String>,
+    /// What it observes, if its containers or Argo may have made anything.
+    pub observes: Option<Arc<Selector>>,
 }
 
 /// One phase.
@@ -139,6 +142,7 @@ impl Lifecycle {
             faults.push(refusal.to_string());
             Wish::Native
         });
+        let observes = Selector::read(addon).map_err(|wrong| faults.extend(wrong)).ok().map(Arc::new);
         let order = [LifecycleStep::Prereqs, LifecycleStep::Install, LifecycleStep::Validate];
         Self {
             parameters,
@@ -153,6 +157,7 @@ impl Lifecycle {
             facts,
             wish,
             faults,
+            observes,
         }
     }
 

@@ -65,6 +65,21 @@ impl Run<'_> {
             return Ok(Action::Done);
         };
         let mut content = before.content.clone();
+        let seen = self.engine.observe(lifecycle, &mut content);
+        match self.lead(addon, lifecycle, before, content).await? {
+            Action::Done if !seen => Ok(Action::RequeueAfter(UNSYNCED)),
+            Action::RequeueAfter(after) if !seen => Ok(Action::RequeueAfter(after.min(UNSYNCED))),
+            action => Ok(action),
+        }
+    }
+
+    async fn lead(
+        self,
+        addon: &Addon,
+        lifecycle: &Lifecycle,
+        before: Parent,
+        mut content: Content,
+    ) -> Result<Action, Error> {
         let mut life = content.lifecycle.take().unwrap_or_default();
         // Of one that is paused nothing may be lost, such as that another system installed it.
         if life.checksum != *lifecycle.checksum && !addon.policy.paused {
@@ -467,6 +482,9 @@ fn attempt<'a>(
         deadline: program.deadline,
     }
 }
+
+/// How often caches are asked again that are not complete yet.
+const UNSYNCED: Duration = Duration::from_secs(1);
 
 /// How often a Secret that has to exist is looked for.
 const SECRET: Duration = Duration::from_secs(10);

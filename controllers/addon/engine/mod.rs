@@ -11,6 +11,7 @@ mod mirror;
 mod outcome;
 mod pass;
 mod removal;
+mod resources;
 mod run;
 mod settle;
 mod tell;
@@ -97,6 +98,7 @@ pub(crate) struct Engine {
     parts: Parts,
     kinds: Kinds,
     shared: Mutex<Shared>,
+    resources: resources::Resources,
 }
 
 /// What changes.
@@ -197,7 +199,12 @@ impl Engine {
     /// An engine without sources.
     #[must_use]
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        let engine = Arc::new(Self { parts, kinds: Kinds::default(), shared: Mutex::default() });
+        let engine = Arc::new(Self {
+            parts,
+            kinds: Kinds::default(),
+            shared: Mutex::default(),
+            resources: resources::Resources::default(),
+        });
         engine.watch_parents();
         engine.watch_predecessor();
         engine
@@ -239,6 +246,9 @@ impl Engine {
                 tracing::warn!(addon = %addon.id, %problem, "in a manifest");
             }
             self.warm(addon);
+        }
+        if source == OBJECTS {
+            self.watch_resources(&snapshot);
         }
         self.stop_unused_watches();
         if before.is_none() {
