@@ -113,6 +113,12 @@ impl Book {
         self.0.get(step.as_str()).cloned().unwrap_or_else(|| Progress::new(revision))
     }
 
+    /// Whether anything is noted of a phase.
+    #[must_use]
+    pub fn has(&self, step: LifecycleStep) -> bool {
+        self.0.contains_key(step.as_str())
+    }
+
     /// Notes what ran of a phase.
     pub fn set(&mut self, step: LifecycleStep, progress: Progress) {
         self.0.insert(step.as_str(), progress);
@@ -217,7 +223,8 @@ impl Lifecycle {
 
 /// Whether what is there counts as installed: a person says so, or the Addon was installed by
 /// keiko's addon-manager, whose checksums are short.
-fn is_adopted(addon: &Addon) -> bool {
+#[must_use]
+pub fn is_adopted(addon: &Addon) -> bool {
     use quarterdeck_api::addon::{Phase, is_upstream_checksum};
     let by_upstream = addon.status.as_ref().is_some_and(|status| is_upstream_checksum(&status.checksum))
         && addon.phase() == Phase::Succeeded;

@@ -7,7 +7,7 @@ use quarterdeck_api::addon::{Addon as Object, names};
 use quarterdeck_api::duration;
 use serde_json::Value;
 
-use crate::addon::lifecycle::{Book, Lifecycle};
+use crate::addon::lifecycle::{Book, Lifecycle, is_adopted};
 use crate::addon::source::{Addon, AddonId, Dependency, Drift, HEALTH_TIMEOUT, OBJECTS, Package, Policy, Snapshot};
 use crate::addon::workflow::Action;
 use crate::addon::workflow::runner::Wish;
@@ -33,6 +33,8 @@ struct Meaning {
     deleting: bool,
     annotations: Vec<Option<String>>,
     checksum: String,
+    /// Another system's word, which may come after its checksum.
+    adopted: bool,
     steps: Value,
 }
 
@@ -45,6 +47,7 @@ impl Meaning {
             deleting: object.metadata.deletion_timestamp.is_some(),
             annotations: MEANT.iter().map(|name| object.annotation(name).map(str::to_owned)).collect(),
             checksum: status.map(|status| status.checksum.clone()).unwrap_or_default(),
+            adopted: is_adopted(object),
             steps: steps(object),
         }
     }

@@ -132,7 +132,10 @@ fn terms(selector: &LabelSelector) -> Result<Vec<Term>, Vec<String>> {
             wrong.push(format!("{path}.key: {:?}: not a label's name", expression.key));
         }
         wrong.extend(
-            values.iter().filter(|value| !is_value(value)).map(|value| format!("{path}.values: {value:?}: not a label's value")),
+            values
+                .iter()
+                .filter(|value| !is_value(value))
+                .map(|value| format!("{path}.values: {value:?}: not a label's value")),
         );
         let rule = match (&*expression.operator, values.is_empty()) {
             ("In", false) => Rule::In(values),
@@ -203,7 +206,10 @@ mod tests {
     fn upstreams_labels_are_asked_for_where_the_selector_does_not_speak_of_them() {
         let ours = |name: &str| json!({MANAGED_BY: "addonmgr.keikoproj.io", NAME: name, "app": "x"});
         let empty = selector(json!({})).unwrap();
-        assert_eq!((&**empty.watched(), empty.is_given()), ("app.kubernetes.io/managed-by=addonmgr.keikoproj.io", false));
+        assert_eq!(
+            (&**empty.watched(), empty.is_given()),
+            ("app.kubernetes.io/managed-by=addonmgr.keikoproj.io", false)
+        );
         assert!(empty.selects(&object("system", ours("argo"), false)));
         assert!(empty.selects(&object("target", ours("argo"), false)), "keiko_b7: any namespace of the addon");
         assert!(!empty.selects(&object("elsewhere", ours("argo"), false)));
@@ -254,11 +260,17 @@ mod tests {
         for (given, field) in [
             (json!({"matchLabels": {"a": "b,c!=d"}}), "spec.selector.matchLabels[\"a\"]"),
             (json!({"matchLabels": {"a b": "c"}}), "spec.selector.matchLabels[\"a b\"]"),
-            (json!({"matchExpressions": [{"key": "a", "operator": "Is", "values": ["x"]}]}), "matchExpressions[0].operator"),
+            (
+                json!({"matchExpressions": [{"key": "a", "operator": "Is", "values": ["x"]}]}),
+                "matchExpressions[0].operator",
+            ),
             (json!({"matchExpressions": [{"key": "a", "operator": "In"}]}), "matchExpressions[0].values: missing"),
             (json!({"matchExpressions": [{"key": "a", "operator": "Exists", "values": ["x"]}]}), "Exists takes none"),
             (json!({"matchExpressions": [{"key": "", "operator": "Exists"}]}), "matchExpressions[0].key"),
-            (json!({"matchExpressions": [{"key": "a", "operator": "In", "values": ["x)"]}]}), "matchExpressions[0].values"),
+            (
+                json!({"matchExpressions": [{"key": "a", "operator": "In", "values": ["x)"]}]}),
+                "matchExpressions[0].values",
+            ),
         ] {
             let wrong = selector(given.clone()).unwrap_err();
             assert!(wrong[0].contains(field), "{given}: {wrong:?}");
