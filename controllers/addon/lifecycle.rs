@@ -113,6 +113,15 @@ impl Book {
         self.0.get(step.as_str()).cloned().unwrap_or_else(|| Progress::new(revision))
     }
 
+    /// Whether nothing of it ran here: another system did.
+    #[must_use]
+    pub fn is_adopted(&self) -> bool {
+        let adopted = |one: &Progress| {
+            one.status.as_deref() == Some(SUCCEEDED) && one.nodes.values().all(|node| node.message == "adopted")
+        };
+        !self.0.is_empty() && self.0.values().all(adopted)
+    }
+
     /// Whether anything is noted of a phase.
     #[must_use]
     pub fn has(&self, step: LifecycleStep) -> bool {
