@@ -13,6 +13,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::channel::Course;
+use super::live::Spent;
 use super::outcome::Outcome;
 use super::tell::grant_command;
 use super::{Engine, Key, Memory, Standing};
@@ -38,6 +39,8 @@ pub(super) struct Run<'e> {
     /// Whether what somebody changed is put back, rather than told.
     pub(super) repair: bool,
     pub(super) outcome: Outcome,
+    /// Pods of steps that ended, to be taken away once that is written down.
+    pub(super) spent: Vec<Spent>,
 }
 
 impl Engine {
@@ -51,8 +54,16 @@ impl Engine {
         let api = cx.api.logging_to(WriteLog::default());
         let recorder = cx.recorder.clone();
         let outcome = Outcome::default();
-        let run =
-            Run { engine: self, api, recorder, observing: self.observing(), repair: true, id: id.clone(), outcome };
+        let run = Run {
+            engine: self,
+            api,
+            recorder,
+            observing: self.observing(id.source),
+            repair: true,
+            id: id.clone(),
+            outcome,
+            spent: Vec::new(),
+        };
         let result = match self.addon(&id) {
             Some(addon) => match &addon.lifecycle {
                 Some(lifecycle) => Box::pin(run.live(&addon, lifecycle)).await,

@@ -127,6 +127,8 @@ pub(super) fn read(map: &ConfigMap) -> Option<Parent> {
         drifted: text("drifted").lines().map(str::to_owned).collect(),
         held,
         lifecycle: None,
+        observed: Vec::new(),
+        observed_omitted: 0,
     };
     let intact = annotations(&addon, &content).iter().all(|(name, value)| annotation(name) == Some(value));
     Some(Parent {
@@ -180,6 +182,8 @@ mod tests {
                 braked: true,
             }),
             lifecycle: None,
+            observed: Vec::new(),
+            observed_omitted: 0,
         }
     }
 

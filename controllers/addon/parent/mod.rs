@@ -129,6 +129,10 @@ pub struct Content {
     pub held: Option<Held>,
     /// Where an Addon object's lifecycle stands.
     pub lifecycle: Option<LifecycleState>,
+    /// What an Addon object observes.
+    pub observed: Vec<api::ObservedResource>,
+    /// How many observed objects are too many to be told.
+    pub observed_omitted: u64,
 }
 
 impl Content {

@@ -13,7 +13,7 @@ use super::{
     Writing,
 };
 use crate::addon::applyset::{self, ID_LABEL, KINDS_ANNOTATION, NAMESPACES_ANNOTATION, TOOLING, TOOLING_ANNOTATION};
-use crate::addon::ident::Ident;
+use crate::addon::ident::{GroupKind, Ident};
 use crate::addon::source::channel::SOURCE as CHANNEL;
 use crate::addon::source::{Addon, AddonId, OBJECTS};
 
@@ -79,6 +79,8 @@ fn content(addon: &api::Addon) -> Content {
             reason: status.reason.clone(),
             progress: progress[STEPS].clone(),
         }),
+        observed: status.resources.clone(),
+        observed_omitted: status.resources_omitted,
     }
 }
 
@@ -220,7 +222,9 @@ fn status(id: &AddonId, addon: &api::Addon, content: &Content, now: Timestamp) -
     AddonStatus {
         checksum: lifecycle.checksum,
         lifecycle: StatusLifecycle { prereqs: lifecycle.prereqs, installed: lifecycle.installed },
-        resources: before.resources.clone(),
+        not_managed: not_managed(content),
+        resources: content.observed.clone(),
+        resources_omitted: content.observed_omitted,
         starttime: lifecycle.started,
         observed_generation: Some(lifecycle.generation),
         conditions: conditions(&before.conditions, health, &errors, content, lifecycle.generation, now),
@@ -241,8 +245,16 @@ fn status(id: &AddonId, addon: &api::Addon, content: &Content, now: Timestamp) -
         revisions: before.revisions,
         progress: Some(progress),
         errors,
-        not_managed: before.not_managed,
     }
+}
+
+/// What is observed and no member of the inventory.
+fn not_managed(content: &Content) -> Vec<String> {
+    let idents = content.observed.iter().map(|one| {
+        let kind = GroupKind::new(&*one.group, &*one.kind);
+        Ident::new(kind, &*one.namespace, &*one.name)
+    });
+    idents.filter(|ident| !content.members.contains_key(ident)).map(|ident| ident.to_string()).collect()
 }
 
 /// The condition `Ready`, for `kubectl wait`.

@@ -1,5 +1,10 @@
 //! Addon objects.
 
+mod argo;
+mod keiko;
+mod observed;
+mod steps;
+
 use super::*;
 
 const GROUP: &str = "/apis/addonmgr.keikoproj.io/v1alpha1";
