@@ -4,12 +4,15 @@
 
 mod argo;
 mod channel;
+mod channel_prune;
 mod depend;
+mod edited;
 mod leave;
 mod live;
 mod mirror;
 mod outcome;
 mod pass;
+mod pki;
 mod removal;
 mod run;
 mod settle;
@@ -127,6 +130,8 @@ struct Shared {
     observing: Option<bool>,
     /// What the channels said last.
     channels: Option<Arc<ChannelReading>>,
+    /// Watches on the CAs and issuers of channels' addons.
+    pki: HashMap<AddonId, pki::Watched>,
     /// When the server's version was read.
     version_read: Option<Instant>,
 }
@@ -161,6 +166,13 @@ struct Recent {
     at: Instant,
     gone: bool,
     objects: usize,
+}
+
+impl Recent {
+    /// Whether it counts together with what goes now.
+    fn is_recent(&self, now: Instant) -> bool {
+        now.duration_since(self.at) < pass::RECENT
+    }
 }
 
 /// What is remembered of an addon's objects.

@@ -37,6 +37,8 @@ pub(super) struct Run<'e> {
     pub(super) observing: bool,
     /// Whether what somebody changed is put back, rather than told.
     pub(super) repair: bool,
+    /// Whether keys that users edited are kept all the same.
+    pub(super) keeps_edits: bool,
     pub(super) outcome: Outcome,
 }
 
@@ -51,8 +53,16 @@ impl Engine {
         let api = cx.api.logging_to(WriteLog::default());
         let recorder = cx.recorder.clone();
         let outcome = Outcome::default();
-        let run =
-            Run { engine: self, api, recorder, observing: self.observing(), repair: true, id: id.clone(), outcome };
+        let run = Run {
+            engine: self,
+            api,
+            recorder,
+            observing: self.observing(),
+            repair: true,
+            keeps_edits: false,
+            id: id.clone(),
+            outcome,
+        };
         let result = match self.addon(&id) {
             Some(addon) => match &addon.lifecycle {
                 Some(lifecycle) => Box::pin(run.live(&addon, lifecycle)).await,
@@ -110,13 +120,14 @@ impl Run<'_> {
                 None
             }
         };
-        let wanted = self.resolve(&addon.objects).await?;
+        let mut wanted = self.resolve(&addon.objects).await?;
         let mut content = content;
+        let edits = self.note_edits(addon, offered.as_ref(), &mut wanted, &mut content).await?;
         let known = content.members.len();
         for wanted in wanted.iter().filter(|wanted| wanted.mode == Mode::Reconcile) {
             content.members.entry(wanted.ident.clone()).or_default();
         }
-        if before.is_none() || content.members.len() > known {
+        if before.is_none() || edits || content.members.len() > known {
             // Wider first: a crash in between leaves nothing that nobody knows of.
             content.state = Some(State::Progressing);
             content.errors.clear();
@@ -135,6 +146,7 @@ impl Run<'_> {
         self.weigh(addon, &wanted, &mut memory, &mut content).await;
         self.engine.put_memory(&self.id, memory);
         self.let_go(addon, &mut content);
+        self.prune_entry(addon, offered.as_ref(), &mut content).await?;
         let released = self.prune(addon.account.as_ref(), &mut content).await?;
         let applied = addon.complete && self.outcome.errors.is_empty() && !self.outcome.retry && !self.outcome.waiting;
         if let Some(offered) = offered.filter(|_| applied) {
@@ -164,6 +176,7 @@ impl Run<'_> {
         let before = before.into();
         content.state = Some(if self.observing { State::Observing } else { state });
         content.errors = addon.problems.iter().map(ToString::to_string).chain(reasons).collect();
+        content.errors.append(&mut self.outcome.beside);
         self.tell(before.as_ref(), &content, content.held.as_ref());
         self.note_state(&content, 0);
         if before.is_none_or(|parent| !parent.says(&self.id, &content)) {
@@ -223,14 +236,16 @@ impl Run<'_> {
         errors.extend(self.outcome.blocked.as_ref().map(grant_command));
         let broken = addon.problems.iter().any(|problem| !problem.warning)
             || !self.outcome.errors.is_empty()
+            || !self.outcome.beside.is_empty()
             || !self.outcome.blind.is_empty();
-        errors.extend(self.outcome.errors.iter().chain(&self.outcome.blind).cloned());
+        let told = self.outcome.errors.iter().chain(&self.outcome.beside).chain(&self.outcome.blind);
+        errors.extend(told.chain(&self.outcome.notes).cloned());
         content.state = Some(match () {
             () if self.observing => State::Observing,
             () if self.outcome.blocked.is_some() => State::Blocked,
             () if broken || self.outcome.sick => State::Degraded,
             () if self.outcome.waiting || self.outcome.retry || self.outcome.unready => State::Progressing,
-            () if held.is_some() => State::Held,
+            () if held.is_some() || content.candidates.holds() => State::Held,
             () => State::Ready,
         });
         content.errors = errors;

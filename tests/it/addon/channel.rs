@@ -1,5 +1,9 @@
 //! Channels.
 
+mod edits;
+mod pki;
+mod prune;
+
 use super::*;
 
 const ADDONS: &str = "/apis/addonmgr.keikoproj.io/v1alpha1/namespaces/kube-system/addons";
