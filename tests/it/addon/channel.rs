@@ -1,8 +1,11 @@
 //! Channels.
 
 mod edits;
+mod hostile;
+mod known_trouble;
 mod pki;
 mod prune;
+mod store;
 
 use super::*;
 

@@ -150,7 +150,7 @@ async fn noted(server: &Server, update: &Update) -> anyhow::Result<Edits> {
     let parents = ListParams::default().labels(&format!("{SOURCE_LABEL}={SOURCE}"));
     let parents = server.api::<ConfigMap>(Some(parent::NAMESPACE)).list(&parents).await;
     let parents = parents.map_err(|error| explain(error, "the parents of channels' addons"))?.items;
-    let mut found = parents.iter().filter_map(|map| parent::read(map)).filter(|parent| *parent.addon == *name);
+    let mut found = parents.iter().filter_map(parent::read).filter(|parent| *parent.addon == *name);
     Ok(found.next().map(|parent| parent.content.edited).unwrap_or_default())
 }
 

@@ -28,7 +28,7 @@ fn path(namespace: &str, name: &str) -> String {
 }
 
 /// Applies text as a field manager, as kOps or as somebody else.
-async fn apply_as(control_plane: &ControlPlane, manager: &str, text: &str) {
+pub(super) async fn apply_as(control_plane: &ControlPlane, manager: &str, text: &str) {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("objects.yaml");
     std::fs::write(&file, text).unwrap();
