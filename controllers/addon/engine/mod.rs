@@ -4,8 +4,10 @@
 
 mod argo;
 mod channel;
+mod channel_prune;
 mod depend;
 mod keiko;
+mod edited;
 mod leave;
 mod live;
 mod mirror;
@@ -13,6 +15,7 @@ mod outcome;
 mod pass;
 mod recall;
 mod reasons;
+mod pki;
 mod removal;
 mod resources;
 mod run;
@@ -137,6 +140,8 @@ struct Shared {
     keiko: Option<bool>,
     /// What the channels said last.
     channels: Option<Arc<ChannelReading>>,
+    /// Watches on the CAs and issuers of channels' addons.
+    pki: HashMap<AddonId, pki::Watched>,
     /// When the server's version was read.
     version_read: Option<Instant>,
 }
@@ -171,6 +176,13 @@ struct Recent {
     at: Instant,
     gone: bool,
     objects: usize,
+}
+
+impl Recent {
+    /// Whether it counts together with what goes now.
+    fn is_recent(&self, now: Instant) -> bool {
+        now.duration_since(self.at) < pass::RECENT
+    }
 }
 
 /// What is remembered of an addon's objects.

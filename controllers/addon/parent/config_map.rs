@@ -8,11 +8,13 @@ use serde_json::{Value, json};
 
 use super::{
     ADDON_ANNOTATION, Content, Form, Held, LONGEST, NAMESPACE, Parent, RELEASE_ANNOTATION, SOURCE_LABEL, State, TOLD,
-    inventory, name, release_command, set_id,
+    candidates_command, inventory, name, release_command, set_id,
 };
 use crate::addon::applyset::{
     self, ID_LABEL, KINDS_ANNOTATION, NAMESPACES_ANNOTATION, TOOLING, TOOLING_ANNOTATION, parent_kind,
 };
+use crate::addon::candidates::Candidates;
+use crate::addon::edited;
 use crate::addon::ident::Ident;
 use crate::addon::source::AddonId;
 
@@ -62,6 +64,18 @@ fn data(id: &AddonId, content: &Content) -> BTreeMap<&'static str, String> {
         data.insert("heldReason", held.reason.clone());
         data.insert("heldBy", if held.braked { "brake" } else { "kind" }.to_owned());
         data.insert("release", release_command(id, &held.plan));
+    }
+    if !content.edited.is_empty() {
+        data.insert("edited", lines(edited::to_lines(&content.edited)));
+    }
+    let candidates = &content.candidates;
+    if !candidates.of.is_empty() {
+        data.insert("candidatesOf", candidates.of.clone());
+    }
+    if !candidates.members.is_empty() {
+        data.insert("candidates", lines(candidates.lines()));
+        data.insert("candidatesPlan", candidates.plan.clone());
+        data.insert("candidatesRelease", candidates_command(id, &candidates.plan));
     }
     data
 }
@@ -129,6 +143,8 @@ pub(super) fn read(map: &ConfigMap) -> Option<Parent> {
         lifecycle: None,
         observed: Vec::new(),
         observed_omitted: 0,
+        edited: edited::from_lines(text("edited").lines()),
+        candidates: Candidates::parse(text("candidatesOf"), text("candidatesPlan"), text("candidates")),
     };
     let intact = annotations(&addon, &content).iter().all(|(name, value)| annotation(name) == Some(value));
     Some(Parent {
@@ -184,6 +200,8 @@ mod tests {
             lifecycle: None,
             observed: Vec::new(),
             observed_omitted: 0,
+            edited: edited::from_lines(["ConfigMap/a/x data.k"].into_iter()),
+            candidates: Candidates::parse("v", "p2", "Secret/a/y u3 selector"),
         }
     }
 

@@ -14,6 +14,8 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::applyset::{self, parent_kind};
+use super::candidates::Candidates;
+use super::edited::Edits;
 use super::ident::{GroupKind, Ident};
 use super::source::{Addon, AddonId, OBJECTS};
 
@@ -133,6 +135,10 @@ pub struct Content {
     pub observed: Vec<api::ObservedResource>,
     /// How many observed objects are too many to be told.
     pub observed_omitted: u64,
+    /// Keys that users edited and that stay as they are.
+    pub edited: Edits,
+    /// What waits beside the inventory.
+    pub candidates: Candidates,
 }
 
 impl Content {
@@ -299,6 +305,12 @@ pub fn release_command(id: &AddonId, plan: &str) -> String {
             id.source
         ),
     }
+}
+
+/// The command that lets an addon's candidates go: its own parent only.
+#[must_use]
+pub fn candidates_command(id: &AddonId, plan: &str) -> String {
+    format!("kubectl -n {NAMESPACE} annotate configmap {} --overwrite {RELEASE_ANNOTATION}={plan}", name(id))
 }
 
 /// Reads a ConfigMap; `None` if it is not one of ours: another tool's, or with an id that is not its

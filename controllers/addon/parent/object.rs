@@ -13,6 +13,7 @@ use super::{
     Writing,
 };
 use crate::addon::applyset::{self, ID_LABEL, KINDS_ANNOTATION, NAMESPACES_ANNOTATION, TOOLING, TOOLING_ANNOTATION};
+use crate::addon::edited;
 use crate::addon::ident::{GroupKind, Ident};
 use crate::addon::source::channel::SOURCE as CHANNEL;
 use crate::addon::source::{Addon, AddonId, OBJECTS};
@@ -23,6 +24,9 @@ const STEPS: &str = "steps";
 const HELD_BY_BRAKE: &str = "heldByBrake";
 const UNHEALTHY: &str = "unhealthy";
 const DRIFTED: &str = "drifted";
+const EDITED: &str = "edited";
+const CANDIDATES: &str = "candidates";
+const CANDIDATES_PLAN: &str = "candidatesPlan";
 
 pub(super) fn read(addon: &Arc<api::Addon>) -> Option<Parent> {
     if addon.is_mirror() || !applyset::is_ours(addon.annotation(TOOLING_ANNOTATION)) {
@@ -81,6 +85,7 @@ fn content(addon: &api::Addon) -> Content {
         }),
         observed: status.resources.clone(),
         observed_omitted: status.resources_omitted,
+        ..Content::default()
     }
 }
 
@@ -212,6 +217,16 @@ fn status(id: &AddonId, addon: &api::Addon, content: &Content, now: Timestamp) -
         if !texts.is_empty() {
             progress[field] = json!(told(texts));
         }
+    }
+    let edits: Vec<String> = edited::to_lines(&content.edited).collect();
+    let candidates: Vec<String> = content.candidates.lines().collect();
+    for (field, texts) in [(EDITED, &edits), (CANDIDATES, &candidates)] {
+        if !texts.is_empty() {
+            progress[field] = json!(told(texts));
+        }
+    }
+    if !candidates.is_empty() {
+        progress[CANDIDATES_PLAN] = json!(content.candidates.plan);
     }
     if content.held.as_ref().is_some_and(|held| held.braked) {
         progress[HELD_BY_BRAKE] = true.into();
