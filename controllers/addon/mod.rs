@@ -36,6 +36,7 @@ mod predecessor;
 pub mod prune;
 pub mod removal;
 pub mod replicas;
+pub mod revision;
 pub mod source;
 pub mod workflow;
 
@@ -112,6 +113,7 @@ impl Controller for AddonController {
             overrides: config.overrides()?,
             channel_overrides: config.overrides()?.and("kops"),
             protected: config.protected()?,
+            rollback: config.addon_rollback,
             metrics: Metrics::new(setup.metrics()),
         });
         let readings = Arc::clone(&engine);

@@ -59,7 +59,7 @@ impl Walk {
 
 impl Run<'_> {
     /// Brings an Addon object to where it should be.
-    pub(super) async fn live(self, addon: &Addon, lifecycle: &Lifecycle) -> Result<Action, Error> {
+    pub(super) async fn live(mut self, addon: &Addon, lifecycle: &Lifecycle) -> Result<Action, Error> {
         let Some(before) = self.engine.parent(&self.id) else {
             self.engine.set_state(&self.id, None);
             return Ok(Action::Done);
@@ -95,6 +95,7 @@ impl Run<'_> {
             return self.rest(addon, before, content, state, reasons).await;
         }
         content.lifecycle = Some(life);
+        self.begin(addon, &mut content).await?;
         self.walk(addon, lifecycle, &before, content).await
     }
 
@@ -115,8 +116,12 @@ impl Run<'_> {
             self.outcome.look_again(patience);
         }
         self.weigh(addon, wanted, &mut memory, &mut content).await;
-        self.engine.put_memory(&self.id, memory);
         let complete = walk.is_done(lifecycle);
+        if complete {
+            let known = |object: &Object| memory.known.keys().any(|known| known.may_be(&object.ident));
+            self.store(addon, &mut content, known).await?;
+        }
+        self.engine.put_memory(&self.id, memory);
         let life = content.lifecycle.get_or_insert_default();
         life.progress = book.to_value();
         life.prereqs = Some(match lifecycle.phases.first() {

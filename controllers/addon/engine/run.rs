@@ -12,8 +12,9 @@ use quarterdeck_runtime::object::{Kind, ObjectKey};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::channel::Course;
+use super::channel::{Course, Offered};
 use super::outcome::Outcome;
+use super::revisions::Steer;
 use super::tell::grant_command;
 use super::{Engine, Key, Memory, Standing};
 use crate::addon::health::Health;
@@ -37,6 +38,8 @@ pub(super) struct Run<'e> {
     pub(super) observing: bool,
     /// Whether what somebody changed is put back, rather than told.
     pub(super) repair: bool,
+    /// Whether an older revision is in the place of what the source says.
+    pub(super) back: bool,
     pub(super) outcome: Outcome,
 }
 
@@ -51,12 +54,23 @@ impl Engine {
         let api = cx.api.logging_to(WriteLog::default());
         let recorder = cx.recorder.clone();
         let outcome = Outcome::default();
-        let run =
-            Run { engine: self, api, recorder, observing: self.observing(), repair: true, id: id.clone(), outcome };
+        let mut run = Run {
+            engine: self,
+            api,
+            recorder,
+            observing: self.observing(),
+            repair: true,
+            id: id.clone(),
+            back: false,
+            outcome,
+        };
         let result = match self.addon(&id) {
-            Some(addon) => match &addon.lifecycle {
-                Some(lifecycle) => Box::pin(run.live(&addon, lifecycle)).await,
-                None => run.present(&addon).await,
+            Some(addon) => match (run.steer(&addon).await?, &addon.lifecycle) {
+                (Steer::Again, _) => return Ok(Action::Done),
+                (Steer::Stop(reason), _) => run.stand(&addon, reason).await,
+                (Steer::On, Some(lifecycle)) if run.back => Box::pin(run.live_back(&addon, lifecycle)).await,
+                (Steer::On, Some(lifecycle)) => Box::pin(run.live(&addon, lifecycle)).await,
+                (Steer::On, None) => run.present(&addon).await,
             },
             None => run.gone().await,
         };
@@ -92,7 +106,7 @@ impl Run<'_> {
             let reasons = unmet.iter().map(ToString::to_string).collect();
             return self.rest(addon, before, content, State::Progressing, reasons).await;
         }
-        let offered = match self.offered().await? {
+        let offered = match if self.back { None } else { self.offered().await? } {
             Some(Course::Leave(reason)) => {
                 let state = if content.unhealthy.is_empty() { State::Ready } else { State::Progressing };
                 return self.rest(addon, before, content, state, vec![reason]).await;
@@ -110,8 +124,19 @@ impl Run<'_> {
                 None
             }
         };
+        self.keep_all(addon, before, content, offered).await
+    }
+
+    /// Keeps all objects of an addon as they should be.
+    pub(super) async fn keep_all(
+        mut self,
+        addon: &Addon,
+        before: Option<Parent>,
+        mut content: Content,
+        offered: Option<Offered>,
+    ) -> Result<Action, Error> {
+        self.begin(addon, &mut content).await?;
         let wanted = self.resolve(&addon.objects).await?;
-        let mut content = content;
         let known = content.members.len();
         for wanted in wanted.iter().filter(|wanted| wanted.mode == Mode::Reconcile) {
             content.members.entry(wanted.ident.clone()).or_default();
@@ -134,6 +159,7 @@ impl Run<'_> {
         }
         self.weigh(addon, &wanted, &mut memory, &mut content).await;
         self.engine.put_memory(&self.id, memory);
+        self.store(addon, &mut content, |_| true).await?;
         self.let_go(addon, &mut content);
         let released = self.prune(addon.account.as_ref(), &mut content).await?;
         let applied = addon.complete && self.outcome.errors.is_empty() && !self.outcome.retry && !self.outcome.waiting;
@@ -150,6 +176,13 @@ impl Run<'_> {
         if self.id.source != OBJECTS {
             self.engine.parts.queue.add(Key::Mirror(self.id.clone()));
         }
+    }
+
+    /// Leaves everything as it is, since what is to be cannot be had.
+    async fn stand(self, addon: &Addon, reason: String) -> Result<Action, Error> {
+        let before = self.engine.parent(&self.id);
+        let content = before.as_ref().map(|parent| parent.content.clone()).unwrap_or_default();
+        self.rest(addon, before, content, State::Degraded, vec![reason]).await
     }
 
     /// Leaves everything as it is, and says why.
@@ -177,6 +210,7 @@ impl Run<'_> {
         content.unhealthy.clear();
         content.drifted = std::mem::take(&mut self.outcome.missing);
         let mut on_their_way = false;
+        let mut failed = None;
         for wanted in wanted {
             let Some(known) = memory.known.get(&wanted.ident) else { continue };
             if let Some(how) = &known.drifted {
@@ -188,9 +222,12 @@ impl Run<'_> {
             {
                 health = Health::Ready;
             }
-            match health {
+            match &health {
                 Health::Ready => continue,
-                Health::Degraded(_) => self.outcome.sick = true,
+                Health::Degraded(_) => {
+                    self.outcome.sick = true;
+                    failed.get_or_insert_with(|| format!("{}: {health}", wanted.ident));
+                }
                 Health::Progressing(_) | Health::Unbound { .. } => on_their_way = true,
             }
             content.unhealthy.push(format!("{}: {health}", wanted.ident));
@@ -202,6 +239,9 @@ impl Run<'_> {
         };
         memory.unready = on_their_way.then(|| (since, Arc::clone(&addon.version)));
         let left = addon.policy.health_timeout.saturating_sub(now.duration_since(since));
+        // What is tried is judged in time, whoever began it.
+        let left = self.trial_left(addon, content).map_or(left, |trial| left.min(trial));
+        self.note_hope(addon, failed, memory);
         if on_their_way && left.is_zero() {
             self.outcome.sick = true;
         } else if on_their_way {
@@ -233,19 +273,31 @@ impl Run<'_> {
             () if held.is_some() => State::Held,
             () => State::Ready,
         });
-        content.errors = errors;
         content.objects = objects;
         content.skipped = addon.skipped.len();
         content.drift += self.outcome.drift;
         if self.outcome.errors.is_empty() && !self.outcome.retry && !self.outcome.waiting {
             content.version = addon.version.to_string();
+            if let (Some(life), Some(package), true) = (&mut content.lifecycle, &addon.package, self.back) {
+                life.version = package.version.to_string();
+            }
         }
+        let overlay = self.judge(addon, &mut content).await?;
+        errors.extend(self.notes(&content));
+        content.errors = errors;
         self.tell(before, &content, held.as_ref());
         let waits = held.as_ref().map_or(0, |held| held.members.len());
         self.note_state(&content, waits);
         content.held = held;
-        if self.engine.parent(&self.id).is_none_or(|parent| !parent.says(&self.id, &content)) {
+        let parent = self.engine.parent(&self.id);
+        if parent.as_ref().is_none_or(|parent| !parent.says(&self.id, &content)) {
             self.write_parent(&content).await?;
+        }
+        if let Some(overlay) = overlay {
+            if let Some(parent) = &parent {
+                self.tell_back(parent, &content);
+            }
+            self.engine.set_overlay(&self.id, Some(overlay));
         }
         self.end()
     }

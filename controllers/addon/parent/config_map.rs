@@ -7,13 +7,14 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::{Value, json};
 
 use super::{
-    ADDON_ANNOTATION, Content, Form, Held, LONGEST, NAMESPACE, Parent, RELEASE_ANNOTATION, SOURCE_LABEL, State, TOLD,
-    name, release_command, set_id,
+    ADDON_ANNOTATION, BackTo, Content, Form, Held, LONGEST, NAMESPACE, Parent, RELEASE_ANNOTATION, SOURCE_LABEL, State,
+    TOLD, name, release_command, set_id,
 };
 use crate::addon::applyset::{
     self, ID_LABEL, KINDS_ANNOTATION, NAMESPACES_ANNOTATION, TOOLING, TOOLING_ANNOTATION, parent_kind,
 };
 use crate::addon::ident::Ident;
+use crate::addon::revision::Revisions;
 use crate::addon::source::AddonId;
 
 /// The manifest of a parent.
@@ -55,6 +56,12 @@ fn data(id: &AddonId, content: &Content) -> BTreeMap<&'static str, String> {
         if !texts.is_empty() {
             data.insert(name, told(texts));
         }
+    }
+    if content.revisions != Revisions::default() {
+        data.insert("revisions", content.revisions.to_value().to_string());
+    }
+    if let Some(told) = content.revisions.told() {
+        data.insert("rolledBack", shortened(told));
     }
     if let Some(held) = &content.held {
         data.insert("held", lines(held.members.iter().map(ToString::to_string)));
@@ -128,6 +135,7 @@ pub(super) fn read(map: &ConfigMap) -> Option<Parent> {
         unhealthy: text("unhealthy").lines().map(str::to_owned).collect(),
         drifted: text("drifted").lines().map(str::to_owned).collect(),
         held,
+        revisions: Revisions::from_value(&serde_json::from_str(text("revisions")).unwrap_or_default()),
         lifecycle: None,
     };
     let intact = annotations(&addon, &content).iter().all(|(name, value)| annotation(name) == Some(value));
@@ -138,6 +146,7 @@ pub(super) fn read(map: &ConfigMap) -> Option<Parent> {
         resource_version: meta.resource_version.clone().unwrap_or_default(),
         content,
         released: annotation(RELEASE_ANNOTATION).cloned(),
+        back: BackTo::read(|name| annotation(name).map(String::as_str)),
         intact,
         form: Form::ConfigMap(data.clone()),
     })
@@ -154,6 +163,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::addon::revision::{Kept, RollBack, Verdict};
 
     fn addon(name: &str) -> AddonId {
         AddonId { source: "directory", name: name.into() }
@@ -180,6 +190,11 @@ mod tests {
                 reason: "why".into(),
                 braked: true,
             }),
+            revisions: Revisions {
+                kept: vec![Kept { hash: "a".into(), verdict: Verdict::Good, time: 7, ..Kept::default() }],
+                back: Some(RollBack { from: "b".into(), to: "a".into(), ..RollBack::default() }),
+                asked: None,
+            },
             lifecycle: None,
         }
     }

@@ -12,6 +12,7 @@ mod life;
 mod links;
 mod objects;
 mod observe;
+mod rollback;
 mod skew;
 mod update;
 
