@@ -46,7 +46,8 @@ impl World {
             "type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "no image",
         });
         let live = self.until_there(&deployment_at(name)).await;
-        let status = json!({"status": {"observedGeneration": live["metadata"]["generation"], "conditions": [condition]}});
+        let status =
+            json!({"status": {"observedGeneration": live["metadata"]["generation"], "conditions": [condition]}});
         let path = format!("{}/status", deployment_at(name));
         self.send(Method::PATCH, &path, "application/merge-patch+json", &status).await.unwrap();
     }
@@ -55,7 +56,7 @@ impl World {
         self.until_parent(file, &format!("{file} is {expected:?}"), |map| verdicts(map) == expected).await
     }
 
-    async fn until_value(&self, value: &str) {
+    async fn until_app_says(&self, value: &str) {
         self.until(&at("app"), &format!("app says {value}"), |map| map["data"]["k"] == value).await;
     }
 
@@ -88,7 +89,8 @@ async fn a_revision_that_fails_is_given_up_for_the_last_good_one() {
     world.write("app.yaml", &file("one"));
     let parent = world.until_verdicts("app.yaml", &["good"]).await;
     // It is kept beside the parent and goes with it; what is secret stays in Secrets.
-    let (maps, secrets) = (world.stored("configmaps", "kube-system").await, world.stored("secrets", "kube-system").await);
+    let (maps, secrets) =
+        (world.stored("configmaps", "kube-system").await, world.stored("secrets", "kube-system").await);
     assert_eq!((maps.len(), secrets.len()), (1, 1));
     for piece in maps.iter().chain(&secrets) {
         assert_eq!(piece["metadata"]["ownerReferences"][0]["uid"], parent["metadata"]["uid"]);
@@ -97,11 +99,11 @@ async fn a_revision_that_fails_is_given_up_for_the_last_good_one() {
     assert!(unpacked(&secrets[0]).contains("secret-one"));
 
     world.write("app.yaml", &(file("two") + &deployment("web") + "---\n" + &map("only-two", "Reconcile", "v")));
-    world.until_value("two").await;
+    world.until_app_says("two").await;
     world.until_there(&at("only-two")).await;
     world.fails("web").await;
     // Back: what it changed is as it was, what it brought is gone.
-    world.until_value("one").await;
+    world.until_app_says("one").await;
     world.until_gone(&at("only-two")).await;
     world.until_gone(&deployment_at("web")).await;
     let parent = world.until_parent("app.yaml", "it is ready again", |map| map["data"]["state"] == "ready").await;
@@ -110,21 +112,22 @@ async fn a_revision_that_fails_is_given_up_for_the_last_good_one() {
     assert!(told.contains("rolled back from") && told.contains("no image"), "{told}");
     let secret = world.until_there(SECRET).await;
     assert_eq!(secret["data"]["word"], "c2VjcmV0LW9uZQ==", "secret-one");
-    let events = world.get("/api/v1/namespaces/kube-system/events?fieldSelector=reason=RolledBack").await.unwrap().unwrap();
+    let events =
+        world.get("/api/v1/namespaces/kube-system/events?fieldSelector=reason=RolledBack").await.unwrap().unwrap();
     assert_eq!(events["items"].as_array().map(Vec::len), Some(1), "{events}");
 
     // Whoever leads next goes on with it: the old revision is kept, and the bad one not tried again.
     let mut audit = world.control_plane.audit_from_now().unwrap();
     world.restarted().await;
     world.kubectl(&["patch", "configmap", "app", "--type=merge", "-p", r#"{"data":{"k":"hand"}}"#]).await;
-    world.until_value("one").await;
+    world.until_app_says("one").await;
     world.control_plane.settle_audit().await.unwrap();
-    let web = |event: &quarterdeck_it::AuditEvent| event.is_write() && event.request_uri.contains("/deployments/web");
-    assert!(audit.filter(web).unwrap().is_empty(), "the bad revision was applied again");
+    let again = audit.filter(|event| event.is_write() && event.request_uri.contains("/deployments/web")).unwrap();
+    assert!(again.is_empty(), "the bad revision was applied again: {again:#?}");
 
     // Another revision is another matter, and what is not kept any more is not stored any more.
     world.write("app.yaml", &file("three"));
-    world.until_value("three").await;
+    world.until_app_says("three").await;
     world.until_verdicts("app.yaml", &["good", "bad", "good"]).await;
     assert_eq!(world.stored("configmaps", "kube-system").await.len(), 3);
     world.write("app.yaml", &file("four"));
@@ -133,24 +136,35 @@ async fn a_revision_that_fails_is_given_up_for_the_last_good_one() {
     assert_eq!(world.stored("configmaps", "kube-system").await.len(), 3);
     assert_eq!(world.stored("secrets", "kube-system").await.len(), 3);
 
-    // At rest nothing is written or looked for.
+    // By hand it is the same, through its mirror.
+    let own = parent["metadata"]["name"].as_str().unwrap();
+    let mirrored = |addon: &Value| addon["status"]["revisions"].as_array().is_some_and(|all| all.len() == 3);
+    world.until_addon(&format!("kube-system/{own}"), "its mirror shows revisions", mirrored).await;
+    world.addonctl(&["rollback", own, "-n", "kube-system"]).await;
+    world.until_app_says("three").await;
+    let told = |addon: &Value| addon["status"]["reason"].as_str().is_some_and(|text| text.contains("asked for"));
+    world.until_addon(&format!("kube-system/{own}"), "its mirror tells", told).await;
+
+    // At rest nothing is written.
     world.control_plane.settle_audit().await.unwrap();
     let mut audit = world.control_plane.audit_from_now().unwrap();
     world.write("other.yaml", &map("other", "Reconcile", "v"));
     world.until_verdicts("other.yaml", &["good"]).await;
     world.control_plane.settle_audit().await.unwrap();
-    let own = parent["metadata"]["name"].as_str().unwrap();
-    let first = world.stored("configmaps", "kube-system").await;
-    let first = first.iter().filter(|map| map["metadata"]["annotations"]["quarterdeck.dev/addon"] == "app.yaml");
-    let names: Vec<String> = first.filter_map(|map| Some(map["metadata"]["name"].as_str()?.to_owned())).collect();
-    let about = |event: &quarterdeck_it::AuditEvent| {
-        event.is_write() && (event.request_uri.contains(own) || names.iter().any(|name| event.request_uri.contains(name)))
-    };
-    let writes = audit.filter(about).unwrap();
+    let writes = audit
+        .filter(|event| {
+            let uri = &event.request_uri;
+            event.is_write() && (uri.contains(own) || maps.iter().any(|map| uri.contains(prefix(map))))
+        })
+        .unwrap();
     assert!(writes.is_empty(), "{writes:#?}");
+}
 
-    // Who wants none of it gets rid of what was stored.
-    assert!(!names.is_empty());
+/// The part of the name of what is stored that all revisions of an addon share.
+fn prefix(piece: &Value) -> &str {
+    let name = piece["metadata"]["name"].as_str().unwrap();
+    let end = name.match_indices('-').nth(2).map_or(name.len(), |(at, _)| at);
+    &name[..end]
 }
 
 #[tokio::test]
@@ -173,7 +187,7 @@ async fn definitions_are_never_gone_back_from_and_refusals_are() {
     world.until_error("crd.yaml", &["has failed", "no image", "CustomResourceDefinitions differ"]).await;
     let parent = world.until_verdicts("crd.yaml", &["bad", "good"]).await;
     assert_eq!(parent["data"]["rolledBack"], Value::Null);
-    world.until_value("two").await;
+    world.until_app_says("two").await;
 
     // The server will never take this.
     let refused = deployment("never").replace("spec:\n  selector", "spec:\n  replicas: -1\n  selector");
@@ -182,4 +196,160 @@ async fn definitions_are_never_gone_back_from_and_refusals_are() {
     world.until(&at("calm"), "calm says one again", |map| map["data"]["k"] == "one").await;
     let parent = world.parent("refused.yaml", "ready").await;
     assert!(parent["data"]["rolledBack"].as_str().unwrap().contains("replicas"), "{parent}");
+}
+
+/// An Addon object of a map, and of more if that is said.
+fn addon(annotations: &str, value: &str, more: &str) -> String {
+    let more: String = more.lines().map(|line| format!("                {line}\n")).collect();
+    format!(
+        r#"apiVersion: addonmgr.keikoproj.io/v1alpha1
+kind: Addon
+metadata: {{name: app, namespace: addons, annotations: {{{annotations}}}}}
+spec:
+  pkgName: team/app
+  pkgVersion: "{value}"
+  pkgType: composite
+  pkgDescription: ""
+  params: {{namespace: addons}}
+  lifecycle:
+    install:
+      template: |
+        apiVersion: argoproj.io/v1alpha1
+        kind: Workflow
+        spec:
+          entrypoint: entry
+          serviceAccountName: addon-manager-workflow-installer-sa
+          templates:
+          - name: entry
+            resource:
+              action: apply
+              manifest: |
+                apiVersion: v1
+                kind: ConfigMap
+                metadata: {{name: app}}
+                data: {{k: "{value}"}}
+{more}"#
+    )
+}
+
+const IN_ADDONS: &str = "/api/v1/namespaces/addons/configmaps/app";
+
+/// The states of an Addon's revisions, the newest first.
+fn states(addon: &Value) -> Vec<&str> {
+    let all = addon["status"]["revisions"].as_array().into_iter().flatten();
+    all.map(|revision| revision["state"].as_str().unwrap_or_default()).collect()
+}
+
+impl World {
+    async fn until_states(&self, expected: &[&str]) -> Value {
+        self.until_addon("addons/app", &format!("its revisions are {expected:?}"), |addon| states(addon) == expected)
+            .await
+    }
+
+    async fn until_installed(&self, value: &str) {
+        self.until(IN_ADDONS, &format!("it says {value}"), |map| map["data"]["k"] == value).await;
+        self.until_addon("addons/app", &format!("{value} is told"), |addon| {
+            addon["status"]["version"] == value && addon["status"]["health"] == "Ready"
+        })
+        .await;
+    }
+
+    /// Runs addonctl as an administrator and returns what it printed.
+    async fn addonctl(&self, args: &[&str]) -> String {
+        let program = quarterdeck_it::deck::program_named("addonctl").unwrap();
+        let mut command = tokio::process::Command::new(program);
+        command.args(args).arg("--kubeconfig").arg(self.control_plane.admin_kubeconfig().unwrap());
+        let output = tokio::time::timeout(LONG, command.output()).await.unwrap().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "addonctl {args:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+}
+
+#[tokio::test]
+async fn a_person_goes_back_and_the_next_revision_goes_on() {
+    let world = World::with_addons().await;
+    let manual = "quarterdeck.dev/rollback: manual";
+    world.apply_text(&addon(manual, "1", "")).await;
+    world.until_installed("1").await;
+    world.until_states(&["current"]).await;
+    world.apply_text(&addon(manual, "2", "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: second}\n")).await;
+    world.until_installed("2").await;
+    world.until_states(&["current", "good"]).await;
+    let second = "/api/v1/namespaces/addons/configmaps/second";
+    world.until_there(second).await;
+    // Beside the Addon, whose they are.
+    let maps = world.stored("configmaps", "addons").await;
+    assert_eq!(maps.len(), 2);
+    assert!(maps.iter().all(|map| map["metadata"]["ownerReferences"][0]["kind"] == "Addon"));
+
+    let said = world.addonctl(&["rollback", "app", "-n", "addons"]).await;
+    assert!(said.starts_with("addon app to be rolled back to ") && said.ends_with(" (1)\n"), "{said}");
+    world.until_installed("1").await;
+    world.until_gone(second).await;
+    let back = world.until_states(&["good", "current"]).await;
+    let reason = back["status"]["reason"].as_str().unwrap();
+    assert!(reason.starts_with("rolled back from 2 (") && reason.ends_with(": asked for"), "{reason}");
+    assert!(world.addonctl(&["get", "app", "-n", "addons"]).await.contains("rolled back from 2"));
+    let shown = world.addonctl(&["describe", "app", "-n", "addons"]).await;
+    assert!(shown.contains("Revisions:") && shown.contains(" 1 current "), "{shown}");
+
+    // It holds over a restart, and is kept like anything else.
+    world.restarted().await;
+    world.kubectl(&["-n", "addons", "delete", "configmap", "app"]).await;
+    world.until_installed("1").await;
+    assert_eq!(world.get(second).await.unwrap(), None);
+
+    // Another spec is installed, and the word has no effect any more.
+    world.apply_text(&addon(manual, "3", "")).await;
+    world.until_installed("3").await;
+    let told =
+        |addon: &Value| addon["status"]["errors"][0].as_str().is_some_and(|text| text.contains("without effect"));
+    world.until_addon("addons/app", "it says so", told).await;
+    world.until_states(&["current", "good", "good"]).await;
+    // By name, and to the one that a person gave up before.
+    let hash = back["status"]["revisions"][0]["hash"].as_str().unwrap();
+    world.addonctl(&["rollback", "app", "-n", "addons", "--to", &hash[..8]]).await;
+    world.until_installed("2").await;
+    world.until_there(second).await;
+
+    // Off means off: what the source says counts, and nothing is kept.
+    world.apply_text(&addon("quarterdeck.dev/rollback: \"off\"", "3", "")).await;
+    world.until_installed("3").await;
+    world.until_states(&[]).await;
+    eventually("nothing is stored", LONG, async || {
+        let left = world.stored("configmaps", "addons").await;
+        if left.is_empty() { Ok(()) } else { bail!("{left:?}") }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn an_addon_that_is_not_healthy_in_time_goes_back_by_itself() {
+    let world = World::with_addons().await;
+    let auto = "quarterdeck.dev/rollback: auto, quarterdeck.dev/health-timeout: 3s";
+    world.apply_text(&addon(auto, "1", "")).await;
+    world.until_installed("1").await;
+    // No controller makes it ready.
+    let web = deployment("web").replace(&format!("\n  {MODE}"), "");
+    world.apply_text(&addon(auto, "2", web.trim_end())).await;
+    world.until_states(&["bad", "current"]).await;
+    world.until_installed("1").await;
+    world.until_gone("/apis/apps/v1/namespaces/addons/deployments/web").await;
+    let back = world
+        .until_addon("addons/app", "it tells", |addon| {
+            addon["status"]["reason"].as_str().is_some_and(|text| text.contains("did not become healthy in time"))
+        })
+        .await;
+    assert_eq!(back["status"]["lifecycle"]["installed"], "Failed");
+    // What a person insists on is tried all the same, once.
+    let hash = back["status"]["revisions"][0]["hash"].as_str().unwrap().to_owned();
+    world.addonctl(&["rollback", "app", "-n", "addons", "--to", &hash]).await;
+    world.until_there("/apis/apps/v1/namespaces/addons/deployments/web").await;
+    let stays = |addon: &Value| addon["status"]["health"] == "Degraded" && addon["status"]["version"] == "2";
+    world.until_addon("addons/app", "it stays", stays).await;
+    world.apply_text(&addon(auto, "3", "")).await;
+    world.until_installed("3").await;
+    world.until_gone("/apis/apps/v1/namespaces/addons/deployments/web").await;
 }
