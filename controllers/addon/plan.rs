@@ -41,7 +41,7 @@ impl Wanted {
     #[must_use]
     pub fn new(object: &Object, kind: Kind, set: &str) -> Self {
         let ident = object.resolved(kind.namespaced);
-        let mut body = object.body.clone();
+        let mut body = object.body.tree();
         if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
             if ident.namespace.is_empty() {
                 metadata.remove("namespace");

@@ -23,7 +23,7 @@ pub const NAMESPACE: &str = "kube-system";
 /// Label on a parent: the source of its addon.
 pub const SOURCE_LABEL: &str = "quarterdeck.dev/addon-source";
 /// Annotation on a parent: the name of its addon.
-pub const ADDON_ANNOTATION: &str = "quarterdeck.dev/addon";
+pub const ADDON_ANNOTATION: &str = api::names::SOURCE_NAME_ANNOTATION;
 /// Annotation that a person sets on a parent to let a held removal go; its value is the plan's hash.
 pub const RELEASE_ANNOTATION: &str = "quarterdeck.dev/release-prune";
 /// Field manager of parents.

@@ -20,8 +20,6 @@ use crate::server::{MANAGER, Server, explain};
 pub(super) const PARENTS: &str = "kube-system";
 /// Label on a parent: the source of its addon.
 const SOURCE_LABEL: &str = "quarterdeck.dev/addon-source";
-/// Annotation on a parent: the name of its addon.
-const ADDON_ANNOTATION: &str = "quarterdeck.dev/addon";
 
 pub(super) async fn run(server: &Server, args: &PruneArgs) -> anyhow::Result<()> {
     let name = &args.addon.name;
@@ -73,7 +71,7 @@ pub(super) async fn parent(server: &Server, name: &str, mirror: Option<&Addon>) 
     let parents = parents.map_err(|error| explain(error, "the parents of addons in kube-system"))?.items;
     let names: Vec<&str> = match mirror {
         Some(mirror) => mirror
-            .annotation(ADDON_ANNOTATION)
+            .annotation(names::SOURCE_NAME_ANNOTATION)
             .into_iter()
             .chain([mirror.spec.pkg_name.as_str(), mirror.name()])
             .collect(),
@@ -82,7 +80,12 @@ pub(super) async fn parent(server: &Server, name: &str, mirror: Option<&Addon>) 
     let source = mirror.and_then(|mirror| mirror.label(names::MIRROR_LABEL));
     let matches = |map: &ConfigMap, wanted: &str| {
         let label = map.metadata.labels.as_ref().and_then(|labels| labels.get(SOURCE_LABEL)).map(String::as_str);
-        let addon = map.metadata.annotations.as_ref().and_then(|all| all.get(ADDON_ANNOTATION)).map(String::as_str);
+        let addon = map
+            .metadata
+            .annotations
+            .as_ref()
+            .and_then(|all| all.get(names::SOURCE_NAME_ANNOTATION))
+            .map(String::as_str);
         (source.is_none() || source == label) && (addon == Some(wanted) || map.metadata.name.as_deref() == Some(wanted))
     };
     // The most certain name first.
