@@ -118,6 +118,10 @@ impl Run<'_> {
             engine.cached(wanted, |_, _| ());
             return true;
         };
+        if self.repair && known.drifted.is_some() {
+            // It was left as somebody made it; that is over.
+            return true;
+        }
         let mut deleting = false;
         let (held, result) = engine.cached(wanted, |cached, health| {
             deleting = matches!(cached, Cached::Held(held) if held.deleting);
