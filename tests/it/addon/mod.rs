@@ -2,6 +2,7 @@
 
 mod account;
 mod adoption;
+mod applyset;
 mod brake;
 mod channel;
 mod directory;
@@ -14,6 +15,7 @@ mod links;
 mod objects;
 mod observe;
 mod skew;
+mod transitions;
 mod update;
 
 use std::path::{Path, PathBuf};

@@ -8,12 +8,12 @@ const EXAMPLE: &str = include_str!("objects/fluentd.yaml");
 
 impl World {
     /// An Addon object, once it `fits`.
-    async fn until_addon(&self, name: &str, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+    pub(super) async fn until_addon(&self, name: &str, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
         let (namespace, name) = name.split_once('/').unwrap_or(("addon-manager-system", name));
         self.until(&format!("{GROUP}/namespaces/{namespace}/addons/{name}"), what, fits).await
     }
 
-    async fn until_succeeded(&self, name: &str) -> Value {
+    pub(super) async fn until_succeeded(&self, name: &str) -> Value {
         let what = format!("{name} has succeeded");
         self.until_addon(name, &what, |addon| addon["status"]["lifecycle"]["installed"] == "Succeeded").await
     }
@@ -44,6 +44,35 @@ impl World {
         }
     }
 }
+
+/// The smallest Addon there is.
+pub(super) const ADDON_OF_ONE_MAP: &str = r#"apiVersion: addonmgr.keikoproj.io/v1alpha1
+kind: Addon
+metadata: {name: app, namespace: addons}
+spec:
+  pkgName: team/app
+  pkgVersion: 1.0.0
+  pkgType: composite
+  pkgDescription: ""
+  params: {namespace: addons}
+  lifecycle:
+    install:
+      template: |
+        apiVersion: argoproj.io/v1alpha1
+        kind: Workflow
+        spec:
+          entrypoint: entry
+          serviceAccountName: addon-manager-workflow-installer-sa
+          templates:
+          - name: entry
+            resource:
+              action: apply
+              manifest: |
+                apiVersion: v1
+                kind: ConfigMap
+                metadata: {name: app}
+                data: {k: one}
+"#;
 
 /// The account that keiko's templates name.
 pub(super) const INSTALLER: &str = "addon-manager-workflow-installer-sa";
