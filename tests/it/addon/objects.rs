@@ -27,6 +27,11 @@ impl World {
     /// A namespace for Addons, with the account that installs them and the manager's right to act as it.
     async fn addon_namespace(&self, namespace: &str) {
         self.kubectl(&["create", "namespace", namespace]).await;
+        self.installer(namespace).await;
+    }
+
+    /// The account that installs the Addons of a namespace.
+    async fn installer(&self, namespace: &str) {
         self.kubectl(&["-n", namespace, "create", "serviceaccount", INSTALLER]).await;
         let account = format!("{namespace}:{INSTALLER}");
         let binding = format!("installer-{namespace}");
@@ -173,13 +178,23 @@ impl World {
     }
 
     pub(super) async fn ready_for_addons(&self) {
-        let world = self;
-        world.addon_namespace("addons").await;
+        self.addon_namespace("addons").await;
+        self.let_us_act().await;
+    }
+
+    /// As [`World::ready_for_addons`], for a namespace that is there.
+    pub(super) async fn grant_installer(&self) {
+        self.installer("addons").await;
+        self.let_us_act().await;
+    }
+
+    /// Lets the manager act as the installer of `addons`.
+    async fn let_us_act(&self) {
         let role = format!("--resource-name={INSTALLER}");
         let impersonate =
             ["-n", "addons", "create", "role", "act", "--verb=impersonate", "--resource=serviceaccounts", &role];
-        world.kubectl(&impersonate).await;
-        world.kubectl(&["-n", "addons", "create", "rolebinding", "act", "--role=act", "--user=quarterdeck"]).await;
+        self.kubectl(&impersonate).await;
+        self.kubectl(&["-n", "addons", "create", "rolebinding", "act", "--role=act", "--user=quarterdeck"]).await;
     }
 }
 
