@@ -223,12 +223,15 @@ async fn three_systems_are_taken_over_and_no_pod_notices() {
     for namespace in SYSTEMS {
         let portrait = eventually("the pods are there", LONG, async || {
             let (objects, pods) = portrait(&client, namespace).await?;
-            let deployment = objects
-                .iter()
-                .find(|object| object["spec"]["replicas"] == 2 && object["status"]["unavailableReplicas"] == 2);
-            if pods.len() == 2
-                && deployment.is_some_and(|one| one["status"]["conditions"].as_array().map_or(0, Vec::len) == 2)
-            {
+            // What the Go controllers still have to say of it is said.
+            let updated = objects.iter().any(|object| {
+                let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+                object["status"]["updatedReplicas"] == 2
+                    && object["status"]["unavailableReplicas"] == 2
+                    && conditions.filter(|one| one["reason"] == "ReplicaSetUpdated").count() == 1
+            });
+            let counted = objects.iter().any(|object| object["status"]["fullyLabeledReplicas"] == 2);
+            if pods.len() == 2 && updated && counted {
                 Ok((objects, pods))
             } else {
                 anyhow::bail!("{pods:?} {objects:#?}")

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use quarterdeck_it::audit::{Event, Stage};
 use quarterdeck_it::deck::USER;
 
 use super::*;
 
 /// Addons of each source.
 const MANY: usize = 7;
-/// Field managers and accounts aside, a write by one of these is none of an addon.
+/// What a process writes besides addons.
 const UNHEEDED: [&str; 2] = ["events", "leases.coordination.k8s.io"];
 
 /// The objects of an addon, of several kinds.
@@ -97,8 +98,9 @@ async fn a_restart_lists_each_kind_once_and_writes_nothing() {
             && !UNHEEDED.contains(&&*event.resource())
             && !event.resource().contains("review")
     });
-    let writes: Vec<_> = writes.filter(|event| !event.request_uri.contains("second")).collect();
-    assert!(writes.is_empty(), "{writes:#?}");
+    let writes: Vec<&Event> = writes.filter(|event| !event.request_uri.contains("second")).collect();
+    let told: Vec<_> = writes.iter().map(|event| (&event.verb, &event.request_uri, &event.request_object)).collect();
+    assert!(told.is_empty(), "{told:#?}");
     // A list, or a watch that begins with one, of each kind and selection; what an informer resumes, and
     // the barrier's look at how far the server is, begin with none of the objects.
     let mut lists: BTreeMap<String, usize> = BTreeMap::new();
@@ -107,7 +109,7 @@ async fn a_restart_lists_each_kind_once_and_writes_nothing() {
         let initial = event.verb == "list" || query.contains("sendInitialEvents=true");
         let selector = query.split('&').filter(|pair| pair.contains("Selector=")).collect::<Vec<_>>().join("&");
         let is_probe = selector.contains("fieldSelector=metadata.name");
-        let began = event.stage == quarterdeck_it::audit::Stage::ResponseStarted || event.verb == "list";
+        let began = event.stage == Stage::ResponseStarted || event.verb == "list";
         if initial && began && !is_probe && event.object_ref.is_some() {
             *lists.entry(format!("{path} {selector}")).or_default() += 1;
         }
