@@ -34,7 +34,12 @@ pub fn id(parent: &Ident) -> String {
 /// another's.
 #[must_use]
 pub fn is_ours(tooling: Option<&str>) -> bool {
-    tooling.is_none_or(|tooling| tooling.split('/').next() == TOOLING.split('/').next())
+    tooling.is_none_or(|tooling| base_name(tooling) == base_name(TOOLING))
+}
+
+/// The tool's name: all but the version, which stands behind the last slash.
+fn base_name(tooling: &str) -> &str {
+    tooling.rsplit_once('/').map_or(tooling, |(name, _)| name)
 }
 
 /// The value of [`KINDS_ANNOTATION`] for these members.
@@ -84,6 +89,7 @@ mod tests {
             (Some(TOOLING), true),
             (Some("quarterdeck/v9"), true),
             (Some("kubectl/v1.36.0"), false),
+            (Some("quarterdeck/plugin/v1"), false),
             (Some(""), false),
         ] {
             assert_eq!(is_ours(tooling), ours, "{tooling:?}");

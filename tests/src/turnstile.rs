@@ -32,9 +32,12 @@ pub struct Turnstile {
     _server: AbortOnDropHandle<()>,
 }
 
+/// Tells the lane of a request.
+type LaneOf = dyn Fn(&str) -> Option<usize> + Send + Sync;
+
 struct Shared {
     /// The lane of a request, by its path and query.
-    lane_of: Box<dyn Fn(&str) -> Option<usize> + Send + Sync>,
+    lane_of: Box<LaneOf>,
     state: Mutex<State>,
     /// Counts how often those who stand were turned away.
     turned: watch::Sender<u64>,

@@ -223,7 +223,11 @@ fn status(id: &AddonId, addon: &api::Addon, content: &Content, now: Timestamp) -
         }
         told
     };
-    let mut progress = json!({STEPS: lifecycle.progress, INSTALLED: content.version});
+    let mut progress = json!({INSTALLED: content.version});
+    // The server drops what is null: it would be written again and again.
+    if !lifecycle.progress.is_null() {
+        progress[STEPS] = lifecycle.progress;
+    }
     for (field, texts) in [(UNHEALTHY, &content.unhealthy), (DRIFTED, &content.drifted)] {
         if !texts.is_empty() {
             progress[field] = json!(told(texts));

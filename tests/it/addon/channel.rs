@@ -65,7 +65,7 @@ impl World {
     }
 
     /// The mirror of an addon, once it `fits`.
-    async fn until_mirror(&self, package: &str, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+    pub(super) async fn until_mirror(&self, package: &str, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
         let looked = eventually(what, LONG, async || {
             let list = self.get(ADDONS).await?.unwrap_or_default();
             let all = list["items"].as_array().cloned().unwrap_or_default();

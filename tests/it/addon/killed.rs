@@ -4,7 +4,7 @@
 //! second two, and so on ([`Turnstile`]). Then the manager is killed and started again. Each of them
 //! ends as the one that nobody disturbed, and nothing is left that no inventory knows.
 
-mod picture;
+pub(super) mod picture;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -2,9 +2,11 @@
 
 mod account;
 mod adoption;
+mod applyset;
 mod brake;
 mod channel;
 mod directory;
+mod hostile;
 mod keep;
 mod killed;
 mod kinds;
@@ -15,7 +17,9 @@ mod objects;
 mod observe;
 mod recall;
 mod rollback;
+mod restart;
 mod skew;
+mod transitions;
 mod update;
 
 use std::path::{Path, PathBuf};

@@ -18,7 +18,7 @@ impl World {
         self.until(&format!("{GROUP}/namespaces/{namespace}/addons/{name}"), what, fits).await
     }
 
-    async fn until_succeeded(&self, name: &str) -> Value {
+    pub(super) async fn until_succeeded(&self, name: &str) -> Value {
         let what = format!("{name} has succeeded");
         self.until_addon(name, &what, |addon| addon["status"]["lifecycle"]["installed"] == "Succeeded").await
     }
@@ -32,6 +32,11 @@ impl World {
     /// A namespace for Addons, with the account that installs them and the manager's right to act as it.
     async fn addon_namespace(&self, namespace: &str) {
         self.kubectl(&["create", "namespace", namespace]).await;
+        self.installer(namespace).await;
+    }
+
+    /// The account that installs the Addons of a namespace.
+    async fn installer(&self, namespace: &str) {
         self.kubectl(&["-n", namespace, "create", "serviceaccount", INSTALLER]).await;
         let account = format!("{namespace}:{INSTALLER}");
         let binding = format!("installer-{namespace}");
@@ -49,6 +54,35 @@ impl World {
         }
     }
 }
+
+/// The smallest Addon there is.
+pub(super) const ADDON_OF_ONE_MAP: &str = r#"apiVersion: addonmgr.keikoproj.io/v1alpha1
+kind: Addon
+metadata: {name: app, namespace: addons}
+spec:
+  pkgName: team/app
+  pkgVersion: 1.0.0
+  pkgType: composite
+  pkgDescription: ""
+  params: {namespace: addons}
+  lifecycle:
+    install:
+      template: |
+        apiVersion: argoproj.io/v1alpha1
+        kind: Workflow
+        spec:
+          entrypoint: entry
+          serviceAccountName: addon-manager-workflow-installer-sa
+          templates:
+          - name: entry
+            resource:
+              action: apply
+              manifest: |
+                apiVersion: v1
+                kind: ConfigMap
+                metadata: {name: app}
+                data: {k: one}
+"#;
 
 /// The account that keiko's templates name.
 pub(super) const INSTALLER: &str = "addon-manager-workflow-installer-sa";
@@ -149,13 +183,23 @@ impl World {
     }
 
     pub(super) async fn ready_for_addons(&self) {
-        let world = self;
-        world.addon_namespace("addons").await;
+        self.addon_namespace("addons").await;
+        self.let_us_act().await;
+    }
+
+    /// As [`World::ready_for_addons`], for a namespace that is there.
+    pub(super) async fn grant_installer(&self) {
+        self.installer("addons").await;
+        self.let_us_act().await;
+    }
+
+    /// Lets the manager act as the installer of `addons`.
+    async fn let_us_act(&self) {
         let role = format!("--resource-name={INSTALLER}");
         let impersonate =
             ["-n", "addons", "create", "role", "act", "--verb=impersonate", "--resource=serviceaccounts", &role];
-        world.kubectl(&impersonate).await;
-        world.kubectl(&["-n", "addons", "create", "rolebinding", "act", "--role=act", "--user=quarterdeck"]).await;
+        self.kubectl(&impersonate).await;
+        self.kubectl(&["-n", "addons", "create", "rolebinding", "act", "--role=act", "--user=quarterdeck"]).await;
     }
 }
 

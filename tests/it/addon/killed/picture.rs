@@ -183,7 +183,7 @@ fn without_hashes(text: &str) -> String {
 }
 
 /// Where two pictures differ.
-pub(super) fn differences(one: &[Value], other: &[Value]) -> String {
+pub(in crate::addon) fn differences(one: &[Value], other: &[Value]) -> String {
     let mut lines = Vec::new();
     compare("", &one.into(), &other.into(), &mut lines);
     lines.join("\n")
