@@ -6,6 +6,7 @@ mod brake;
 mod channel;
 mod directory;
 mod keep;
+mod keiko_trouble;
 mod kinds;
 mod known_trouble;
 mod life;

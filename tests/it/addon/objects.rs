@@ -1,29 +1,31 @@
 //! Addon objects.
 
 mod argo;
+mod hostile;
 mod keiko;
 mod observed;
+mod samples;
 mod steps;
 
 use super::*;
 
-const GROUP: &str = "/apis/addonmgr.keikoproj.io/v1alpha1";
+pub(super) const GROUP: &str = "/apis/addonmgr.keikoproj.io/v1alpha1";
 /// The example of keiko's README, its templates filled in as its section on prereqs shows.
 const EXAMPLE: &str = include_str!("objects/fluentd.yaml");
 
 impl World {
     /// An Addon object, once it `fits`.
-    async fn until_addon(&self, name: &str, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+    pub(super) async fn until_addon(&self, name: &str, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
         let (namespace, name) = name.split_once('/').unwrap_or(("addon-manager-system", name));
         self.until(&format!("{GROUP}/namespaces/{namespace}/addons/{name}"), what, fits).await
     }
 
-    async fn until_succeeded(&self, name: &str) -> Value {
+    pub(super) async fn until_succeeded(&self, name: &str) -> Value {
         let what = format!("{name} has succeeded");
         self.until_addon(name, &what, |addon| addon["status"]["lifecycle"]["installed"] == "Succeeded").await
     }
 
-    async fn apply_text(&self, text: &str) {
+    pub(super) async fn apply_text(&self, text: &str) {
         let file = self.dir.path().join("applied.yaml");
         std::fs::write(&file, text).unwrap();
         self.apply(&file).await;
@@ -51,7 +53,7 @@ impl World {
 }
 
 /// The account that keiko's templates name.
-const INSTALLER: &str = "addon-manager-workflow-installer-sa";
+pub(super) const INSTALLER: &str = "addon-manager-workflow-installer-sa";
 
 #[tokio::test]
 async fn the_example_of_the_document_succeeds_without_argo() {
@@ -107,7 +109,7 @@ async fn the_example_of_the_document_succeeds_without_argo() {
         .await;
 }
 
-fn simple(name: &str, package: &str, dependencies: &str, value: &str) -> String {
+pub(super) fn simple(name: &str, package: &str, dependencies: &str, value: &str) -> String {
     format!(
         r#"apiVersion: addonmgr.keikoproj.io/v1alpha1
 kind: Addon
@@ -142,7 +144,7 @@ spec:
 
 impl World {
     /// A world with the namespace `addons`, whose installer the manager may act as.
-    async fn with_addons() -> Self {
+    pub(super) async fn with_addons() -> Self {
         let world = Self::start(&[]).await;
         world.ready_for_addons().await;
         world
@@ -151,11 +153,16 @@ impl World {
     async fn ready_for_addons(&self) {
         let world = self;
         world.addon_namespace("addons").await;
+        world.let_act_in("addons").await;
+    }
+
+    /// Lets the manager act as the account that installs in a namespace.
+    async fn let_act_in(&self, namespace: &str) {
         let role = format!("--resource-name={INSTALLER}");
         let impersonate =
-            ["-n", "addons", "create", "role", "act", "--verb=impersonate", "--resource=serviceaccounts", &role];
-        world.kubectl(&impersonate).await;
-        world.kubectl(&["-n", "addons", "create", "rolebinding", "act", "--role=act", "--user=quarterdeck"]).await;
+            ["-n", namespace, "create", "role", "act", "--verb=impersonate", "--resource=serviceaccounts", &role];
+        self.kubectl(&impersonate).await;
+        self.kubectl(&["-n", namespace, "create", "rolebinding", "act", "--role=act", "--user=quarterdeck"]).await;
     }
 }
 

@@ -48,7 +48,7 @@ fn suspended(name: &str) -> String {
 }
 
 #[tokio::test]
-async fn argo_is_given_what_is_not_in_the_grammar_and_watched() {
+async fn keiko_b5_285_439_argo_is_given_what_is_not_in_the_grammar_and_watched() {
     let world = World::with_addons().await;
     world.apply_text(&suspended("app")).await;
     world

@@ -49,7 +49,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn what_others_made_is_shown_wherever_the_addon_is_and_left_alone() {
+async fn keiko_b7_what_others_made_is_shown_wherever_the_addon_is_and_left_alone() {
     let world = World::with_addons().await;
     for namespace in ["target", "elsewhere"] {
         world.kubectl(&["create", "namespace", namespace]).await;
