@@ -106,8 +106,9 @@ pub fn declared(desired: &Desired) -> Option<Declared> {
     if desired.ident.kind != crd_kind() {
         return None;
     }
-    let group = desired.body.pointer("/spec/group")?.as_str()?;
-    let kind = desired.body.pointer("/spec/names/kind")?.as_str()?;
+    let body = desired.body.tree();
+    let group = body.pointer("/spec/group")?.as_str()?;
+    let kind = body.pointer("/spec/names/kind")?.as_str()?;
     Some(Declared { kind: GroupKind::new(group, kind), crd: Arc::clone(&desired.ident.name) })
 }
 

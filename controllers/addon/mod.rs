@@ -17,9 +17,11 @@
 mod admission_controls;
 pub mod applyset;
 pub mod brake;
+pub mod candidates;
 mod config;
 pub mod dependency;
 pub mod drift;
+pub mod edited;
 mod engine;
 pub mod environment;
 pub mod fields;
@@ -30,7 +32,9 @@ pub mod lifecycle;
 pub mod location;
 pub mod manifest;
 mod metrics;
+pub mod packed;
 pub mod parent;
+pub mod pki;
 pub mod plan;
 mod predecessor;
 pub mod prune;
@@ -58,7 +62,7 @@ use metrics::Metrics;
 use quarterdeck_api::version::Version;
 use replicas::Replicas;
 use source::OBJECTS;
-use source::channel::{self, ChannelLimits, ChannelWatch, DiskStore, GoodStore};
+use source::channel::{self, ChannelLimits, ChannelWatch, ClusterStore, DiskStore, GoodStore, Stores};
 use source::directory::{DirectoryWatch, Folder, Scanner};
 use source::objects::ObjectsWatch;
 use tokio::sync::watch;
@@ -70,6 +74,7 @@ pub use engine::Key;
 pub struct AddonController {
     engine: Arc<Engine>,
     replicas: Arc<Replicas>,
+    readings: Option<Arc<ClusterStore>>,
 }
 
 impl Controller for AddonController {
@@ -116,19 +121,25 @@ impl Controller for AddonController {
         });
         let readings = Arc::clone(&engine);
         setup.run_always(ObjectsWatch::new(objects, move |snapshot| readings.publish(OBJECTS, snapshot)));
-        watch_channels(config, setup, &engine, version)?;
+        let readings = watch_channels(config, setup, &engine, version)?;
         let replicas = watch_directories(config, setup, &engine);
-        Ok(Self { engine, replicas })
+        Ok(Self { engine, replicas, readings })
     }
 
     async fn reconcile(&self, cx: &Cx, key: Key) -> Result<Action, Error> {
         match key {
             Key::Pass(source) => {
+                let mut again = false;
                 if source == source::channel::SOURCE {
                     self.engine.learn_version(&cx.api).await?;
+                    again = match &self.readings {
+                        Some(readings) => readings.sync(&cx.api).await,
+                        None => false,
+                    };
                 }
                 self.replicas.report(&cx.recorder, source);
-                Ok(self.engine.pass(source))
+                let action = self.engine.pass(source);
+                Ok(if again && action == Action::Done { Action::RequeueAfter(KEEP_AGAIN) } else { action })
             }
             Key::Addon(id) => self.engine.reconcile(cx, id).await,
             Key::Mirror(id) => self.engine.mirror(cx, &id).await,
@@ -136,24 +147,31 @@ impl Controller for AddonController {
     }
 }
 
+/// When it is tried again to keep in the cluster what channels said.
+const KEEP_AGAIN: Duration = Duration::from_secs(30);
+
 /// Reads the channels, if there are any.
 fn watch_channels(
     config: &Config,
     setup: &mut Setup<Key>,
     engine: &Arc<Engine>,
     version: watch::Receiver<Option<Version>>,
-) -> Result<(), SetupError> {
+) -> Result<Option<Arc<ClusterStore>>, SetupError> {
     let named = |error: channel::FlagError| SetupError { flag: error.flag(), reason: error.to_string() };
     let channels = config.channels.config().map_err(named)?;
     if channels.channels.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let fetcher = Fetcher::new(channels.policy.clone(), FetchLimits::default());
-    let store = Arc::new(DiskStore::new(&channels.state_dir, ChannelLimits::default().total_bytes));
+    let disk = Arc::new(DiskStore::new(&channels.state_dir, ChannelLimits::default().total_bytes));
+    let queue = setup.queue();
+    let cluster = ClusterStore::new(move || queue.add(Key::Pass(channel::SOURCE)));
+    let store = Arc::new(Stores(vec![disk, Arc::clone(&cluster) as Arc<dyn GoodStore>]));
     let readings = Arc::clone(engine);
     let publish = move |reading| readings.publish_channels(reading);
-    setup.run_always(ChannelWatch::new(channels, fetcher, store, version, publish));
-    Ok(())
+    let watch = ChannelWatch::new(channels, fetcher, store, version, publish).finding(cluster.found());
+    setup.run_always(watch);
+    Ok(Some(cluster))
 }
 
 /// Reads the directories, and compares them with those of other masters.

@@ -1,11 +1,14 @@
 //! What is to be done about an addon's objects, as a pure function of what was seen.
 
+use std::collections::BTreeSet;
+
 use quarterdeck_runtime::controller::Account;
 use quarterdeck_runtime::object::Kind;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::applyset::PART_OF_LABEL;
+use super::edited;
 use super::fields::{self, FieldSet, Overrides};
 use super::ident::Ident;
 use super::kinds::crd_kind;
@@ -34,6 +37,8 @@ pub struct Wanted {
     pub account: Option<Account>,
     /// The step of the addon's lifecycle that makes it.
     pub step: Option<StepId>,
+    /// Keys of it that a user edited and that stay as they are (see [`edited`]).
+    pub edited: BTreeSet<String>,
 }
 
 impl Wanted {
@@ -41,7 +46,8 @@ impl Wanted {
     #[must_use]
     pub fn new(object: &Object, kind: Kind, set: &str) -> Self {
         let ident = object.resolved(kind.namespaced);
-        let mut body = object.body.clone();
+        let mut body = object.body.tree();
+        edited::as_kept(&mut body);
         if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
             if ident.namespace.is_empty() {
                 metadata.remove("namespace");
@@ -63,6 +69,7 @@ impl Wanted {
             place: object.place,
             account: object.account.clone(),
             step: object.step,
+            edited: BTreeSet::new(),
         }
     }
 }
@@ -260,9 +267,10 @@ fn without_label(mut body: Value) -> Value {
 }
 
 /// What is applied over a live object: what is wanted, less what controllers keep, and with the fields
-/// that the manifest leaves to others as they are.
+/// that the manifest leaves to others, and the keys that users edited, as they are.
 fn applied(wanted: &Wanted, live: &Value, owners: &[fields::Owner], overrides: &Overrides) -> Value {
-    fields::as_left(fields::without(wanted.body.clone(), &fields::yielded(owners, overrides)), live)
+    let body = fields::as_left(fields::without(wanted.body.clone(), &fields::yielded(owners, overrides)), live);
+    edited::keep(body, live, &wanted.edited)
 }
 
 /// Whether the label of the object's set was applied by us: the set's parent may be gone already.

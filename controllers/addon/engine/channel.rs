@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Namespace, Node};
-use quarterdeck_api::channel::{Decision, Installed, Keep, NEEDS_UPDATE, annotation, required};
+use quarterdeck_api::channel::{Decision, Entry, Installed, Keep, NEEDS_UPDATE, annotation, required};
 use quarterdeck_api::version::Version;
 use quarterdeck_runtime::client::{Api, ApiError, ListQuery, PatchPrecondition};
 use quarterdeck_runtime::controller::Error;
@@ -44,6 +44,20 @@ pub(super) struct Offered {
     note: bool,
     /// Whether nodes are marked.
     update: bool,
+    /// Whether it takes the place of what is installed, or of nothing.
+    applies: bool,
+}
+
+impl Offered {
+    /// The entry that is offered.
+    pub(super) fn entry(&self) -> &Entry {
+        &self.behind.entry
+    }
+
+    /// Whether it takes the place of what is installed, or of nothing.
+    pub(super) fn applies(&self) -> bool {
+        self.applies
+    }
 }
 
 impl Engine {
@@ -104,20 +118,24 @@ impl Run<'_> {
                 None
             }
         });
+        self.ensure_pki(entry).await?;
         let required = required(entry, installed.as_ref(), &behind.offer, true);
         let uid = namespace.and_then(|meta| meta.uid);
-        let offered = |note, update| Offered { behind: Arc::clone(&behind), namespace: uid.clone(), note, update };
+        let offered = |note, update, applies| {
+            let (behind, namespace) = (Arc::clone(&behind), uid.clone());
+            Offered { behind, namespace, note, update, applies }
+        };
         Ok(Some(match required.decision {
-            Decision::Install => Course::Apply(offered(true, false)),
+            Decision::Install => Course::Apply(offered(true, false, true)),
             Decision::Update => {
                 if installed.as_ref().is_some_and(|installed| !reading.may_update(&behind, installed)) {
                     Course::Leave("the channel cannot be read now: what it said last updates nothing".to_owned())
                 } else {
-                    Course::Apply(offered(true, required.mark_nodes.is_some()))
+                    Course::Apply(offered(true, required.mark_nodes.is_some(), true))
                 }
             }
-            Decision::Keep(Keep::Same) => Course::Keep(offered(false, false)),
-            Decision::Keep(Keep::SameWithoutHash) => Course::Keep(offered(true, false)),
+            Decision::Keep(Keep::Same) => Course::Keep(offered(false, false, false)),
+            Decision::Keep(Keep::SameWithoutHash) => Course::Keep(offered(true, false, false)),
             Decision::Keep(reason) => Course::Leave(left_alone(reason, installed.as_ref(), &behind)),
         }))
     }

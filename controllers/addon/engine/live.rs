@@ -12,7 +12,7 @@ use quarterdeck_runtime::object::{Kind, ObjectKey};
 
 use super::Memory;
 use super::argo::Chosen;
-use super::run::Run;
+use super::run::{Run, SOON};
 use crate::addon::dependency::Unmet;
 use crate::addon::lifecycle::{Book, Lifecycle};
 use crate::addon::manifest::Mode;
@@ -39,6 +39,8 @@ pub(super) struct Walk {
     failed: bool,
     /// Whether the template is not run by anybody.
     refused: bool,
+    /// Whether caches have to fill first.
+    pub(super) recalling: bool,
     /// The objects of all phases.
     wanted: Vec<Wanted>,
 }
@@ -123,6 +125,10 @@ impl Run<'_> {
         let mut book = Book::read(content.steps(), &lifecycle.checksum);
         let mut memory = self.engine.take_memory(&self.id);
         let walk = self.turns(lifecycle, &mut book, &mut memory, &mut content).await?;
+        if walk.recalling {
+            self.engine.put_memory(&self.id, memory);
+            return Ok(Action::RequeueAfter(SOON));
+        }
         let wanted = &walk.wanted;
         self.note_uids(&memory, &mut content.members);
         memory.keep(wanted);
@@ -205,6 +211,10 @@ impl Run<'_> {
         };
         let objects: Vec<Object> = runners.iter().enumerate().flat_map(native).collect();
         let wanted = self.resolve(&objects).await?;
+        if !self.recall(&wanted, content, memory) {
+            self.outcome.look_again(SOON);
+            return Ok(Walk { recalling: true, ..Walk::default() });
+        }
         let mut open: BTreeSet<StepId> = BTreeSet::new();
         let mut current = None;
         for (index, chosen) in runners.iter().enumerate() {

@@ -4,14 +4,18 @@
 
 mod argo;
 mod channel;
+mod channel_prune;
 mod depend;
 mod keiko;
+mod edited;
 mod leave;
 mod live;
 mod mirror;
 mod outcome;
 mod pass;
+mod recall;
 mod reasons;
+mod pki;
 mod removal;
 mod resources;
 mod run;
@@ -136,6 +140,8 @@ struct Shared {
     keiko: Option<bool>,
     /// What the channels said last.
     channels: Option<Arc<ChannelReading>>,
+    /// Watches on the CAs and issuers of channels' addons.
+    pki: HashMap<AddonId, pki::Watched>,
     /// When the server's version was read.
     version_read: Option<Instant>,
 }
@@ -172,6 +178,13 @@ struct Recent {
     objects: usize,
 }
 
+impl Recent {
+    /// Whether it counts together with what goes now.
+    fn is_recent(&self, now: Instant) -> bool {
+        now.duration_since(self.at) < pass::RECENT
+    }
+}
+
 /// What is remembered of an addon's objects.
 #[derive(Default)]
 struct Memory {
@@ -181,6 +194,10 @@ struct Memory {
     waits: u32,
     /// Since when objects of this version have been on their way.
     unready: Option<(Instant, Arc<str>)>,
+    /// Whether what the manager before left was taken for known.
+    recalled: bool,
+    /// When that was begun.
+    begun: Option<Instant>,
 }
 
 impl Memory {

@@ -15,6 +15,10 @@ pub(super) struct Outcome {
     pub(super) errors: Vec<String>,
     /// Kinds of which no change is seen, as a person is told.
     pub(super) blind: BTreeSet<String>,
+    /// What is told, and is no fault of the addon's.
+    pub(super) notes: Vec<String>,
+    /// What is wrong beside the objects: it is tried again, and nothing waits for it.
+    pub(super) beside: Vec<String>,
     /// Objects that were deleted and are left so.
     pub(super) missing: Vec<String>,
     /// As whom the manager may not act.

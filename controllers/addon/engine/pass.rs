@@ -10,7 +10,7 @@ use crate::addon::removal::{Losing, decide, losing};
 use crate::addon::source::{AddonId, OBJECTS};
 
 /// Removals that lie closer together than this count as one.
-const RECENT: Duration = Duration::from_secs(30);
+pub(super) const RECENT: Duration = Duration::from_secs(30);
 /// How often a cache that is not complete yet is asked again.
 const UNSYNCED: Duration = Duration::from_millis(200);
 

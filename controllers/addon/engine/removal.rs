@@ -162,6 +162,8 @@ impl Engine {
         let mut shared = self.shared.lock();
         shared.memory.remove(id);
         shared.owners.retain(|_, owner| owner != id);
+        drop(shared);
+        self.stop_pki(id);
     }
 
     /// Forgets what was written of a parent: the cache says what there is.

@@ -38,6 +38,8 @@ pub(super) struct Run<'e> {
     pub(super) observing: bool,
     /// Whether what somebody changed is put back, rather than told.
     pub(super) repair: bool,
+    /// Whether keys that users edited are kept all the same.
+    pub(super) keeps_edits: bool,
     pub(super) outcome: Outcome,
     /// Pods of steps that ended, to be taken away once that is written down.
     pub(super) spent: Vec<Spent>,
@@ -60,6 +62,7 @@ impl Engine {
             recorder,
             observing: self.observing(id.source),
             repair: true,
+            keeps_edits: false,
             id: id.clone(),
             outcome,
             spent: Vec::new(),
@@ -121,19 +124,24 @@ impl Run<'_> {
                 None
             }
         };
-        let wanted = self.resolve(&addon.objects).await?;
+        let mut wanted = self.resolve(&addon.objects).await?;
         let mut content = content;
+        let edits = self.note_edits(addon, offered.as_ref(), &mut wanted, &mut content).await?;
         let known = content.members.len();
         for wanted in wanted.iter().filter(|wanted| wanted.mode == Mode::Reconcile) {
             content.members.entry(wanted.ident.clone()).or_default();
         }
-        if before.is_none() || content.members.len() > known {
+        if before.is_none() || edits || content.members.len() > known {
             // Wider first: a crash in between leaves nothing that nobody knows of.
             content.state = Some(State::Progressing);
             content.errors.clear();
             self.write_parent(&content).await?;
         }
         let mut memory = self.engine.take_memory(&self.id);
+        if !self.recall(&wanted, &content, &mut memory) {
+            self.engine.put_memory(&self.id, memory);
+            return Ok(Action::RequeueAfter(SOON));
+        }
         for stage in 0..RANKS {
             let stage: Vec<&Wanted> = wanted.iter().filter(|wanted| rank(&wanted.ident) == stage).collect();
             self.settle(&stage, &mut memory).await?;
@@ -146,6 +154,7 @@ impl Run<'_> {
         self.weigh(addon, &wanted, &mut memory, &mut content).await;
         self.engine.put_memory(&self.id, memory);
         self.let_go(addon, &mut content);
+        self.prune_entry(addon, offered.as_ref(), &mut content).await?;
         let released = self.prune(addon.account.as_ref(), &mut content).await?;
         let applied = addon.complete && self.outcome.errors.is_empty() && !self.outcome.retry && !self.outcome.waiting;
         if let Some(offered) = offered.filter(|_| applied) {
@@ -175,6 +184,7 @@ impl Run<'_> {
         let before = before.into();
         content.state = Some(if self.observing { State::Observing } else { state });
         content.errors = addon.problems.iter().map(ToString::to_string).chain(reasons).collect();
+        content.errors.append(&mut self.outcome.beside);
         self.tell(before.as_ref(), &content, content.held.as_ref());
         self.note_state(&content, 0);
         if before.is_none_or(|parent| !parent.says(&self.id, &content)) {
@@ -187,6 +197,7 @@ impl Run<'_> {
     pub(super) async fn weigh(&mut self, addon: &Addon, wanted: &[Wanted], memory: &mut Memory, content: &mut Content) {
         content.unhealthy.clear();
         content.drifted = std::mem::take(&mut self.outcome.missing);
+        content.marks = self.marks(wanted, memory);
         let mut on_their_way = false;
         for wanted in wanted {
             let Some(known) = memory.known.get(&wanted.ident) else { continue };
@@ -234,14 +245,16 @@ impl Run<'_> {
         errors.extend(self.outcome.blocked.as_ref().map(grant_command));
         let broken = addon.problems.iter().any(|problem| !problem.warning)
             || !self.outcome.errors.is_empty()
+            || !self.outcome.beside.is_empty()
             || !self.outcome.blind.is_empty();
-        errors.extend(self.outcome.errors.iter().chain(&self.outcome.blind).cloned());
+        let told = self.outcome.errors.iter().chain(&self.outcome.beside).chain(&self.outcome.blind);
+        errors.extend(told.chain(&self.outcome.notes).cloned());
         content.state = Some(match () {
             () if self.observing => State::Observing,
             () if self.outcome.blocked.is_some() => State::Blocked,
             () if broken || self.outcome.sick => State::Degraded,
             () if self.outcome.waiting || self.outcome.retry || self.outcome.unready => State::Progressing,
-            () if held.is_some() => State::Held,
+            () if held.is_some() || content.candidates.holds() => State::Held,
             () => State::Ready,
         });
         content.errors = errors;
@@ -255,7 +268,7 @@ impl Run<'_> {
         let waits = held.as_ref().map_or(0, |held| held.members.len());
         self.note_state(&content, waits);
         content.held = held;
-        if self.engine.parent(&self.id).is_none_or(|parent| !parent.says(&self.id, &content)) {
+        if self.engine.parent(&self.id).is_none_or(|parent| !parent.says_but_marks(&self.id, &content)) {
             self.write_parent(&content).await?;
         }
         self.end()

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::run::Run;
 use super::{Engine, Memory};
 use crate::addon::drift::{Cached, Known, Look, look};
+use crate::addon::edited;
 use crate::addon::fields::Overrides;
 use crate::addon::health;
 use crate::addon::ident::Ident;
@@ -76,9 +77,16 @@ impl Run<'_> {
         let ops = plan(&View { objects: &seen, overrides: self.overrides(), is_ours: &is_ours });
         let ops: Vec<Op> = ops.into_iter().filter(|op| self.may_carry_out(op, &seen, memory, now)).collect();
         let carry = Carry { observing: self.observing, repair: self.repair };
-        let ops: Vec<(Api, Op)> = ops.into_iter().map(|op| (self.api_of(seen[op.index()].wanted), op)).collect();
+        let ops: Vec<(Api, Op, Carry)> = ops
+            .into_iter()
+            .map(|op| {
+                let seen = &seen[op.index()];
+                let repair = carry.repair || self.takes_new(seen);
+                (self.api_of(seen.wanted), op, Carry { repair, ..carry })
+            })
+            .collect();
         let done: Vec<Done> = futures::stream::iter(ops)
-            .map(|(api, op)| carry_out(api, &seen, op, carry))
+            .map(|(api, op, carry)| carry_out(api, &seen, op, carry))
             .buffer_unordered(WRITES)
             .collect()
             .await;
@@ -86,6 +94,12 @@ impl Run<'_> {
             self.note(stage[done.index], &seen[done.index], done, memory)?;
         }
         Ok(())
+    }
+
+    /// Whether a live object asks for its addon's version whole, and nothing of it is kept any more.
+    fn takes_new(&self, seen: &Seen<'_>) -> bool {
+        let asks = matches!(seen.live, Live::Present(live) if edited::takes_new(live));
+        asks && self.id.source == CHANNEL && seen.wanted.edited.is_empty()
     }
 
     /// Whose changes are taken back: kOps' own with a new version of what it installed.
@@ -160,6 +174,9 @@ impl Run<'_> {
 
     /// Leaves alone, for a while, what somebody else changes again and again.
     fn may_carry_out(&mut self, op: &Op, seen: &[Seen<'_>], memory: &mut Memory, now: Instant) -> bool {
+        if !self.edits_are_noted(op, seen) {
+            return false;
+        }
         let (Op::Apply { index, drift: true, fields, .. }, false) = (op, self.observing) else { return true };
         let ident = &seen[*index].wanted.ident;
         let repairs = memory.repairs.entry(ident.clone()).or_default();
@@ -320,6 +337,11 @@ fn describe(wanted: &Wanted) -> String {
 }
 
 impl Engine {
+    /// Has changes of an object wake its addon.
+    pub(super) fn wake_for(&self, id: &AddonId, ident: &Ident) {
+        self.shared.lock().owners.insert((ident.kind.clone(), ident.key()), id.clone());
+    }
+
     /// Has changes of an object wake its addon; tells whether its deletion was seen.
     fn own(self: &Arc<Self>, id: &AddonId, ident: &Ident) -> bool {
         let key = (ident.kind.clone(), ident.key());

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::split::documents;
 use super::value::{Read, ReadError, from_json, from_yaml};
-use super::{Desired, LEGACY_LABEL, Limits, MODE_LABEL, Mode, Place, Problem};
+use super::{Body, Desired, LEGACY_LABEL, Limits, MODE_LABEL, Mode, Place, Problem};
 use crate::addon::applyset::PART_OF_LABEL;
 use crate::addon::ident::{GroupKind, Ident};
 
@@ -317,8 +317,13 @@ pub(in crate::addon) fn read_object(body: Map<String, Value>, place: Place) -> R
     };
     let ident = Ident::new(GroupKind::new(group, kind), namespace, name);
     let version: Arc<str> = version.into();
-    let desired =
-        Desired { ident, version, mode: mode.unwrap_or(Mode::Reconcile), body: Value::Object(strip(body)), place };
+    let desired = Desired {
+        ident,
+        version,
+        mode: mode.unwrap_or(Mode::Reconcile),
+        body: Body::new(&Value::Object(strip(body))),
+        place,
+    };
     Ok((desired, mode))
 }
 

@@ -145,7 +145,7 @@ fn what_a_server_sets_is_taken_out() {
     let text = format!(
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: x, uid: u, resourceVersion: '5', creationTimestamp: null, managedFields: [], labels: {{{RECONCILE}}}, annotations: {{kubectl.kubernetes.io/last-applied-configuration: x}}}}"
     );
-    let body = &yaml(&text).objects[0].body;
+    let body = &yaml(&text).objects[0].body.tree();
     assert_eq!(
         body["metadata"],
         serde_json::json!({"name": "x", "labels": {"addonmanager.kubernetes.io/mode": "Reconcile"}, "annotations": {}})

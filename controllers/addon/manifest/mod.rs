@@ -45,9 +45,40 @@ pub struct Desired {
     /// How it is kept.
     pub mode: Mode,
     /// The object as written, without null fields.
-    pub body: Value,
+    pub body: Body,
     /// Where it stands, for messages: `document 2 (line 14)`.
     pub place: Place,
+}
+
+/// The content of an object, as text: a tree of it would take ten times the memory, and is asked for
+/// only when an object is looked at.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Body(Arc<str>);
+
+impl Body {
+    /// Keeps a tree.
+    #[must_use]
+    pub fn new(tree: &Value) -> Self {
+        Self(tree.to_string().into())
+    }
+
+    /// The tree.
+    #[must_use]
+    pub fn tree(&self) -> Value {
+        serde_json::from_str(&self.0).expect("it was written as JSON")
+    }
+
+    /// The same in one line of JSON.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 /// Where something stands in a file.

@@ -14,6 +14,8 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::applyset::{self, parent_kind};
+use super::candidates::Candidates;
+use super::edited::Edits;
 use super::ident::{GroupKind, Ident};
 use super::source::{Addon, AddonId, OBJECTS};
 
@@ -22,7 +24,7 @@ pub const NAMESPACE: &str = "kube-system";
 /// Label on a parent: the source of its addon.
 pub const SOURCE_LABEL: &str = "quarterdeck.dev/addon-source";
 /// Annotation on a parent: the name of its addon.
-pub const ADDON_ANNOTATION: &str = "quarterdeck.dev/addon";
+pub const ADDON_ANNOTATION: &str = api::names::SOURCE_NAME_ANNOTATION;
 /// Annotation that a person sets on a parent to let a held removal go; its value is the plan's hash.
 pub const RELEASE_ANNOTATION: &str = "quarterdeck.dev/release-prune";
 /// Field manager of parents.
@@ -107,6 +109,8 @@ pub struct Held {
 pub struct Content {
     /// The objects that are ours by this addon, with their uid where it is known.
     pub members: BTreeMap<Ident, String>,
+    /// Of members that are right: by what they are known after a start ([`drift::mark`](super::drift::mark)).
+    pub marks: BTreeMap<Ident, String>,
     /// The version of the addon that was applied last.
     pub version: String,
     /// How it is.
@@ -131,9 +135,22 @@ pub struct Content {
     pub observed: Vec<api::ObservedResource>,
     /// How many observed objects are too many to be told.
     pub observed_omitted: u64,
+    /// Keys that users edited and that stay as they are.
+    pub edited: Edits,
+    /// What waits beside the inventory.
+    pub candidates: Candidates,
 }
 
 impl Content {
+    /// Members with uid and mark, a line each.
+    fn inventory(&self) -> Vec<String> {
+        let line = |(member, uid): (&Ident, &String)| match self.marks.get(member) {
+            Some(mark) if !uid.is_empty() => format!("{member} {uid} {mark}"),
+            _ => format!("{member} {uid}").trim_end().to_owned(),
+        };
+        self.members.iter().map(line).collect()
+    }
+
     /// What ran of an Addon object's steps.
     #[must_use]
     pub fn steps(&self) -> &Value {
@@ -160,6 +177,21 @@ pub struct LifecycleState {
     pub reason: String,
     /// What ran of its steps; only the runner reads it.
     pub progress: Value,
+}
+
+/// Members with their uids, and marks, of an inventory's lines.
+fn inventory<'l>(lines: impl Iterator<Item = &'l str>) -> (BTreeMap<Ident, String>, BTreeMap<Ident, String>) {
+    let (mut members, mut marks) = (BTreeMap::new(), BTreeMap::new());
+    for line in lines {
+        let mut words = line.split(' ');
+        let Some(member) = words.next().and_then(Ident::parse) else { continue };
+        let uid = words.next().unwrap_or_default();
+        if let Some(mark) = words.next() {
+            marks.insert(member.clone(), mark.to_owned());
+        }
+        members.insert(member, uid.to_owned());
+    }
+    (members, marks)
 }
 
 /// A parent as the server has it.
@@ -275,6 +307,12 @@ pub fn release_command(id: &AddonId, plan: &str) -> String {
     }
 }
 
+/// The command that lets an addon's candidates go: its own parent only.
+#[must_use]
+pub fn candidates_command(id: &AddonId, plan: &str) -> String {
+    format!("kubectl -n {NAMESPACE} annotate configmap {} --overwrite {RELEASE_ANNOTATION}={plan}", name(id))
+}
+
 /// Reads a ConfigMap; `None` if it is not one of ours: another tool's, or with an id that is not its
 /// own.
 #[must_use]
@@ -320,6 +358,12 @@ pub fn status_patch(addon: &api::Addon, new: &api::AddonStatus) -> Value {
 }
 
 impl Parent {
+    /// [`Parent::says`], its marks aside: they alone are not worth a write.
+    #[must_use]
+    pub fn says_but_marks(&self, id: &AddonId, content: &Content) -> bool {
+        self.says(id, &Content { marks: self.content.marks.clone(), ..content.clone() })
+    }
+
     /// Whether writing `content` would change what it says.
     #[must_use]
     pub fn says(&self, id: &AddonId, content: &Content) -> bool {

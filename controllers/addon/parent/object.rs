@@ -13,6 +13,7 @@ use super::{
     Writing,
 };
 use crate::addon::applyset::{self, ID_LABEL, KINDS_ANNOTATION, NAMESPACES_ANNOTATION, TOOLING, TOOLING_ANNOTATION};
+use crate::addon::edited;
 use crate::addon::ident::{GroupKind, Ident};
 use crate::addon::source::channel::SOURCE as CHANNEL;
 use crate::addon::source::{Addon, AddonId, OBJECTS};
@@ -23,6 +24,9 @@ const STEPS: &str = "steps";
 const HELD_BY_BRAKE: &str = "heldByBrake";
 const UNHEALTHY: &str = "unhealthy";
 const DRIFTED: &str = "drifted";
+const EDITED: &str = "edited";
+const CANDIDATES: &str = "candidates";
+const CANDIDATES_PLAN: &str = "candidatesPlan";
 
 pub(super) fn read(addon: &Arc<api::Addon>) -> Option<Parent> {
     if addon.is_mirror() || !applyset::is_ours(addon.annotation(TOOLING_ANNOTATION)) {
@@ -50,13 +54,11 @@ fn content(addon: &api::Addon) -> Content {
         let all = progress[field].as_array().into_iter().flatten();
         all.filter_map(Value::as_str).map(str::to_owned).collect()
     };
-    let member = |text: &String| {
-        let (member, uid) = text.split_once(' ').unwrap_or((text, ""));
-        Some((Ident::parse(member)?, uid.to_owned()))
-    };
+    let (members, marks) = super::inventory(status.inventory.iter().map(String::as_str));
     let count = |number: Option<u64>| number.and_then(|number| usize::try_from(number).ok()).unwrap_or_default();
     Content {
-        members: status.inventory.iter().filter_map(member).collect(),
+        members,
+        marks,
         version: progress[INSTALLED].as_str().unwrap_or_default().to_owned(),
         state: status.health.and_then(state_of),
         objects: count(status.objects),
@@ -83,6 +85,7 @@ fn content(addon: &api::Addon) -> Content {
         }),
         observed: status.resources.clone(),
         observed_omitted: status.resources_omitted,
+        ..Content::default()
     }
 }
 
@@ -215,6 +218,16 @@ fn status(id: &AddonId, addon: &api::Addon, content: &Content, now: Timestamp) -
             progress[field] = json!(told(texts));
         }
     }
+    let edits: Vec<String> = edited::to_lines(&content.edited).collect();
+    let candidates: Vec<String> = content.candidates.lines().collect();
+    for (field, texts) in [(EDITED, &edits), (CANDIDATES, &candidates)] {
+        if !texts.is_empty() {
+            progress[field] = json!(told(texts));
+        }
+    }
+    if !candidates.is_empty() {
+        progress[CANDIDATES_PLAN] = json!(content.candidates.plan);
+    }
     if content.held.as_ref().is_some_and(|held| held.braked) {
         progress[HELD_BY_BRAKE] = true.into();
     }
@@ -243,11 +256,7 @@ fn status(id: &AddonId, addon: &api::Addon, content: &Content, now: Timestamp) -
             members: held.members.iter().map(ToString::to_string).collect(),
             release: super::release_command(id, &held.plan),
         }),
-        inventory: content
-            .members
-            .iter()
-            .map(|(member, uid)| format!("{member} {uid}").trim_end().to_owned())
-            .collect(),
+        inventory: content.inventory(),
         revisions: before.revisions,
         progress: Some(progress),
         errors,

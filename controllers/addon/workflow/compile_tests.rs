@@ -128,7 +128,7 @@ fn the_published_example_runs_natively() {
     assert_eq!(made.origin, "spec.templates[0].steps[0][0].arguments.artifacts[0].raw.data");
     assert_eq!(made.objects[1].place.to_string(), "document 2, line 5");
     assert_eq!(
-        made.objects[1].body["metadata"]["labels"],
+        made.objects[1].body.tree()["metadata"]["labels"],
         json!({
             "app.kubernetes.io/name": "fluentd-addon",
             "app.kubernetes.io/version": "v0.0.1",
@@ -243,8 +243,8 @@ fn resources_in_parallel_with_retries_run_natively() {
     assert!(program.nodes.iter().all(|node| node.retry.limit == Some(2) && node.retry.given));
     let Action::Create(config) = &program.nodes[1].action else { panic!("{program:?}") };
     assert_eq!((config.namespace.as_str(), config.objects[0].mode), ("addon-manager-system", Mode::EnsureExists));
-    assert_eq!(config.objects[0].body["data"]["config.json"], "{\"sink\": \"{{ .not.ours }}\"}");
-    let body = &objects(&program.nodes[2].action)[0].body;
+    assert_eq!(config.objects[0].body.tree()["data"]["config.json"], "{\"sink\": \"{{ .not.ours }}\"}");
+    let body = &objects(&program.nodes[2].action)[0].body.tree();
     assert_eq!(body["metadata"]["namespace"], "mynamespace");
     assert_eq!(body["metadata"]["labels"].as_object().map(serde_json::Map::len), Some(5));
     assert_eq!(body["spec"]["template"]["metadata"]["labels"], json!({"app": "router"}), "pods are not relabelled");
@@ -301,10 +301,10 @@ fn many_documents_with_values_within_longer_words_are_applied() {
         idents(&program.nodes[0].action).join(" "),
         "RoleBinding.rbac.authorization.k8s.io/mynamespace/scaler Deployment.apps/mynamespace/scaler"
     );
-    let container = &found[1].body["spec"]["template"]["spec"]["containers"][0];
+    let container = &found[1].body.tree()["spec"]["template"]["spec"]["containers"][0];
     assert_eq!(container["command"][1], "--tag=k8s.io/enabled,kubernetes.io/cluster/my-test-cluster");
     assert_eq!(container["env"][0]["value"], "us-west-2");
-    assert_eq!(found[0].body["subjects"][0]["namespace"], "mynamespace");
+    assert_eq!(found[0].body.tree()["subjects"][0]["namespace"], "mynamespace");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::Refusal;
 use super::parameters::AddonFacts;
 use super::program::ObjectRef;
 use super::substitute::{Lookup, Miss, embedded, embedded_patch, within};
-use crate::addon::manifest::{Desired, Mode, Place, read_object};
+use crate::addon::manifest::{Body, Desired, Mode, Place, read_object};
 
 /// Most objects in one manifest.
 const MOST_OBJECTS: usize = 4_000;
@@ -51,7 +51,9 @@ pub(super) fn desired(
     let mut objects = plain(embedded(source, path, lookup)?, path)?;
     for object in &mut objects {
         object.mode = mode;
-        stamp(&mut object.body, addon);
+        let mut body = object.body.tree();
+        stamp(&mut body, addon);
+        object.body = Body::new(&body);
     }
     Ok(objects)
 }

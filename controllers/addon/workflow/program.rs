@@ -75,7 +75,7 @@ impl Node {
 
     fn reckoned(&self) -> Option<String> {
         let objects = |kind: &str, objects: &Objects| {
-            let bodies: Vec<&Value> = objects.objects.iter().map(|object| &object.body).collect();
+            let bodies: Vec<Value> = objects.objects.iter().map(|object| object.body.tree()).collect();
             json!({"do": kind, "namespace": objects.namespace, "objects": bodies})
         };
         let content = match &self.action {

@@ -5,7 +5,7 @@ use k8s_openapi::NamespaceResourceScope;
 use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
-use quarterdeck_api::addon::Addon;
+use quarterdeck_api::addon::{Addon, names};
 use serde::de::DeserializeOwned;
 
 use crate::cli::{Connection, NameArgs};
@@ -54,21 +54,22 @@ impl Server {
         }
     }
 
-    /// The addon that is meant: of the namespace if one is named, else the only one of that name.
+    /// The addon that is meant: of the namespace if one is named, else the only one of that name, else the
+    /// mirror of what a source calls so (`dns.yaml`).
     ///
     /// # Errors
     /// When there is none, or more than one, or the server does not say.
     pub(crate) async fn find(&self, args: &NameArgs) -> anyhow::Result<Addon> {
-        let named = ListParams::default().fields(&format!("metadata.name={}", args.name));
         let namespace = args.namespace.as_deref();
-        let found = match self.api::<Addon>(namespace).list(&named).await {
-            Err(kube::Error::Api(status)) if status.is_forbidden() && namespace.is_none() => {
-                // Who may not look everywhere looks at home.
-                self.api::<Addon>(Some(&self.namespace)).list(&named).await
-            }
-            answer => answer,
-        };
-        let mut found = found.map_err(|error| explain(error, "addons"))?.items;
+        let named = ListParams::default().fields(&format!("metadata.name={}", args.name));
+        let mut found = self.addons(namespace, &named).await?;
+        if found.is_empty() {
+            found = self.addons(namespace, &ListParams::default().labels(names::MIRROR_LABEL)).await?;
+            found.retain(|mirror| {
+                mirror.spec.pkg_name == args.name
+                    || mirror.annotation(names::SOURCE_NAME_ANNOTATION) == Some(&args.name)
+            });
+        }
         match found.len() {
             0 => {
                 let place = namespace.map_or_else(String::new, |namespace| format!(" in namespace {namespace}"));
@@ -80,6 +81,19 @@ impl Server {
                 anyhow::bail!("addon {:?} is in several namespaces; name one with -n: {}", args.name, places.join(", "))
             }
         }
+    }
+}
+
+impl Server {
+    /// Addons of a namespace, or of all; who may not look everywhere looks at home.
+    async fn addons(&self, namespace: Option<&str>, which: &ListParams) -> anyhow::Result<Vec<Addon>> {
+        let found = match self.api::<Addon>(namespace).list(which).await {
+            Err(kube::Error::Api(status)) if status.is_forbidden() && namespace.is_none() => {
+                self.api::<Addon>(Some(&self.namespace)).list(which).await
+            }
+            answer => answer,
+        };
+        Ok(found.map_err(|error| explain(error, "addons"))?.items)
     }
 }
 

@@ -1,5 +1,12 @@
 //! Channels.
 
+mod edits;
+mod hostile;
+mod known_trouble;
+mod pki;
+mod prune;
+mod store;
+
 use super::*;
 
 const ADDONS: &str = "/apis/addonmgr.keikoproj.io/v1alpha1/namespaces/kube-system/addons";

@@ -7,12 +7,14 @@ mod channel;
 mod directory;
 mod keep;
 mod keiko_trouble;
+mod killed;
 mod kinds;
 mod known_trouble;
 mod life;
 mod links;
 mod objects;
 mod observe;
+mod recall;
 mod skew;
 mod update;
 

@@ -150,7 +150,7 @@ impl World {
         world
     }
 
-    async fn ready_for_addons(&self) {
+    pub(super) async fn ready_for_addons(&self) {
         let world = self;
         world.addon_namespace("addons").await;
         world.let_act_in("addons").await;

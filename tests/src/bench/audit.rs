@@ -27,6 +27,11 @@ impl Requests {
         f64::from(u32::try_from(number).unwrap_or(u32::MAX))
     }
 
+    /// Looks at each.
+    pub(crate) fn each(&self, look: impl FnMut(&Event)) {
+        self.events.iter().for_each(look);
+    }
+
     /// Verbs and resources with their numbers, for a note.
     pub(crate) fn summary(&self) -> String {
         let mut numbers = BTreeMap::<String, usize>::new();

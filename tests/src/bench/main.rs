@@ -6,6 +6,7 @@ mod api;
 mod audit;
 mod contestant;
 mod failover;
+mod fleet;
 mod flips;
 mod load;
 mod machine;
@@ -50,6 +51,8 @@ enum Name {
     Namespace,
     /// Addons drift or their files change
     Addon,
+    /// Three hundred addons of all sources: applied, kept, repaired
+    Fleet,
     /// Memory and processor time from the start until all is written, by number of pods
     Memory,
     /// 2,000 pods change their readiness
@@ -60,7 +63,8 @@ enum Name {
 
 impl Name {
     /// All groups; those that load thousands of pods come last and share them.
-    const ALL: [Self; 6] = [Self::Failover, Self::Namespace, Self::Addon, Self::Memory, Self::Flips, Self::Rest];
+    const ALL: [Self; 7] =
+        [Self::Failover, Self::Namespace, Self::Addon, Self::Fleet, Self::Memory, Self::Flips, Self::Rest];
 
     fn title(self) -> String {
         self.to_possible_value().expect("no group is hidden").get_name().to_owned()
@@ -87,6 +91,8 @@ async fn main() -> Result<()> {
             Name::Failover => failover::run(yard, &mut report).await,
             Name::Namespace => namespace::run(yard, &mut report).await,
             Name::Addon => addon::run(yard, &mut report).await,
+            // On servers of its own: "from nothing" means a fresh one each time.
+            Name::Fleet => fleet::run(&mut report).await,
             Name::Memory => memory::run(yard, &mut report).await,
             Name::Flips => flips::run(yard, &mut report).await,
             Name::Rest => rest::run(yard, &mut report).await,

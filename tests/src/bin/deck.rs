@@ -22,7 +22,7 @@ const NAMESPACE: &str = "demo";
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
-    /// Folder of the run's state: data, logs, kubeconfigs, addons
+    /// Folder of the run's state: data, logs, kubeconfigs, addons, and env to be sourced
     #[arg(long, global = true, default_value_os_t = repository().join("target/run"))]
     dir: PathBuf,
     /// Use the cluster of this kubeconfig instead of starting one
@@ -86,19 +86,24 @@ async fn up(dir: &Path, full: bool) -> Result<()> {
     }
     say("starting etcd and kube-apiserver");
     let control_plane = ControlPlane::builder().folder(dir).detached().with(peers(full)).start().await?;
-    let addons = addons(dir)?;
-    let (deck, _peers) = start(&control_plane, &addons, full, true).await?;
+    let samples = Samples::copy(dir)?;
+    let (deck, _peers) = start(&control_plane, &samples, full, true).await?;
     deck.write_down(&ledger(dir))?;
     let leader = wait(&deck).await?;
-    describe(&control_plane, &deck, leader, &addons, full)
+    describe(&control_plane, &deck, leader, &samples, full)
 }
 
 fn peers(full: bool) -> &'static [Peer] {
     if full { &[Peer::Kcm, Peer::Scheduler, Peer::Kwok] } else { &[] }
 }
 
-async fn start(control_plane: &ControlPlane, addons: &Path, full: bool, detached: bool) -> Result<(Deck, Vec<Server>)> {
-    let mut flags = vec![format!("--addon-path={}", addons.display())];
+async fn start(
+    control_plane: &ControlPlane,
+    samples: &Samples,
+    full: bool,
+    detached: bool,
+) -> Result<(Deck, Vec<Server>)> {
+    let mut flags = samples.flags();
     let mut peers = Vec::new();
     if full {
         let flag;
@@ -115,15 +120,35 @@ async fn wait(deck: &Deck) -> Result<usize> {
     deck.leader(PATIENCE).await
 }
 
-/// A copy of the sample addons, to be edited.
-fn addons(dir: &Path) -> Result<PathBuf> {
-    let copy = dir.join("addons");
-    std::fs::create_dir_all(&copy)?;
-    for entry in std::fs::read_dir(repository().join("hack/lib/addons"))? {
-        let entry = entry?;
-        std::fs::copy(entry.path(), copy.join(entry.file_name()))?;
+/// Copies of the sample addons and of a channel, to be edited.
+struct Samples {
+    addons: PathBuf,
+    channel: PathBuf,
+}
+
+impl Samples {
+    fn copy(dir: &Path) -> Result<Self> {
+        let samples = Self { addons: dir.join("addons"), channel: dir.join("channel") };
+        for folder in [&samples.addons, &samples.channel] {
+            std::fs::create_dir_all(folder)?;
+            let name = folder.file_name().context("a folder has a name")?;
+            for entry in std::fs::read_dir(repository().join("hack/lib").join(name))? {
+                let entry = entry?;
+                std::fs::copy(entry.path(), folder.join(entry.file_name()))?;
+            }
+        }
+        Ok(samples)
     }
-    Ok(copy)
+
+    /// Flags of replicas that keep them, and what they were before, to go back to.
+    fn flags(&self) -> Vec<String> {
+        vec![
+            format!("--addon-path={}", self.addons.display()),
+            format!("--channel={}", self.channel.join("index.yaml").display()),
+            "--channel-interval=5s".to_owned(),
+            "--addon-rollback=manual".to_owned(),
+        ]
+    }
 }
 
 /// The Go manager with what this build lacks, a scheduler, and fake nodes; and the flag by which the replicas take the other
@@ -146,20 +171,22 @@ async fn start_peers(control_plane: &ControlPlane) -> Result<(Vec<Server>, Strin
     Ok((peers, format!("--controllers=*,{}", ours.join(","))))
 }
 
-fn describe(control_plane: &ControlPlane, deck: &Deck, leader: usize, addons: &Path, full: bool) -> Result<()> {
+fn describe(control_plane: &ControlPlane, deck: &Deck, leader: usize, samples: &Samples, full: bool) -> Result<()> {
     let kubeconfig = control_plane.admin_kubeconfig()?;
     println!("\nThe deck is manned. quarterdeck-{leader} leads.\n");
     for (index, replica) in deck.replicas().iter().enumerate() {
         let (url, pid) = (replica.url(), replica.process().pid());
         println!("  quarterdeck-{index}  pid {pid:<7} {url}/metrics  {url}/statusz");
     }
-    println!("\n  kubeconfig   export KUBECONFIG={}", kubeconfig.display());
+    println!("\n  environment  . {}", environment(control_plane, samples, &kubeconfig)?.display());
+    println!("  kubeconfig   export KUBECONFIG={}", kubeconfig.display());
     println!("  kubectl      {}", control_plane.program("kubectl").display());
-    println!("  addons       {}", addons.display());
+    println!("  addons       {}", samples.addons.display());
+    println!("  channel      {}", samples.channel.display());
     println!("  logs         {}", control_plane.folder().display());
     println!("\nTry:");
     println!("  kubectl -n kube-system get lease quarterdeck -o yaml      # who has the deck");
-    println!("  edit {}/welcome.yaml, then kubectl -n kube-system get cm welcome -o yaml", addons.display());
+    println!("  edit {}/welcome.yaml, then kubectl -n kube-system get cm welcome -o yaml", samples.addons.display());
     println!("  kubectl -n kube-system label cm welcome mine=yes           # drift: it is taken back");
     println!("  kubectl create ns brig && kubectl delete ns brig           # gone in a second");
     println!(
@@ -179,6 +206,24 @@ fn describe(control_plane: &ControlPlane, deck: &Deck, leader: usize, addons: &P
     Ok(())
 }
 
+/// Writes a file for shells: kubeconfig, programs, and where the samples are.
+fn environment(control_plane: &ControlPlane, samples: &Samples, kubeconfig: &Path) -> Result<PathBuf> {
+    let file = control_plane.folder().join("env");
+    let kubectl = control_plane.program("kubectl");
+    let folders = [deck::program()?, kubectl].map(|program| program.parent().map(Path::to_owned).unwrap_or_default());
+    let [ours, theirs] = folders;
+    let text = format!(
+        "export KUBECONFIG='{}'\nexport PATH='{}:{}':\"$PATH\"\nexport ADDONS='{}'\nexport CHANNEL='{}'\n",
+        kubeconfig.display(),
+        ours.display(),
+        theirs.display(),
+        samples.addons.display(),
+        samples.channel.display(),
+    );
+    std::fs::write(&file, text).with_context(|| file.display().to_string())?;
+    Ok(file)
+}
+
 /// Starts everything, shows that it works, and ends it.
 async fn check(dir: &Path, full: bool) -> Result<()> {
     let dir = dir.with_extension("check");
@@ -187,8 +232,8 @@ async fn check(dir: &Path, full: bool) -> Result<()> {
     }
     say("starting etcd and kube-apiserver");
     let control_plane = ControlPlane::builder().folder(&dir).with(peers(full)).start().await?;
-    let addons = addons(&dir)?;
-    let (deck, peers) = start(&control_plane, &addons, full, false).await?;
+    let samples = Samples::copy(&dir)?;
+    let (deck, peers) = start(&control_plane, &samples, full, false).await?;
     let leader = wait(&deck).await?;
     say(&format!("quarterdeck-{leader} leads"));
 
@@ -196,6 +241,8 @@ async fn check(dir: &Path, full: bool) -> Result<()> {
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-system");
     eventually("an addon is applied", PATIENCE, || async { Ok(maps.get("welcome").await.map(drop)?) }).await?;
     say("an addon is applied");
+    eventually("a channel's addon is applied", PATIENCE, || async { Ok(maps.get("tides").await.map(drop)?) }).await?;
+    say("a channel's addon is applied");
 
     control_plane.namespace(NAMESPACE).await?;
     let demo = Demo::new(client, NAMESPACE);
@@ -279,9 +326,7 @@ async fn join(dir: &Path, kubeconfig: &Path, yes: bool) -> Result<()> {
     }
     deck::install(&program, kubeconfig, &args).await?;
     std::fs::create_dir_all(dir)?;
-    let addons = addons(dir)?;
-    let flags = vec![format!("--addon-path={}", addons.display())];
-    let deck = Deck::join(kubeconfig, dir, 3, &flags)?;
+    let deck = Deck::join(kubeconfig, dir, 3, &Samples::copy(dir)?.flags())?;
     deck.write_down(&ledger(dir))?;
     println!("\nThree replicas run; their logs are in {}.", dir.display());
     println!("hack/run stop ends them; quarterdeck uninstall --kubeconfig {} removes the rest.", kubeconfig.display());

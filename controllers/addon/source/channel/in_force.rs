@@ -88,6 +88,8 @@ pub struct Channel {
     problems: Vec<String>,
     saved: Option<[u8; 32]>,
     chosen_for: Option<Version>,
+    /// When what is in force was read, seconds since 1970.
+    as_of: u64,
 }
 
 /// What became of the manifests of an index.
@@ -129,6 +131,7 @@ impl Channel {
             problems: vec!["not read yet".to_owned()],
             saved: None,
             chosen_for: None,
+            as_of: 0,
         }
     }
 
@@ -168,11 +171,22 @@ impl Channel {
         known.entry.offer(&self.shown, known.hash.clone())
     }
 
+    /// Takes what a store kept, if that is newer than what is in force and the channel cannot be read now.
+    pub async fn load_newer(&mut self, store: &dyn GoodStore, kubernetes: Option<&Version>) {
+        if !self.fresh {
+            self.load_since(store, kubernetes, self.as_of.saturating_add(1)).await;
+        }
+    }
+
     /// Takes what a store kept, where nothing is in force yet or for another Kubernetes.
     pub async fn load(&mut self, store: &dyn GoodStore, kubernetes: Option<&Version>) {
+        self.load_since(store, kubernetes, 0).await;
+    }
+
+    async fn load_since(&mut self, store: &dyn GoodStore, kubernetes: Option<&Version>, since: u64) {
         let good = match store.load(&self.key).await {
-            Ok(Some(good)) => good,
-            Ok(None) => return,
+            Ok(Some(good)) if good.read_at >= since => good,
+            Ok(_) => return,
             Err(error) => {
                 tracing::warn!(channel = %self.shown, %error, "what the channel said last cannot be read");
                 return;
@@ -180,8 +194,8 @@ impl Channel {
         };
         let Ok((said, _)) = read::said(&good.index, &self.location, &self.limits) else { return };
         let taken = self.take(&said, &good.index, kubernetes, From::Store(&good.manifests)).await;
+        self.as_of = good.read_at;
         self.index = Some(good.index.clone());
-        self.saved = Some(digest(&good));
         self.apply(taken);
         self.fresh = false;
         self.chosen_for = kubernetes.cloned();
@@ -390,6 +404,7 @@ impl Channel {
         let of_index = self.in_force.values().filter(|known| !known.entry.path.is_empty());
         let manifests = of_index.map(|known| (known.location.to_string(), known.manifest.clone())).collect();
         let good = Good { read_at, index, manifests };
+        self.as_of = read_at;
         let digest = digest(&good);
         if self.saved == Some(digest) {
             return;

@@ -3,12 +3,13 @@
 //!
 //! Every replica reads every channel: when a file changes, and at an interval, which costs a request
 //! that is answered with "unchanged" where the server has ETags. What a channel said last, index and
-//! verified manifests, is kept on disk ([`GoodStore`]) and stays in force while the channel cannot be
-//! read, is broken or empty.
+//! verified manifests, is kept on disk and in the cluster ([`GoodStore`]) and stays in force while the
+//! channel cannot be read, is broken or empty.
 //!
 //! The source only reads. Whether what is offered takes the place of what is installed, is decided by
 //! whoever has the annotations ([`ChannelAddon::offer`], `quarterdeck_api::channel::required`).
 
+mod cluster;
 mod flags;
 mod in_force;
 mod merge;
@@ -23,6 +24,7 @@ use quarterdeck_api::channel::{Entry, Offer};
 
 use super::Snapshot;
 
+pub use cluster::{CHANNEL_LABEL, ClusterStore};
 pub use flags::{ChannelConfig, ChannelFlags, FlagError};
 pub use in_force::{Channel, ChannelLimits};
 

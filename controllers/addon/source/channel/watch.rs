@@ -33,6 +33,7 @@ pub struct ChannelWatch {
     fetcher: Fetcher,
     store: Arc<dyn GoodStore>,
     kubernetes: watch::Receiver<Option<Version>>,
+    found: Option<watch::Receiver<u64>>,
     publish: Publish,
 }
 
@@ -56,13 +57,20 @@ impl ChannelWatch {
         publish: impl Fn(ChannelReading) + Send + Sync + 'static,
     ) -> Self {
         let limits = ChannelLimits::default();
-        Self { config, limits, fetcher, store, kubernetes, publish: Box::new(publish) }
+        Self { config, limits, fetcher, store, kubernetes, found: None, publish: Box::new(publish) }
+    }
+
+    /// Looks into the store again each time that this changes.
+    #[must_use]
+    pub fn finding(self, found: watch::Receiver<u64>) -> Self {
+        Self { found: Some(found), ..self }
     }
 
     async fn follow(&self, number: usize, shared: &Mutex<Shared>) {
         let (text, location) = &self.config.channels[number];
         let mut channel = Channel::new(text, location.clone(), self.config.repair_drift, self.limits);
         let mut kubernetes = self.kubernetes.clone();
+        let mut found = self.found.clone();
         let version = kubernetes.borrow_and_update().clone();
         channel.load(&*self.store, version.as_ref()).await;
         self.tell(number, channel.view(), shared);
@@ -80,6 +88,11 @@ impl ChannelWatch {
                 () = tokio::time::sleep(wait) => {}
                 () = quiet_after(&changed) => {}
                 () = version_changed(&mut kubernetes) => {}
+                () = more_was_found(&mut found) => {
+                    let version = kubernetes.borrow().clone();
+                    channel.load_newer(&*self.store, version.as_ref()).await;
+                    self.tell(number, channel.view(), shared);
+                }
             }
         }
     }
@@ -146,6 +159,17 @@ fn jittered(interval: Duration) -> Duration {
 /// Waits for ever once nobody can tell a version any more.
 async fn version_changed(kubernetes: &mut watch::Receiver<Option<Version>>) {
     if kubernetes.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Waits for ever where nobody looks.
+async fn more_was_found(found: &mut Option<watch::Receiver<u64>>) {
+    let changed = match found {
+        Some(found) => found.changed().await.is_ok(),
+        None => false,
+    };
+    if !changed {
         std::future::pending::<()>().await;
     }
 }

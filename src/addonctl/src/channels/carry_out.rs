@@ -5,15 +5,18 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use k8s_openapi::api::core::v1::{Namespace, Node};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node};
 use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions};
 use kube::core::ApiResource;
 use kube::discovery::{Scope, oneshot};
-use quarterdeck_api::channel::{NEEDS_UPDATE, PruneKind, annotation};
-use quarterdeck_controllers::addon::fields::{FieldSet, Overrides, owners};
+use quarterdeck_api::channel::{DEFAULT_NAMESPACE, NEEDS_UPDATE, PruneKind, annotation};
+use quarterdeck_controllers::addon::edited::{self, Edits};
+use quarterdeck_controllers::addon::fields::Overrides;
 use quarterdeck_controllers::addon::ident::{GroupKind, Ident};
+use quarterdeck_controllers::addon::parent::{self, SOURCE_LABEL};
 use quarterdeck_controllers::addon::plan::{MANAGER, rank};
+use quarterdeck_controllers::addon::source::channel::SOURCE;
 use serde_json::{Value, json};
 
 use super::read::Update;
@@ -67,10 +70,11 @@ async fn note(server: &Server, update: &Update) -> anyhow::Result<()> {
 async fn apply(server: &Server, update: &Update) -> anyhow::Result<()> {
     let mut objects: Vec<(Ident, &Value)> = update.objects.iter().map(|object| (ident(object), object)).collect();
     objects.sort_by_key(|(ident, _)| rank(ident));
+    let noted = noted(server, update).await?;
     let mut kinds = Kinds::default();
     let mut errors = Vec::new();
     for (ident, object) in objects {
-        if let Err(error) = apply_one(server, &mut kinds, &ident, object).await {
+        if let Err(error) = apply_one(server, &mut kinds, &ident, object, &noted).await {
             errors.push(format!("{ident}: {error:#}"));
         }
     }
@@ -78,7 +82,13 @@ async fn apply(server: &Server, update: &Update) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn apply_one(server: &Server, kinds: &mut Kinds, ident: &Ident, object: &Value) -> anyhow::Result<()> {
+async fn apply_one(
+    server: &Server,
+    kinds: &mut Kinds,
+    ident: &Ident,
+    object: &Value,
+    noted: &Edits,
+) -> anyhow::Result<()> {
     let api_version = object["apiVersion"].as_str().unwrap_or_default();
     let version = api_version.rsplit('/').next().unwrap_or_default();
     let deadline = tokio::time::Instant::now() + SERVED;
@@ -99,7 +109,7 @@ async fn apply_one(server: &Server, kinds: &mut Kinds, ident: &Ident, object: &V
     let live = api.get_opt(&ident.name).await.map_err(|error| explain(error, "reading it"))?;
     let mut body = object.clone();
     if let Some(live) = &live {
-        keep_edited(&mut body, &serde_json::to_value(live)?);
+        keep_edited(&mut body, ident, &serde_json::to_value(live)?, noted);
     }
     let params = PatchParams { force: true, ..PatchParams::apply(MANAGER) };
     api.patch(&ident.name, &params, &Patch::Apply(&body)).await.map_err(|error| explain(error, "applying it"))?;
@@ -112,25 +122,36 @@ async fn apply_one(server: &Server, kinds: &mut Kinds, ident: &Ident, object: &V
     Ok(())
 }
 
-/// Leaves out the keys of a ConfigMap or Secret that a person edited: those stay as they are. What
-/// `kubectl apply` wrote is no edit, but how such addons used to be installed.
-fn keep_edited(body: &mut Value, live: &Value) {
-    if body["apiVersion"] != "v1" || !(body["kind"] == "ConfigMap" || body["kind"] == "Secret") {
+/// Leaves out the keys of a ConfigMap or Secret that a person edited: those stay as they are. Keys that the
+/// controller noted as edited before are its own by now, and are applied as they are found.
+fn keep_edited(body: &mut Value, ident: &Ident, live: &Value, noted: &Edits) {
+    edited::as_kept(body);
+    if !edited::holds_settings(&ident.kind) || edited::takes_new(live) {
         return;
     }
-    let people = Overrides::default();
-    let mut edited = FieldSet::default();
-    for owner in
-        owners(live).iter().filter(|owner| people.is_human(owner) && owner.manager != "kubectl-client-side-apply")
-    {
-        edited.add(&owner.fields);
+    if let Some(noted) = noted.get(ident) {
+        *body = edited::keep(std::mem::take(body), live, noted);
     }
-    for (field, of_people) in [("data", "data"), ("binaryData", "binaryData"), ("stringData", "data")] {
-        let Some(edited) = edited.field(of_people) else { continue };
+    for key in edited::edits(live, &Overrides::default()) {
+        let Some((field, key)) = key.split_once('.') else { continue };
         if let Some(values) = body.get_mut(field).and_then(Value::as_object_mut) {
-            values.retain(|key, _| edited.field(key).is_none());
+            values.remove(key);
         }
     }
+}
+
+/// What the controller noted as edited of this addon's objects.
+async fn noted(server: &Server, update: &Update) -> anyhow::Result<Edits> {
+    let entry = &update.entry;
+    let name = match &*entry.namespace {
+        DEFAULT_NAMESPACE => entry.name.clone(),
+        namespace => format!("{namespace}/{}", entry.name),
+    };
+    let parents = ListParams::default().labels(&format!("{SOURCE_LABEL}={SOURCE}"));
+    let parents = server.api::<ConfigMap>(Some(parent::NAMESPACE)).list(&parents).await;
+    let parents = parents.map_err(|error| explain(error, "the parents of channels' addons"))?.items;
+    let mut found = parents.iter().filter_map(parent::read).filter(|parent| *parent.addon == *name);
+    Ok(found.next().map(|parent| parent.content.edited).unwrap_or_default())
 }
 
 /// Removes what the entry's rule finds and the manifest does not name.
@@ -198,20 +219,28 @@ mod tests {
 
     #[test]
     fn keys_that_people_edited_stay_theirs() {
-        let live = json!({"metadata": {"managedFields": [
+        let live = json!({"data": {"noted": "mine"}, "metadata": {"managedFields": [
             owned("kubectl-edit", "f:data", "edited"),
             owned("kubectl-client-side-apply", "f:data", "installed"),
             owned("some-controller", "f:data", "made"),
         ]}});
-        let keys = |kind: &str, field: &str| {
-            let mut body = json!({"apiVersion": "v1", "kind": kind});
-            body[field] = json!({"edited": "1", "installed": "1", "made": "1", "new": "1"});
-            keep_edited(&mut body, &live);
-            body[field].as_object().expect("a map").keys().cloned().collect::<Vec<_>>()
+        let after = |kind: &str, live: &Value| {
+            let mut body = json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": "x", "namespace": "a"}});
+            body["data"] = json!({"edited": "1", "installed": "1", "made": "1", "new": "1", "noted": "1"});
+            let ident = ident(&body);
+            let noted = edited::from_lines([format!("{kind}/a/x data.noted")].iter().map(String::as_str));
+            keep_edited(&mut body, &ident, live, &noted);
+            body["data"].clone()
         };
-        assert_eq!(keys("ConfigMap", "data"), ["installed", "made", "new"]);
-        assert_eq!(keys("Secret", "stringData"), ["installed", "made", "new"]);
-        assert_eq!(keys("ConfigMap", "binaryData").len(), 4);
-        assert_eq!(keys("Service", "data").len(), 4, "only ConfigMaps and Secrets hold settings");
+        let kept = json!({"installed": "1", "made": "1", "new": "1", "noted": "mine"});
+        assert_eq!(after("ConfigMap", &live), kept);
+        assert_eq!(after("Secret", &live), kept);
+        assert_eq!(after("Service", &live)["edited"], "1", "only ConfigMaps and Secrets hold settings");
+        let mut asks = live.clone();
+        asks["metadata"]["annotations"] = json!({edited::TAKE_NEW_ANNOTATION: "true"});
+        assert_eq!(
+            (&after("ConfigMap", &asks)["edited"], &after("ConfigMap", &asks)["noted"]),
+            (&json!("1"), &json!("1"))
+        );
     }
 }

@@ -206,6 +206,6 @@ async fn pki_is_there(server: &Server, addon: &str) -> anyhow::Result<bool> {
 
 /// cert-manager's issuers, where those of addons are.
 pub(super) fn issuers(server: &Server) -> Api<DynamicObject> {
-    let kind = GroupVersionKind::gvk("cert-manager.io", "v1", "Issuer");
+    let kind = GroupVersionKind::gvk("cert-manager.io", super::pki::ISSUERS, "Issuer");
     Api::namespaced_with(server.client.clone(), super::pki::NAMESPACE, &ApiResource::from_gvk(&kind))
 }

@@ -105,6 +105,17 @@ fn text(addon: &Addon, events: &[Event], now: Timestamp) -> String {
         page.list("  objects", held.members.iter().map(|member| format!("  {member}")));
         page.field("  to release", &format!("addonctl prune {} --confirm={}", addon.name(), held.plan));
     }
+    let progress = status.progress.clone().unwrap_or_default();
+    let texts = |field: &str| -> Vec<String> {
+        let all = progress[field].as_array().into_iter().flatten();
+        all.filter_map(|text| text.as_str()).map(str::to_owned).collect()
+    };
+    page.list("Drifted", texts("drifted"));
+    page.list("Edited, kept", texts("edited"));
+    if let Some(plan) = progress["candidatesPlan"].as_str() {
+        page.list("Outside the manifest", texts("candidates"));
+        page.field("  to remove", &format!("addonctl prune {} --confirm={plan}", addon.name()));
+    }
     let more = status.inventory.len().saturating_sub(LISTED);
     let shown =
         status.inventory.iter().take(LISTED).map(|entry| entry.split(' ').next().unwrap_or_default().to_owned());
@@ -176,6 +187,7 @@ mod tests {
                 ],
                 "notManaged": ["Service/n/x"], "resourcesOmitted": 3,
                 "revisions": [{"hash": "h1", "version": "1", "state": "good"}],
+                "progress": {"edited": ["ConfigMap/n/x data.a"], "candidates": ["ConfigMap/n/y u selector"], "candidatesPlan": "p2"},
             },
         }))
         .expect("an Addon");
@@ -192,6 +204,9 @@ mod tests {
             "  e1",
             "Held:           why",
             "    Namespace//x",
+            "  ConfigMap/n/x data.a",
+            "  ConfigMap/n/y u selector",
+            "  to remove:    addonctl prune a --confirm=p2",
             "  to release:   addonctl prune a --confirm=p1",
             "  ConfigMap/n/x",
             "  h1 1 good",

@@ -4,6 +4,8 @@
 //! ConfigMap in kube-system as its parent, which is released the same way; it is found by the Addon that
 //! mirrors it, or by the name that its source gives it (`dns.yaml`).
 
+use std::collections::BTreeMap;
+
 use anyhow::{bail, ensure};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{ListParams, Patch, PatchParams};
@@ -20,8 +22,6 @@ use crate::server::{MANAGER, Server, explain};
 const PARENTS: &str = "kube-system";
 /// Label on a parent: the source of its addon.
 const SOURCE_LABEL: &str = "quarterdeck.dev/addon-source";
-/// Annotation on a parent: the name of its addon.
-const ADDON_ANNOTATION: &str = "quarterdeck.dev/addon";
 
 pub(super) async fn run(server: &Server, args: &PruneArgs) -> anyhow::Result<()> {
     let name = &args.addon.name;
@@ -35,19 +35,32 @@ pub(super) async fn run(server: &Server, args: &PruneArgs) -> anyhow::Result<()>
         Some(addon) if !addon.is_mirror() => None,
         mirror => Some(parent(server, name, mirror.as_ref()).await?),
     };
-    let held = match (&parent, &addon) {
+    let waiting: Vec<Held> = match (&parent, &addon) {
         (Some(parent), _) => of_parent(parent),
-        (None, Some(addon)) => addon.status.as_ref().and_then(|status| status.held.clone()),
-        (None, None) => None,
+        (None, Some(addon)) => addon.status.iter().filter_map(|status| status.held.clone()).collect(),
+        (None, None) => Vec::new(),
     };
-    let Some(held) = held else {
+    if waiting.is_empty() {
         ensure!(args.confirm.is_none(), "addon {name}: no removal waits");
         return print(&format!("addon {name}: no removal waits\n"));
-    };
-    let Some(hash) = &args.confirm else { return print(&text(name, &held)) };
-    if !hash.is_empty() && *hash != held.plan {
-        bail!("addon {name}: the plan is {} by now, not {hash}; look at it with `addonctl prune {name}`", held.plan);
     }
+    let Some(hash) = &args.confirm else {
+        return waiting.iter().try_for_each(|held| print(&text(name, held)));
+    };
+    let plans = || waiting.iter().map(|held| held.plan.as_str()).collect::<Vec<_>>().join(" and ");
+    let held = match waiting.iter().find(|held| held.plan == *hash) {
+        Some(held) => held,
+        None if !hash.is_empty() => {
+            bail!("addon {name}: the plan is {} by now, not {hash}; look at it with `addonctl prune {name}`", plans())
+        }
+        None if waiting.len() > 1 => {
+            bail!(
+                "addon {name}: several plans wait: {}; confirm one with `addonctl prune {name} --confirm=PLAN`",
+                plans()
+            )
+        }
+        None => &waiting[0],
+    };
     match (&parent, &addon) {
         (Some(parent), _) => release(server, parent, &held.plan).await?,
         (None, Some(addon)) => annotate(server, addon, names::RELEASE_ANNOTATION, Some(&held.plan)).await?,
@@ -73,7 +86,7 @@ async fn parent(server: &Server, name: &str, mirror: Option<&Addon>) -> anyhow::
     let parents = parents.map_err(|error| explain(error, "the parents of addons in kube-system"))?.items;
     let names: Vec<&str> = match mirror {
         Some(mirror) => mirror
-            .annotation(ADDON_ANNOTATION)
+            .annotation(names::SOURCE_NAME_ANNOTATION)
             .into_iter()
             .chain([mirror.spec.pkg_name.as_str(), mirror.name()])
             .collect(),
@@ -82,7 +95,12 @@ async fn parent(server: &Server, name: &str, mirror: Option<&Addon>) -> anyhow::
     let source = mirror.and_then(|mirror| mirror.label(names::MIRROR_LABEL));
     let matches = |map: &ConfigMap, wanted: &str| {
         let label = map.metadata.labels.as_ref().and_then(|labels| labels.get(SOURCE_LABEL)).map(String::as_str);
-        let addon = map.metadata.annotations.as_ref().and_then(|all| all.get(ADDON_ANNOTATION)).map(String::as_str);
+        let addon = map
+            .metadata
+            .annotations
+            .as_ref()
+            .and_then(|all| all.get(names::SOURCE_NAME_ANNOTATION))
+            .map(String::as_str);
         (source.is_none() || source == label) && (addon == Some(wanted) || map.metadata.name.as_deref() == Some(wanted))
     };
     // The most certain name first.
@@ -90,16 +108,32 @@ async fn parent(server: &Server, name: &str, mirror: Option<&Addon>) -> anyhow::
     found.cloned().ok_or_else(|| NotFound(format!("there is no addon {name:?}")).into())
 }
 
-/// What a parent says that waits.
-fn of_parent(map: &ConfigMap) -> Option<Held> {
-    let data = map.data.as_ref()?;
+/// What a parent says that waits: of its inventory, and beside it.
+fn of_parent(map: &ConfigMap) -> Vec<Held> {
+    let empty = BTreeMap::new();
+    let data = map.data.as_ref().unwrap_or(&empty);
     let text = |key: &str| data.get(key).cloned().unwrap_or_default();
-    data.contains_key("held").then(|| Held {
+    let held = data.contains_key("held").then(|| Held {
         plan: text("heldPlan"),
         reason: text("heldReason"),
         members: text("held").lines().map(str::to_owned).collect(),
         release: text("release"),
-    })
+    });
+    let candidates = data.contains_key("candidates").then(|| Held {
+        plan: text("candidatesPlan"),
+        reason: "outside the manifest: by the entry's selector, or by its prune (brake, kind)".to_owned(),
+        members: text("candidates").lines().map(candidate).collect(),
+        release: text("candidatesRelease"),
+    });
+    held.into_iter().chain(candidates).collect()
+}
+
+/// An object and why it waits, without its uid.
+fn candidate(line: &str) -> String {
+    match line.split(' ').collect::<Vec<_>>()[..] {
+        [object, _, why] => format!("{object} ({why})"),
+        _ => line.to_owned(),
+    }
 }
 
 async fn release(server: &Server, parent: &ConfigMap, plan: &str) -> anyhow::Result<()> {
@@ -112,4 +146,27 @@ async fn release(server: &Server, parent: &ConfigMap, plan: &str) -> anyhow::Res
     let answer = server.api::<ConfigMap>(Some(PARENTS)).patch(name, &params, &Patch::Merge(&patch)).await;
     answer.map_err(|error| explain(error, &format!("configmap {PARENTS}/{name}")))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_plans_are_told_apart() {
+        let data = [
+            ("held", "ConfigMap/a/x\n"),
+            ("heldPlan", "p1"),
+            ("heldReason", "why"),
+            ("candidates", "ConfigMap/a/y u1 selector\nNamespace//n u2 kind\n"),
+            ("candidatesPlan", "p2"),
+        ];
+        let data = data.map(|(name, text)| (name.to_owned(), text.to_owned())).into();
+        let waiting = of_parent(&ConfigMap { data: Some(data), ..ConfigMap::default() });
+        let plans: Vec<&str> = waiting.iter().map(|held| held.plan.as_str()).collect();
+        assert_eq!(plans, ["p1", "p2"]);
+        assert_eq!(waiting[1].members, ["ConfigMap/a/y (selector)", "Namespace//n (kind)"]);
+        assert!(text("dns", &waiting[1]).ends_with("to release: addonctl prune dns --confirm=p2\n"));
+        assert!(of_parent(&ConfigMap::default()).is_empty());
+    }
 }

@@ -15,20 +15,59 @@ use crate::output::print;
 use crate::server::{Server, explain};
 
 pub(super) async fn run(server: &Server, args: &WaitArgs) -> anyhow::Result<()> {
+    let begun = tokio::time::Instant::now();
     let mut addons = Vec::new();
     for name in &args.names {
         let meant = NameArgs { name: name.clone(), namespace: args.namespace.clone() };
-        match server.find(&meant).await {
+        match appeared(server, &meant, args.goal, begun + args.timeout).await {
             Err(error) if error.is::<NotFound>() && args.goal == Goal::Deleted => print(&reached(name, args.goal))?,
             found => addons.push(found?),
         }
     }
-    until(server, &addons, args.goal, args.timeout).await
+    by(server, &addons, args.goal, begun, args.timeout).await
+}
+
+/// The addon, once there is one: what a source has just been given is shown a moment later.
+async fn appeared(
+    server: &Server,
+    meant: &NameArgs,
+    goal: Goal,
+    deadline: tokio::time::Instant,
+) -> anyhow::Result<Addon> {
+    const LOOK: Duration = Duration::from_millis(250);
+    let mut progress = Progress::new();
+    loop {
+        match server.find(meant).await {
+            Err(error) if error.is::<NotFound>() && goal != Goal::Deleted => {
+                if tokio::time::Instant::now() + LOOK > deadline {
+                    progress.end();
+                    return Err(error);
+                }
+                progress.tell(&format!("{error}, yet"));
+            }
+            found => {
+                progress.end();
+                return found;
+            }
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// Waits for all of the addons; the time is that of all together.
 pub(super) async fn until(server: &Server, addons: &[Addon], goal: Goal, timeout: Duration) -> anyhow::Result<()> {
-    let deadline = tokio::time::Instant::now() + timeout;
+    by(server, addons, goal, tokio::time::Instant::now(), timeout).await
+}
+
+/// [`until`], counted from a moment before.
+async fn by(
+    server: &Server,
+    addons: &[Addon],
+    goal: Goal,
+    begun: tokio::time::Instant,
+    timeout: Duration,
+) -> anyhow::Result<()> {
+    let deadline = begun + timeout;
     for addon in addons {
         let mut progress = Progress::new();
         let waiting = one(server, addon, goal, &mut progress);

@@ -10,6 +10,9 @@ pub const FINALIZER: &str = "delete.addonmgr.keikoproj.io";
 /// Label of an Addon that only shows an addon of a directory or a channel; the value is the source.
 /// The Addon source ignores such objects.
 pub const MIRROR_LABEL: &str = "quarterdeck.dev/mirror";
+/// Annotation on such an Addon, and on the ConfigMap that it shows: the addon's name within its source,
+/// such as `dns.yaml`.
+pub const SOURCE_NAME_ANNOTATION: &str = "quarterdeck.dev/addon";
 /// Label on pods that run steps of an addon; the value is the Addon's name.
 pub const ADDON_LABEL: &str = "quarterdeck.dev/addon";
 /// Annotation on pods that run steps of an addon: phase and step, such as `install/entry/migrate`.

@@ -115,7 +115,8 @@ fn reader(controllers: &[Needs]) -> Vec<Value> {
 }
 
 /// The namespace of the replicas' own Leases. Each replica writes its own as the manager's user, and
-/// reads those of the others; events about them are written by whoever keeps addons.
+/// reads those of the others; events about them are written by whoever keeps addons, who also keeps in
+/// Secrets there what channels said last.
 fn replicas(target: &Target, controllers: &[Needs]) -> Vec<Value> {
     let user = json!({ "apiGroup": GROUP, "kind": "User", "name": target.user });
     let mut objects = vec![json!({
@@ -129,7 +130,10 @@ fn replicas(target: &Target, controllers: &[Needs]) -> Vec<Value> {
     for needs in controllers.iter().filter(|needs| needs.descriptor.writes_anything) {
         let events = json!({ "apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"] });
         let name = format!("quarterdeck:{}", needs.descriptor.name);
-        objects.extend(role(&name, REPLICAS_NAMESPACE, &[events], &subject(&needs.account)));
+        let secrets = json!({
+            "apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "create", "update", "delete"],
+        });
+        objects.extend(role(&name, REPLICAS_NAMESPACE, &[events, secrets], &subject(&needs.account)));
     }
     objects
 }
