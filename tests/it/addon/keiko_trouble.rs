@@ -1,6 +1,16 @@
-//! What troubled people with keiko's addon-manager, each by its number there or by the section of its
-//! behaviour, and does not happen here. What needs no server is tested beside its code; what is part of
-//! a larger story, in `objects`.
+//! What troubled people with keiko's addon-manager, each by its number there or by what it is about, and
+//! does not happen here. What needs no server is tested beside its code:
+//!
+//! | trouble | test |
+//! |---|---|
+//! | a checksum that collides, and changes with a release | `quarterdeck_api::addon::tests::the_checksum_is_of_what_the_spec_means` |
+//! | any of several versions, at random; one met dependency is enough; a cycle panics | `addon::dependency::tests` |
+//! | labels are not put on objects of DAG tasks | `addon::workflow::argo::tests::keiko_b5_objects_of_dag_tasks_get_the_labels_too` |
+//! | observed objects without namespace, status or link, and of one namespace | `objects::observed` |
+//! | Pending after the Workflow has ended (#285, #439) | `objects::argo` |
+//! | a panic over an odd Addon (#77) | `objects::hostile` |
+//! | an event with each pass | `objects::steps::upstreams_reasons_are_told`, `addon::engine::reasons::tests` |
+//! | flags of addonctl that panic or are ignored | `addonctl::usage`, `addonctl::create` |
 
 use super::objects::{GROUP, simple};
 use super::*;
