@@ -212,7 +212,9 @@ fn status(id: &AddonId, addon: &api::Addon, content: &Content, now: Timestamp) -
         }
         told
     };
-    let mut progress = json!({STEPS: lifecycle.progress, INSTALLED: content.version});
+    // A null would be left out by the server, and written again and again.
+    let steps = Some(lifecycle.progress).filter(|steps| !steps.is_null()).unwrap_or_else(|| json!({}));
+    let mut progress = json!({STEPS: steps, INSTALLED: content.version});
     for (field, texts) in [(UNHEALTHY, &content.unhealthy), (DRIFTED, &content.drifted)] {
         if !texts.is_empty() {
             progress[field] = json!(told(texts));
