@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use quarterdeck_api::addon::{Phase as Word, names};
+use quarterdeck_api::addon::{Phase as Word, is_upstream_checksum, names};
 use quarterdeck_runtime::client::PatchPrecondition;
 use quarterdeck_runtime::controller::{Action, Error};
 use serde_json::json;
@@ -34,7 +34,10 @@ impl Run<'_> {
         if addon.policy.paused {
             return self.rest(addon, before, content, State::Paused, Vec::new()).await;
         }
-        let stopped = self.run_delete(lifecycle, &mut content).await?;
+        // As upstream, whose finalizer comes with the first work: what was refused from the beginning, such
+        // as a second Addon of a package, has nothing to delete, and its step might hit what is another's.
+        let stopped =
+            if has_worked(&before, &content) { self.run_delete(lifecycle, &mut content).await? } else { None };
         let held = if stopped.is_none() { self.prune_all(addon, &before, &mut content).await? } else { None };
         if stopped.is_none() && content.members.is_empty() && !self.outcome.retry && !self.observing {
             return self.release(&finalizers, before).await;
@@ -145,4 +148,13 @@ impl Run<'_> {
         self.engine.set_state(&self.id, None);
         Ok(Action::Done)
     }
+}
+
+/// Whether any step of the Addon ever ran, here or by keiko's addon-manager.
+fn has_worked(before: &Parent, content: &Content) -> bool {
+    let by_keiko = before.content.lifecycle.as_ref().is_some_and(|life| {
+        is_upstream_checksum(&life.checksum) && !matches!(life.installed, None | Some(Word::ValidationFailed))
+    });
+    let steps = content.steps().as_object().is_some_and(|steps| !steps.is_empty());
+    by_keiko || steps || !content.version.is_empty() || !content.members.is_empty()
 }

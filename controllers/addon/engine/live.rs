@@ -68,7 +68,7 @@ impl Run<'_> {
         };
         let mut content = before.content.clone();
         let seen = self.engine.observe(lifecycle, &mut content);
-        match self.lead(addon, lifecycle, before, content).await? {
+        match Box::pin(self.lead(addon, lifecycle, before, content)).await? {
             Action::Done if !seen => Ok(Action::RequeueAfter(UNSYNCED)),
             Action::RequeueAfter(after) if !seen => Ok(Action::RequeueAfter(after.min(UNSYNCED))),
             action => Ok(action),
@@ -144,7 +144,7 @@ impl Run<'_> {
         }
         self.engine.put_memory(&self.id, memory);
         let life = content.lifecycle.get_or_insert_default();
-        life.progress = book.to_value();
+        life.note(&book);
         life.prereqs = Some(match lifecycle.phases.first() {
             Some(phase) if phase.step == LifecycleStep::Prereqs && walk.done == 0 => word(&walk),
             _ => Word::Succeeded,
@@ -358,7 +358,7 @@ impl Run<'_> {
     /// behind.
     async fn keep(&mut self, lifecycle: &Lifecycle, book: &Book, content: &mut Content) -> Result<(), Error> {
         let life = content.lifecycle.get_or_insert_default();
-        life.progress = book.to_value();
+        life.note(book);
         if content.version != life.checksum && !matches!(life.installed, Some(Word::Deleting | Word::DeleteFailed)) {
             life.installed = Some(Word::Pending);
             content.state = Some(State::Progressing);
@@ -558,7 +558,18 @@ fn begun(before: &LifecycleState, lifecycle: &Lifecycle) -> LifecycleState {
         prereqs: Some(Word::Pending),
         installed: Some(Word::Pending),
         reason: String::new(),
-        progress: serde_json::Value::Null,
+        // Kept until this one has some of its own: that steps ran is why a delete step does.
+        progress: before.progress.clone(),
+    }
+}
+
+impl LifecycleState {
+    /// Notes what ran; that nothing of this revision did makes nothing of the one before forgotten.
+    fn note(&mut self, book: &Book) {
+        let progress = book.to_value();
+        if progress.as_object().is_some_and(|steps| !steps.is_empty()) {
+            self.progress = progress;
+        }
     }
 }
 

@@ -274,7 +274,7 @@ impl Engine {
             tracing::warn!(source, problem, "the source cannot be read whole; nothing is removed");
         }
         // What moved from one addon to another concerns both, whichever of them changed.
-        let mut woken = shared.retake();
+        let mut woken = shared.retake(&|id, ident| self.holds(id, ident));
         let changed = snapshot.addons.values().filter(|addon| {
             let before = before.as_ref().and_then(|before| before.addons.get(&addon.id.name));
             before.is_none_or(|before| !is_same(before, addon))
@@ -310,6 +310,16 @@ impl Engine {
                 self.watch(WatchId::everywhere(&kind, object.mode));
             }
         }
+    }
+
+    /// Whether an object stands in the inventory of an Addon object.
+    fn holds(&self, id: &AddonId, ident: &Ident) -> bool {
+        let object = self.parts.objects.get(&parent::ident(id).key());
+        let status = object.as_ref().and_then(|object| object.status.as_ref());
+        let mut members = status.into_iter().flat_map(|status| &status.inventory);
+        members.any(|member| {
+            Ident::parse(member.split(' ').next().unwrap_or_default()).is_some_and(|one| one.may_be(ident))
+        })
     }
 
     fn addon(&self, id: &AddonId) -> Option<Arc<Addon>> {
@@ -432,26 +442,32 @@ impl Shared {
 
     /// Draws up again what follows from the sources; returns the addons that lost an object to
     /// another, or took one over.
-    fn retake(&mut self) -> BTreeSet<AddonId> {
+    ///
+    /// Addon objects come last: whoever may write one does not take an object from a master's disk or a
+    /// channel. Of two Addon objects the one that has the object in its inventory (`holds`) keeps it,
+    /// however the other is called.
+    fn retake(&mut self, holds: &dyn Fn(&AddonId, &Ident) -> bool) -> BTreeSet<AddonId> {
         let mut named = Named::default();
         let before = std::mem::take(&mut self.claims);
         self.declared.clear();
         self.sources.values().for_each(|snapshot| named.add(snapshot));
-        for rolled_back in [false, true] {
-            // What moved to another addon stays there when this one goes back.
-            let addons: Vec<Arc<Addon>> =
-                self.addons().filter(|addon| self.is_rolled_back(addon) == rolled_back).cloned().collect();
-            for addon in addons {
-                for object in &addon.objects {
-                    let namespaced = kinds::built_in(&object.ident.kind, &object.version).map(|kind| kind.namespaced);
-                    let ident = match namespaced {
-                        Some(namespaced) => object.resolved(namespaced),
-                        None => object.ident.clone(),
-                    };
-                    self.claims.entry(ident).or_insert_with(|| addon.id.clone());
-                    if let Some(declared) = kinds::declared(object) {
-                        self.declared.insert(declared.kind, declared.crd);
-                    }
+        let mut addons: Vec<Arc<Addon>> = self.addons().cloned().collect();
+        // What moved to another addon stays there when this one goes back.
+        addons.sort_by_key(|addon| (self.is_rolled_back(addon), addon.id.source == OBJECTS));
+        for addon in addons {
+            for object in &addon.objects {
+                let namespaced = kinds::built_in(&object.ident.kind, &object.version).map(|kind| kind.namespaced);
+                let ident = match namespaced {
+                    Some(namespaced) => object.resolved(namespaced),
+                    None => object.ident.clone(),
+                };
+                let claim = self.claims.entry(ident.clone()).or_insert_with(|| addon.id.clone());
+                let disputed = *claim != addon.id && claim.source == OBJECTS;
+                if disputed && !holds(claim, &ident) && holds(&addon.id, &ident) {
+                    *claim = addon.id.clone();
+                }
+                if let Some(declared) = kinds::declared(object) {
+                    self.declared.insert(declared.kind, declared.crd);
                 }
             }
         }

@@ -28,6 +28,9 @@ pub(super) fn told(
     waits: &dyn Fn() -> bool,
 ) -> Vec<Told> {
     let mut told: Vec<Told> = Vec::new();
+    if before == now {
+        return told;
+    }
     let revision = &*lifecycle.checksum;
     let same = before.checksum == now.checksum;
     let (book_before, book) = (Book::read(&before.progress, revision), Book::read(&now.progress, revision));

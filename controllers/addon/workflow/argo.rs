@@ -417,6 +417,17 @@ spec:
     }
 
     #[test]
+    fn keiko_b5_objects_of_dag_tasks_get_the_labels_too() {
+        let template = "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nspec:\n  templates:\n  - name: a\n    dag:\n      tasks:\n      - name: t\n        arguments:\n          artifacts:\n          - {name: doc, raw: {data: \"apiVersion: v1\\nkind: ConfigMap\\nmetadata: {name: m}\\n\"}}\n";
+        let addon = addon();
+        let run = Run { addon: &addon, phase: "install", name_prefix: "", revision: "0", role: None };
+        let made = workflow(template, &parameters(&addon).unwrap(), &run).unwrap();
+        let data = made.pointer("/spec/templates/0/dag/tasks/0/arguments/artifacts/0/raw/data").unwrap();
+        let object: Value = serde_json::from_str(data.as_str().unwrap()).unwrap();
+        assert_eq!(object["metadata"]["labels"]["app.kubernetes.io/part-of"], "event-router");
+    }
+
+    #[test]
     fn a_value_that_would_change_what_it_is_pasted_into_never_reaches_argo() {
         let refused = |template: &str, value: &str| {
             let addon = AddonFacts { target_namespace: value.into(), ..addon() };

@@ -595,7 +595,3 @@ mod tests;
 #[cfg(test)]
 #[path = "compile_refused_tests.rs"]
 mod refused_tests;
-
-#[cfg(test)]
-#[path = "constructs_tests.rs"]
-mod constructs_tests;

@@ -3,6 +3,9 @@ use proptest::prelude::*;
 use super::tests::{EXAMPLE, addon, idents, one, refusals, run, with, workflow};
 use super::*;
 
+#[path = "constructs_tests.rs"]
+mod constructs_tests;
+
 #[test]
 fn whatever_is_not_in_the_grammar_is_refused_by_field() {
     let container = "    container: {image: i, command: [x]}\n";

@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::tests::{refusals, run};
+use super::super::tests::{refusals, run};
 
 /// What becomes of a field.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -62,6 +62,24 @@ fn turn(
 }
 
 #[test]
+fn no_more_steps_run_at_once_than_may() {
+    let mut applied = node("applied", &[]);
+    applied.action = Action::Apply(crate::addon::workflow::program::Objects::default());
+    let mut program = program(vec![node("a", &[]), node("b", &[]), applied, node("c", &[])]);
+    program.parallelism = Some(2);
+    let first = next(&program, &Progress::new("r"), at(0));
+    assert_eq!(names(&first.start), ["a", "b", "applied"]);
+    let mut progress = first.progress;
+    for index in [0, 1] {
+        progress.begin(&program.nodes[index], at(0));
+    }
+    assert_eq!(names(&next(&program, &progress, at(1)).start), ["applied"]);
+    progress.end(&program.nodes[0], Outcome::done(), at(1));
+    let second = next(&program, &progress, at(1));
+    assert_eq!((names(&second.start), names(&second.running)), (vec!["applied", "c"], vec!["b"]));
+}
+
+#[test]
 fn steps_run_in_order_and_once() {
     let program = program(vec![node("a", &[]), node("b", &[]), node("c", &[0, 1])]);
     let mut progress = Progress::new("r");

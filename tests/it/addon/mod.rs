@@ -8,6 +8,7 @@ mod channel;
 mod directory;
 mod hostile;
 mod keep;
+mod keiko_trouble;
 mod killed;
 mod kinds;
 mod known_trouble;

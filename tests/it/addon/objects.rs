@@ -1,13 +1,15 @@
 //! Addon objects.
 
 mod argo;
+mod hostile;
 mod keiko;
 mod observed;
+mod samples;
 mod steps;
 
 use super::*;
 
-const GROUP: &str = "/apis/addonmgr.keikoproj.io/v1alpha1";
+pub(super) const GROUP: &str = "/apis/addonmgr.keikoproj.io/v1alpha1";
 /// The example of keiko's README, its templates filled in as its section on prereqs shows.
 const EXAMPLE: &str = include_str!("objects/fluentd.yaml");
 
@@ -141,7 +143,7 @@ async fn the_example_of_the_document_succeeds_without_argo() {
         .await;
 }
 
-fn simple(name: &str, package: &str, dependencies: &str, value: &str) -> String {
+pub(super) fn simple(name: &str, package: &str, dependencies: &str, value: &str) -> String {
     format!(
         r#"apiVersion: addonmgr.keikoproj.io/v1alpha1
 kind: Addon
@@ -184,22 +186,22 @@ impl World {
 
     pub(super) async fn ready_for_addons(&self) {
         self.addon_namespace("addons").await;
-        self.let_us_act().await;
+        self.let_act_in("addons").await;
     }
 
     /// As [`World::ready_for_addons`], for a namespace that is there.
     pub(super) async fn grant_installer(&self) {
         self.installer("addons").await;
-        self.let_us_act().await;
+        self.let_act_in("addons").await;
     }
 
-    /// Lets the manager act as the installer of `addons`.
-    async fn let_us_act(&self) {
+    /// Lets the manager act as the account that installs in a namespace.
+    async fn let_act_in(&self, namespace: &str) {
         let role = format!("--resource-name={INSTALLER}");
         let impersonate =
-            ["-n", "addons", "create", "role", "act", "--verb=impersonate", "--resource=serviceaccounts", &role];
+            ["-n", namespace, "create", "role", "act", "--verb=impersonate", "--resource=serviceaccounts", &role];
         self.kubectl(&impersonate).await;
-        self.kubectl(&["-n", "addons", "create", "rolebinding", "act", "--role=act", "--user=quarterdeck"]).await;
+        self.kubectl(&["-n", namespace, "create", "rolebinding", "act", "--role=act", "--user=quarterdeck"]).await;
     }
 }
 

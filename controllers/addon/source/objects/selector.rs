@@ -185,6 +185,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "made for the call")]
     fn selector(selector: Value) -> Result<Selector, Vec<String>> {
         let addon = serde_json::from_value(json!({
             "metadata": {"name": "argo", "namespace": "system"},
@@ -193,6 +194,7 @@ mod tests {
         Selector::read(&addon.expect("an Addon"))
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "made for the call")]
     fn object(namespace: &str, labels: Value, controlled: bool) -> Metadata {
         let owners = json!([{"apiVersion": "v1", "kind": "X", "name": "x", "uid": "u", "controller": controlled}]);
         let metadata = json!({"name": "o", "namespace": namespace, "uid": "u", "resourceVersion": "1", "labels": labels, "ownerReferences": owners});

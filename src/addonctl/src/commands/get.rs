@@ -78,7 +78,7 @@ fn table(addons: &[Addon], namespaces: bool, wide: bool, now: Timestamp) -> Stri
                 number(status.objects),
                 number(status.drift),
                 since(status.last_drift.as_ref().map(|time| time.0)),
-                number((!status.not_managed.is_empty()).then(|| status.not_managed.len() as u64)),
+                number(Some(status.not_managed.len() as u64).filter(|number| *number > 0)),
             ]);
         }
         table.row(cells);

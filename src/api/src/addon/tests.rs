@@ -142,6 +142,11 @@ fn problems_name_their_fields() {
     };
     assert_eq!(fields(&|addon| addon["metadata"]["name"] = json!("n".repeat(32))), ["metadata.name"]);
     assert_eq!(fields(&|addon| addon["spec"]["params"]["namespace"] = json!("")), ["spec.params.namespace"]);
+    for wrong in ["../kube-system", "a/b", "A", "-a", "a.b"] {
+        let namespace = |addon: &mut Value| addon["spec"]["params"]["namespace"] = json!(wrong);
+        assert_eq!(fields(&namespace), ["spec.params.namespace"], "{wrong}");
+    }
+    assert_eq!(fields(&|addon| addon["spec"]["secrets"] = json!([{"name": ".."}])), ["spec.secrets[0].name"]);
     assert_eq!(fields(&|addon| addon["spec"]["pkgDeps"]["core/fluentd"] = json!("*")), ["spec.pkgDeps.core/fluentd"]);
     assert_eq!(fields(&|addon| addon["spec"]["params"]["data"]["f"] = json!(1.5)), ["spec.params.data.f"]);
     assert_eq!(

@@ -55,6 +55,10 @@ impl Addon {
         if spec.params.namespace.is_empty() {
             add("spec.params.namespace", "must not be empty: it is where the addon is deployed".into());
         }
+        let namespace = &spec.params.namespace;
+        if !namespace.is_empty() && !is_label(namespace) {
+            add("spec.params.namespace", format!("{namespace:?} is not a namespace's name"));
+        }
         let (context, other) = (&spec.params.context, &spec.params.cluster_context);
         for (field, a, b) in [
             ("clusterName", &context.cluster_name, &other.cluster_name),
@@ -77,6 +81,9 @@ impl Addon {
             if secret.name.is_empty() {
                 add(&format!("spec.secrets[{index}].name"), "must not be empty".into());
             }
+            if !secret.name.is_empty() && (secret.name.len() > 253 || !secret.name.split('.').all(is_label)) {
+                add(&format!("spec.secrets[{index}].name"), format!("{:?} is not a Secret's name", secret.name));
+            }
             if !(0..=1).contains(&secret.cmd) {
                 add(&format!("spec.secrets[{index}].cmd"), format!("is {}; 0 (cert) and 1 (random) exist", secret.cmd));
             }
@@ -93,4 +100,10 @@ impl Addon {
         }
         problems
     }
+}
+
+/// A DNS label, of which names of namespaces consist, and others with dots between.
+fn is_label(text: &str) -> bool {
+    let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=63).contains(&text.len()) && text.chars().all(fine) && !text.starts_with('-') && !text.ends_with('-')
 }

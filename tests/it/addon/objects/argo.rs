@@ -48,7 +48,7 @@ fn suspended(name: &str) -> String {
 }
 
 #[tokio::test]
-async fn argo_is_given_what_is_not_in_the_grammar_and_watched() {
+async fn keiko_b5_285_439_argo_is_given_what_is_not_in_the_grammar_and_watched() {
     let world = World::with_addons().await;
     world.apply_text(&suspended("app")).await;
     world
@@ -85,6 +85,7 @@ async fn argo_is_given_what_is_not_in_the_grammar_and_watched() {
     let says =
         |text: &'static str| move |addon: &Value| addon["status"]["reason"].as_str().unwrap_or_default().contains(text);
     world.until_addon("addons/app", "it says what Argo says", says("first")).await;
+    world.control_plane.settle_audit().await.unwrap();
     let mut audit = world.control_plane.audit_from_now().unwrap();
     world.says(&workflow, "Running", "second").await;
     world.until_addon("addons/app", "it says what Argo says", says("second")).await;

@@ -35,9 +35,10 @@ async fn while_keikos_controller_lives_addon_objects_are_left_to_it_and_adopted_
     let world = World::with_addons().await;
     world.kubectl(&["create", "namespace", "addon-manager-system"]).await;
     world.apply_text(&simple("first", "team/first", "{}", "one")).await;
-    world.until_succeeded("addons/first").await;
+    world.until_addon("addons/first", "it is ready", |addon| addon["status"]["health"] == "Ready").await;
     world.hold(3600).await;
     world.until_observing_objects(1.0).await;
+    world.control_plane.settle_audit().await.unwrap();
     let mut audit = world.control_plane.audit_from_now().unwrap();
     world.apply_text(&simple("app", "team/app", "{}", "one")).await;
     world.apply_text(&simple("new", "team/new", "{}", "one")).await;

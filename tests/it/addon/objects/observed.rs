@@ -49,7 +49,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn what_others_made_is_shown_wherever_the_addon_is_and_left_alone() {
+async fn keiko_b7_what_others_made_is_shown_wherever_the_addon_is_and_left_alone() {
     let world = World::with_addons().await;
     for namespace in ["target", "elsewhere"] {
         world.kubectl(&["create", "namespace", namespace]).await;
@@ -79,6 +79,7 @@ async fn what_others_made_is_shown_wherever_the_addon_is_and_left_alone() {
     // What tells nothing new is not written down.
     let before = all["metadata"]["resourceVersion"].clone();
     world.kubectl(&["-n", "addons", "label", "deployment", "controller", "a=b"]).await;
+    world.control_plane.settle_audit().await.unwrap();
     let mut audit = world.control_plane.audit_from_now().unwrap();
     let status = json!({"status": {"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1, "availableReplicas": 1,
         "conditions": [{"type": "Available", "status": "True"}, {"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"}]}});

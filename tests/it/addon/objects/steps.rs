@@ -45,6 +45,7 @@ async fn steps_that_run_side_by_side_are_written_down_at_once() {
     for call in 0..6 {
         world.kubectl(&["-n", "addons", "create", "configmap", &format!("old-{call}")]).await;
     }
+    world.control_plane.settle_audit().await.unwrap();
     let mut audit = world.control_plane.audit_from_now().unwrap();
     world.apply_text(&with_templates("app", &templates)).await;
     world.until_succeeded("addons/app").await;
