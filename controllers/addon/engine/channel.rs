@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Namespace, Node};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use quarterdeck_api::channel::{Decision, Entry, Installed, Keep, NEEDS_UPDATE, annotation, required};
 use quarterdeck_api::version::Version;
 use quarterdeck_runtime::client::{Api, ApiError, ListQuery, PatchPrecondition};
@@ -197,10 +198,15 @@ impl Run<'_> {
         &self,
         concerns: impl Fn(&std::collections::BTreeMap<String, String>) -> bool,
     ) -> Result<(), ApiError> {
+        /// What is read of a node.
+        #[derive(Deserialize)]
+        struct Partial {
+            metadata: ObjectMeta,
+        }
         let kind = Kind::of::<Node>();
         let mut query = ListQuery { limit: Some(PAGE), metadata_only: true, ..ListQuery::default() };
         loop {
-            let page = self.api.list::<Node>(&kind, None, &query).await?;
+            let page = self.api.list::<Partial>(&kind, None, &query).await?;
             for node in page.items {
                 let meta = node.metadata;
                 let is_marked = meta.annotations.as_ref().is_some_and(|all| all.contains_key(NEEDS_UPDATE));
