@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use quarterdeck_runtime::object::parse_version;
 use quarterdeck_runtime::view::Metadata;
+use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use super::health::Health;
@@ -84,6 +85,18 @@ pub fn stamp(metadata: &Metadata) -> u64 {
         metadata.resource_version.hash(&mut hasher);
     }
     hasher.finish()
+}
+
+/// By what an object that is right is known after a start: what is wanted of it, who it is, and what of its
+/// metadata would tell that it changed. `terms` are what else decides whether it is right.
+#[must_use]
+pub fn mark(wanted: &[u8; 32], uid: &str, stamp: u64, terms: &str) -> String {
+    let mut hasher = Sha256::new();
+    for part in [&wanted[..], uid.as_bytes(), &stamp.to_le_bytes(), terms.as_bytes()] {
+        hasher.update((part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    hasher.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What a cache says of an object.
@@ -172,6 +185,24 @@ mod tests {
             ("another object of the name", known(&with_generation, true), other_uid, Look::Yes),
         ] {
             assert_eq!(look(Some(&known), Cached::Held(&held), false, Instant::now()), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_mark_is_of_one_object_in_one_state_for_one_manifest() {
+        let a = json!({"a": "1"});
+        let left = metadata("10", 2, &a);
+        let of = |wanted: u8, seen: &Metadata, terms: &str| mark(&[wanted; 32], &seen.uid, stamp(seen), terms);
+        let same = of(1, &left, "t");
+        assert_eq!(same, of(1, &metadata("11", 2, &a), "t"), "a write of a status");
+        for (case, other) in [
+            ("another manifest", of(2, &left, "t")),
+            ("other terms", of(1, &left, "u")),
+            ("a change of the spec", of(1, &metadata("11", 3, &a), "t")),
+            ("a change of a label", of(1, &metadata("11", 2, &json!({})), "t")),
+            ("another object of the name", of(1, &Metadata { uid: "v".into(), ..metadata("10", 2, &a) }, "t")),
+        ] {
+            assert_ne!(same, other, "{case}");
         }
     }
 

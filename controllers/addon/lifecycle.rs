@@ -9,6 +9,7 @@ use quarterdeck_runtime::controller::Account;
 use serde::{Deserialize as _, Serialize as _};
 use serde_json::Value;
 
+use super::source::objects::Selector;
 use super::source::{Object, StepId};
 use super::workflow::runner::{Wish, wish};
 use super::workflow::{
@@ -48,6 +49,8 @@ pub struct Lifecycle {
     pub wish: Wish,
     /// What is wrong with the spec.
     pub faults: Vec<String>,
+    /// What it observes, if its containers or Argo may have made anything.
+    pub observes: Option<Arc<Selector>>,
 }
 
 /// One phase.
@@ -110,6 +113,21 @@ impl Book {
         self.0.get(step.as_str()).cloned().unwrap_or_else(|| Progress::new(revision))
     }
 
+    /// Whether nothing of it ran here: another system did.
+    #[must_use]
+    pub fn is_adopted(&self) -> bool {
+        let adopted = |one: &Progress| {
+            one.status.as_deref() == Some(SUCCEEDED) && one.nodes.values().all(|node| node.message == "adopted")
+        };
+        !self.0.is_empty() && self.0.values().all(adopted)
+    }
+
+    /// Whether anything is noted of a phase.
+    #[must_use]
+    pub fn has(&self, step: LifecycleStep) -> bool {
+        self.0.contains_key(step.as_str())
+    }
+
     /// Notes what ran of a phase.
     pub fn set(&mut self, step: LifecycleStep, progress: Progress) {
         self.0.insert(step.as_str(), progress);
@@ -139,6 +157,7 @@ impl Lifecycle {
             faults.push(refusal.to_string());
             Wish::Native
         });
+        let observes = Selector::read(addon).map_err(|wrong| faults.extend(wrong)).ok().map(Arc::new);
         let order = [LifecycleStep::Prereqs, LifecycleStep::Install, LifecycleStep::Validate];
         Self {
             parameters,
@@ -153,6 +172,7 @@ impl Lifecycle {
             facts,
             wish,
             faults,
+            observes,
         }
     }
 
@@ -212,7 +232,8 @@ impl Lifecycle {
 
 /// Whether what is there counts as installed: a person says so, or the Addon was installed by
 /// keiko's addon-manager, whose checksums are short.
-fn is_adopted(addon: &Addon) -> bool {
+#[must_use]
+pub fn is_adopted(addon: &Addon) -> bool {
     use quarterdeck_api::addon::{Phase, is_upstream_checksum};
     let by_upstream = addon.status.as_ref().is_some_and(|status| is_upstream_checksum(&status.checksum))
         && addon.phase() == Phase::Succeeded;

@@ -26,6 +26,8 @@ pub(super) struct Metrics {
     pub(super) held: GaugeVec,
     /// Whether a predecessor is alive.
     pub(super) observing: Gauge,
+    /// Whether keiko's addon-manager is alive.
+    pub(super) observing_objects: Gauge,
     files: GaugeVec,
     problems: GaugeVec,
     readable: GaugeVec,
@@ -59,6 +61,12 @@ impl Metrics {
         )
         .expect("the name is constant and legal");
         let _ = registry.register(Box::new(observing.clone()));
+        let observing_objects = Gauge::new(
+            "quarterdeck_addon_observing_objects",
+            "Whether Addon objects are only looked at because keiko's addon-manager may be alive (1 or 0).",
+        )
+        .expect("the name is constant and legal");
+        let _ = registry.register(Box::new(observing_objects.clone()));
         Self {
             addons: gauge(
                 "quarterdeck_addon_addons",
@@ -83,6 +91,7 @@ impl Metrics {
             ),
             held: gauge("quarterdeck_addon_held_objects", "Objects whose removal waits for a person.", &["source"]),
             observing,
+            observing_objects,
             files: gauge(
                 "quarterdeck_addon_source_addons",
                 "Addons in the source, as this replica reads it.",

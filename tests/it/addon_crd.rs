@@ -288,6 +288,7 @@ async fn holds_every_field(api: &Api<Addon>) -> Result<()> {
         resources: vec![ObservedResource {
             link: "l".into(),
             name: "n".into(),
+            namespace: "ns".into(),
             kind: "k".into(),
             group: "g".into(),
             status: "Ready".into(),
@@ -313,6 +314,7 @@ async fn holds_every_field(api: &Api<Addon>) -> Result<()> {
         progress: Some(json!({"install": {"any": [{"thing": 1}]}})),
         errors: vec!["e".into()],
         not_managed: vec!["Pod/a/b".into()],
+        resources_omitted: 3,
     };
     let body = json!({"apiVersion": "addonmgr.keikoproj.io/v1alpha1", "kind": "Addon", "status": wanted});
     let params = PatchParams { field_validation: Some(kube::api::ValidationDirective::Strict), ..Default::default() };

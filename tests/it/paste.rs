@@ -57,12 +57,7 @@ async fn the_tour_of_addons_goes_from_an_empty_cluster_to_the_end() -> Result<()
     };
     let ran = shell(script).output().await.context("running bash")?;
     let end = shell(format!("hack/run stop --dir {dir}")).output().await?;
-    ensure!(
-        ran.status.success(),
-        "{}\n{}",
-        String::from_utf8_lossy(&ran.stdout),
-        String::from_utf8_lossy(&ran.stderr)
-    );
+    ensure!(ran.status.success(), "{}\n{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
     ensure!(end.status.success(), "{}", String::from_utf8_lossy(&end.stderr));
     Ok(())
 }

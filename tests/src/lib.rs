@@ -35,6 +35,7 @@ mod pki;
 mod ports;
 mod process;
 pub mod proxy;
+mod turnstile;
 mod wait;
 
 pub use audit::{AuditPolicy, AuditReader};
@@ -45,6 +46,7 @@ pub use kubeconfig::Credentials;
 pub use ports::ReservedPort;
 pub use process::{Exit, Launch, Process, Usage};
 pub use proxy::Proxy;
+pub use turnstile::Turnstile;
 pub use wait::eventually;
 
 /// Signals for [`Process::signal`].

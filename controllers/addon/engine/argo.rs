@@ -3,17 +3,25 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use quarterdeck_runtime::client::{Api, ApiError};
 use quarterdeck_runtime::controller::Error;
+use quarterdeck_runtime::events::EventType;
+use quarterdeck_runtime::object::ObjectKey;
+use serde_json::Value;
 
+use super::reasons;
 use super::run::Run;
 use crate::addon::ident::GroupKind;
 use crate::addon::lifecycle::{Book, Lifecycle, Phase, SUCCEEDED};
+use crate::addon::parent;
 use crate::addon::workflow::execute::{self, Observed};
 use crate::addon::workflow::runner::{Runner, Wish, choose};
 use crate::addon::workflow::{self, Program};
 
 /// When a workflow that failed is looked at again at the earliest.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
+/// When Argo is looked for again whose CRD has just come.
+const COMING: Duration = Duration::from_secs(1);
 
 /// Who runs a phase.
 pub(super) enum Chosen {
@@ -45,6 +53,10 @@ impl Run<'_> {
         } else {
             false
         };
+        if (lifecycle.wish == Wish::Argo || compiled.is_err()) && !served && self.engine.wait_for_argo(&self.id) {
+            // Its CRD is there and not served yet: a matter of moments.
+            self.outcome.look_again(COMING);
+        }
         let begun = !progress.nodes.is_empty();
         Ok(match choose(lifecycle.wish, compiled, served, begun) {
             Ok(Runner::Native(program)) => Chosen::Native(program),
@@ -89,14 +101,20 @@ impl Run<'_> {
         let account = object.pointer("/spec/serviceAccountName").and_then(serde_json::Value::as_str);
         let api = self.api_as(Some(&lifecycle.own_account(account)));
         let now = Timestamp::now();
+        let key = execute::argo_key(&object);
+        // What was there before this round began says nothing of it.
+        let shown = self.engine.workflow(&key).filter(|_| progress.started.is_some() && progress.retry_at.is_none());
         if let Some(at) = progress.retry_at {
             if now < at {
                 self.outcome.look_again(Duration::try_from(at.duration_since(now)).unwrap_or_default());
                 return Ok(Err((format!("{step}: {}", progress.message), true)));
             }
-            if let Err(error) = execute::argo_again(&api, &object).await {
-                self.outcome.failed(&format!("{step}: its workflow"), error)?;
-                return Ok(Err((format!("{step}: {}", progress.message), true)));
+            match execute::argo_again(&api, &object).await {
+                Ok(removed) => removed.into_iter().for_each(|uid| self.engine.note_workflow_deleted(uid)),
+                Err(error) => {
+                    self.outcome.failed(&format!("{step}: its workflow"), error)?;
+                    return Ok(Err((format!("{step}: {}", progress.message), true)));
+                }
             }
             progress.retry_at = None;
         }
@@ -108,7 +126,13 @@ impl Run<'_> {
             }
             progress.started = Some(now);
         }
-        let ended = match execute::argo(&api, &object).await {
+        let known = shown.and_then(|shown| execute::argo_watched(&shown, &object));
+        let is_seen = known.is_some();
+        let observed = match known {
+            Some(known) => Ok(known),
+            None => self.made(&api, &object, &key).await,
+        };
+        let ended = match observed {
             Ok(Observed::Ended(workflow::Outcome::Succeeded { .. })) => {
                 progress.status = Some(SUCCEEDED.to_owned());
                 Ok(())
@@ -119,7 +143,10 @@ impl Run<'_> {
                 Err((format!("{step}: {message}"), true))
             }
             Ok(Observed::UnderWay { message, look_again, .. }) => {
-                self.outcome.look_again(look_again);
+                // Its end is an event, where it is seen.
+                if !is_seen || !self.engine.shows_workflows() {
+                    self.outcome.look_again(look_again);
+                }
                 let text = if message.is_empty() { "its workflow runs".to_owned() } else { message };
                 Err((format!("{step}: {text}"), false))
             }
@@ -131,5 +158,16 @@ impl Run<'_> {
         };
         book.set(step, progress);
         Ok(ended)
+    }
+
+    /// Asks the server for a Workflow, and has it made where there is none.
+    async fn made(&self, api: &Api, workflow: &Value, key: &ObjectKey) -> Result<Observed, ApiError> {
+        let (observed, made) = execute::argo_made(api, workflow).await?;
+        let parent = self.engine.parent(&self.id).filter(|_| made);
+        if let Some(parent) = parent {
+            let about = parent::reference(&self.id, &parent.uid);
+            self.recorder.event(&about, EventType::Normal, reasons::CREATED, format!("Created Workflow {key}."));
+        }
+        Ok(observed)
     }
 }

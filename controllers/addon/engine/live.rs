@@ -12,7 +12,7 @@ use quarterdeck_runtime::object::{Kind, ObjectKey};
 
 use super::Memory;
 use super::argo::Chosen;
-use super::run::Run;
+use super::run::{Run, SOON};
 use crate::addon::dependency::Unmet;
 use crate::addon::lifecycle::{Book, Lifecycle};
 use crate::addon::manifest::Mode;
@@ -39,6 +39,8 @@ pub(super) struct Walk {
     failed: bool,
     /// Whether the template is not run by anybody.
     refused: bool,
+    /// Whether caches have to fill first.
+    pub(super) recalling: bool,
     /// The objects of all phases.
     wanted: Vec<Wanted>,
 }
@@ -65,6 +67,21 @@ impl Run<'_> {
             return Ok(Action::Done);
         };
         let mut content = before.content.clone();
+        let seen = self.engine.observe(lifecycle, &mut content);
+        match self.lead(addon, lifecycle, before, content).await? {
+            Action::Done if !seen => Ok(Action::RequeueAfter(UNSYNCED)),
+            Action::RequeueAfter(after) if !seen => Ok(Action::RequeueAfter(after.min(UNSYNCED))),
+            action => Ok(action),
+        }
+    }
+
+    async fn lead(
+        self,
+        addon: &Addon,
+        lifecycle: &Lifecycle,
+        before: Parent,
+        mut content: Content,
+    ) -> Result<Action, Error> {
         let mut life = content.lifecycle.take().unwrap_or_default();
         // Of one that is paused nothing may be lost, such as that another system installed it.
         if life.checksum != *lifecycle.checksum && !addon.policy.paused {
@@ -108,6 +125,10 @@ impl Run<'_> {
         let mut book = Book::read(content.steps(), &lifecycle.checksum);
         let mut memory = self.engine.take_memory(&self.id);
         let walk = self.turns(lifecycle, &mut book, &mut memory, &mut content).await?;
+        if walk.recalling {
+            self.engine.put_memory(&self.id, memory);
+            return Ok(Action::RequeueAfter(SOON));
+        }
         let wanted = &walk.wanted;
         self.note_uids(&memory, &mut content.members);
         memory.keep(wanted);
@@ -151,15 +172,22 @@ impl Run<'_> {
         memory: &mut Memory,
         content: &mut Content,
     ) -> Result<Walk, Error> {
+        let mut last = None;
         for _ in 0..TURNS {
             self.outcome = std::mem::take(&mut self.outcome).next_turn();
             let walk = self.turn(lifecycle, book, memory, content).await?;
             if !walk.again {
-                return Ok(walk);
+                last = Some(walk);
+                break;
             }
         }
-        self.outcome.look_again(Duration::ZERO);
-        Ok(Walk::default())
+        if !self.spent.is_empty() {
+            self.keep(lifecycle, book, content).await?;
+        }
+        Ok(last.unwrap_or_else(|| {
+            self.outcome.look_again(Duration::ZERO);
+            Walk::default()
+        }))
     }
 
     /// One turn: settle the objects of all steps that ran or may run, and let each step that may run
@@ -183,6 +211,10 @@ impl Run<'_> {
         };
         let objects: Vec<Object> = runners.iter().enumerate().flat_map(native).collect();
         let wanted = self.resolve(&objects).await?;
+        if !self.recall(&wanted, content, memory) {
+            self.outcome.look_again(SOON);
+            return Ok(Walk { recalling: true, ..Walk::default() });
+        }
         let mut open: BTreeSet<StepId> = BTreeSet::new();
         let mut current = None;
         for (index, chosen) in runners.iter().enumerate() {
@@ -232,7 +264,7 @@ impl Run<'_> {
             current = Some((index, program, next));
             break;
         }
-        self.widen(&wanted, book, content).await?;
+        self.widen(lifecycle, &wanted, book, content).await?;
         for stage in 0..RANKS {
             let is_open = |wanted: &&Wanted| wanted.step.is_none_or(|step| open.contains(&step));
             let stage: Vec<&Wanted> =
@@ -300,7 +332,13 @@ impl Run<'_> {
     }
 
     /// Widens the inventory before anything is made.
-    async fn widen(&mut self, wanted: &[Wanted], book: &Book, content: &mut Content) -> Result<(), Error> {
+    async fn widen(
+        &mut self,
+        lifecycle: &Lifecycle,
+        wanted: &[Wanted],
+        book: &Book,
+        content: &mut Content,
+    ) -> Result<(), Error> {
         let known = content.members.len();
         for wanted in wanted.iter().filter(|wanted| wanted.mode == Mode::Reconcile) {
             content.members.entry(wanted.ident.clone()).or_default();
@@ -308,11 +346,12 @@ impl Run<'_> {
         if content.members.len() == known {
             return Ok(());
         }
-        self.keep(book, content).await
+        self.keep(lifecycle, book, content).await
     }
 
-    /// Writes down where things stand, in the middle of the work.
-    async fn keep(&mut self, book: &Book, content: &mut Content) -> Result<(), Error> {
+    /// Writes down where things stand, in the middle of the work; what is written down leaves nothing
+    /// behind.
+    async fn keep(&mut self, lifecycle: &Lifecycle, book: &Book, content: &mut Content) -> Result<(), Error> {
         let life = content.lifecycle.get_or_insert_default();
         life.progress = book.to_value();
         if content.version != life.checksum && !matches!(life.installed, Some(Word::Deleting | Word::DeleteFailed)) {
@@ -320,7 +359,11 @@ impl Run<'_> {
             content.state = Some(State::Progressing);
         }
         content.errors.clear();
-        self.write_parent(content).await
+        self.write_parent(content).await?;
+        for spent in std::mem::take(&mut self.spent) {
+            self.clear(lifecycle, &spent).await?;
+        }
+        Ok(())
     }
 
     /// Lets the steps do what they may; whether one of them ended.
@@ -338,6 +381,7 @@ impl Run<'_> {
     ) -> Result<bool, Error> {
         let step = lifecycle.phases[phase].step;
         let mut ended = false;
+        let mut begun = Vec::new();
         for node in &next.start {
             let mut progress = book.of(step, &lifecycle.checksum);
             if let workflow::Action::Apply(made) | workflow::Action::Create(made) = &node.action {
@@ -357,15 +401,18 @@ impl Run<'_> {
                 }
                 continue;
             }
-            self.clear(lifecycle, step, program, node, progress.last_attempt(node)).await?;
+            self.clear(lifecycle, &Spent::of(step, program, node, progress.last_attempt(node))).await?;
             progress.begin(node, Timestamp::now());
             book.set(step, progress);
-            // Written before it is done: a restart looks before it does it again.
-            self.keep(book, content).await?;
-            ended |= self.carry(lifecycle, phase, program, node, book, content).await?;
+            begun.push(*node);
         }
-        for node in &next.running {
-            ended |= self.carry(lifecycle, phase, program, node, book, content).await?;
+        if !begun.is_empty() {
+            // Written before any is done: a restart looks before it does it again. What ended a turn ago
+            // is written with it.
+            self.keep(lifecycle, book, content).await?;
+        }
+        for node in begun.iter().chain(&next.running) {
+            ended |= self.carry(lifecycle, phase, program, node, book).await?;
         }
         Ok(ended)
     }
@@ -378,11 +425,11 @@ impl Run<'_> {
         program: &Program,
         node: &Node,
         book: &mut Book,
-        content: &mut Content,
     ) -> Result<bool, Error> {
         let step = lifecycle.phases[phase].step;
         let mut progress = book.of(step, &lifecycle.checksum);
-        let attempt = attempt(lifecycle, step, program, node, progress.attempt(node));
+        let attempt =
+            attempt(lifecycle, step, program.account.as_deref(), program.deadline, node, progress.attempt(node));
         let api = self.api_as(Some(&lifecycle.account(program, node)));
         let observed = execute::step(&api, &self.engine.kinds, &attempt, progress.marks(node)).await;
         let ended = match observed {
@@ -405,27 +452,21 @@ impl Run<'_> {
         let number = progress.last_attempt(node);
         book.set(step, progress);
         if ended && succeeded && matches!(node.action, workflow::Action::Pod(_)) {
-            // Written before its Pod goes: nobody else remembers it.
-            self.keep(book, content).await?;
-            self.clear(lifecycle, step, program, node, number).await?;
+            // Its Pod goes once this is written: nobody else remembers it.
+            self.spent.push(Spent::of(step, program, node, number));
         }
         Ok(ended)
     }
 
     /// Takes away what an attempt left behind that is over and recorded.
-    async fn clear(
-        &mut self,
-        lifecycle: &Lifecycle,
-        step: LifecycleStep,
-        program: &Program,
-        node: &Node,
-        number: u32,
-    ) -> Result<(), Error> {
-        if number == 0 || !matches!(node.action, workflow::Action::Pod(_)) {
+    async fn clear(&mut self, lifecycle: &Lifecycle, spent: &Spent) -> Result<(), Error> {
+        let Spent { step, account, node, number, .. } = spent;
+        if *number == 0 || !matches!(node.action, workflow::Action::Pod(_)) {
             return Ok(());
         }
-        let api = self.api_as(Some(&lifecycle.account(program, node)));
-        match execute::remove(&api, &attempt(lifecycle, step, program, node, number)).await {
+        let named = node.account.as_deref().or(account.as_deref());
+        let api = self.api_as(Some(&lifecycle.own_account(named)));
+        match execute::remove(&api, &attempt(lifecycle, *step, account.as_deref(), None, node, *number)).await {
             Ok(()) => Ok(()),
             Err(error) => self.outcome.failed(&format!("{step}, step {}: removing its pod", node.name), error),
         }
@@ -442,7 +483,9 @@ impl Run<'_> {
         for node in &next.stop {
             let begun = next.progress.nodes.get(&node.name).map_or(0, |one| one.attempts);
             let api = self.api_as(Some(&lifecycle.account(program, node)));
-            if let Err(error) = execute::stop(&api, &attempt(lifecycle, step, program, node, begun)).await {
+            if let Err(error) =
+                execute::stop(&api, &attempt(lifecycle, step, program.account.as_deref(), None, node, begun)).await
+            {
                 self.outcome.failed(&format!("{step}, step {}", node.name), error)?;
             }
         }
@@ -450,10 +493,26 @@ impl Run<'_> {
     }
 }
 
+/// A Pod of a step that is over.
+pub(super) struct Spent {
+    step: LifecycleStep,
+    /// The program's account.
+    account: Option<String>,
+    node: Node,
+    number: u32,
+}
+
+impl Spent {
+    fn of(step: LifecycleStep, program: &Program, node: &Node, number: u32) -> Self {
+        Self { step, account: program.account.clone(), node: node.clone(), number }
+    }
+}
+
 fn attempt<'a>(
     lifecycle: &'a Lifecycle,
     step: LifecycleStep,
-    program: &'a Program,
+    account: Option<&'a str>,
+    deadline: Option<Duration>,
     node: &'a Node,
     number: u32,
 ) -> Attempt<'a> {
@@ -463,10 +522,13 @@ fn attempt<'a>(
         revision: &lifecycle.checksum,
         node,
         number,
-        account: program.account.as_deref(),
-        deadline: program.deadline,
+        account,
+        deadline,
     }
 }
+
+/// How often caches are asked again that are not complete yet.
+const UNSYNCED: Duration = Duration::from_secs(1);
 
 /// How often a Secret that has to exist is looked for.
 const SECRET: Duration = Duration::from_secs(10);

@@ -11,13 +11,13 @@ use serde::Deserialize as _;
 
 use super::{Engine, Key};
 use crate::addon::parent::{self, ADDON_ANNOTATION, PARENT_MANAGER};
-use crate::addon::source::AddonId;
+use crate::addon::source::{AddonId, OBJECTS};
 
 impl Engine {
     /// Brings the mirror of one addon to what its parent says.
     pub(crate) async fn mirror(self: &Arc<Self>, cx: &Cx, id: &AddonId) -> Result<Action, Error> {
         // Without the CRD there is no list to show it in.
-        if !self.parts.objects.has_synced() || self.observing() {
+        if !self.parts.objects.has_synced() || self.observing(OBJECTS) {
             return Ok(Action::Done);
         }
         let key = ObjectKey::new(parent::NAMESPACE, parent::name(id));

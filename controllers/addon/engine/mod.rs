@@ -6,18 +6,23 @@ mod argo;
 mod channel;
 mod channel_prune;
 mod depend;
+mod keiko;
 mod edited;
 mod leave;
 mod live;
 mod mirror;
 mod outcome;
 mod pass;
+mod recall;
+mod reasons;
 mod pki;
 mod removal;
+mod resources;
 mod run;
 mod settle;
 mod tell;
 mod watches;
+mod workflows;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
@@ -100,6 +105,9 @@ pub(crate) struct Engine {
     parts: Parts,
     kinds: Kinds,
     shared: Mutex<Shared>,
+    resources: resources::Resources,
+    keiko: predecessor::Keiko,
+    workflows: workflows::Workflows,
 }
 
 /// What changes.
@@ -128,6 +136,8 @@ struct Shared {
     recent: BTreeMap<AddonId, Recent>,
     states: BTreeMap<AddonId, Standing>,
     observing: Option<bool>,
+    /// What was told of keiko's addon-manager.
+    keiko: Option<bool>,
     /// What the channels said last.
     channels: Option<Arc<ChannelReading>>,
     /// Watches on the CAs and issuers of channels' addons.
@@ -184,6 +194,10 @@ struct Memory {
     waits: u32,
     /// Since when objects of this version have been on their way.
     unready: Option<(Instant, Arc<str>)>,
+    /// Whether what the manager before left was taken for known.
+    recalled: bool,
+    /// When that was begun.
+    begun: Option<Instant>,
 }
 
 impl Memory {
@@ -209,7 +223,14 @@ impl Engine {
     /// An engine without sources.
     #[must_use]
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        let engine = Arc::new(Self { parts, kinds: Kinds::default(), shared: Mutex::default() });
+        let engine = Arc::new(Self {
+            keiko: predecessor::Keiko::new(&parts.informers),
+            parts,
+            kinds: Kinds::default(),
+            shared: Mutex::default(),
+            resources: resources::Resources::default(),
+            workflows: workflows::Workflows::default(),
+        });
         engine.watch_parents();
         engine.watch_predecessor();
         engine
@@ -252,6 +273,9 @@ impl Engine {
             }
             self.warm(addon);
         }
+        if source == OBJECTS {
+            self.watch_resources(&snapshot);
+        }
         self.stop_unused_watches();
         if before.is_none() {
             self.wake_mirrors();
@@ -289,7 +313,14 @@ impl Engine {
         Some(decided.verdicts.get(id).cloned())
     }
 
-    fn observing(&self) -> bool {
+    /// Whether addons of a source are only looked at.
+    fn observing(&self, source: &str) -> bool {
+        let keiko = || self.keiko.sight(Instant::now()).has_the_word();
+        self.observing_all() || (source == OBJECTS && keiko())
+    }
+
+    /// Whether all addons are only looked at.
+    fn observing_all(&self) -> bool {
         self.parts.pods.all().iter().any(|pod| predecessor::is_alive(pod))
     }
 

@@ -21,9 +21,10 @@ impl Engine {
             return Action::RequeueAfter(UNSYNCED);
         }
         self.note_observing(source);
-        let Some(snapshot) = self.snapshot(source) else { return Action::Done };
+        let looked = if source == OBJECTS { self.note_keiko() } else { Action::Done };
+        let Some(snapshot) = self.snapshot(source) else { return looked };
         if !snapshot.complete || !snapshot.settled {
-            return Action::Done;
+            return looked;
         }
         let mut parents = self.parents_of(source);
         // An Addon object that the source has not read yet is there all the same.
@@ -51,7 +52,7 @@ impl Engine {
             }
         }
         let mut shared = self.shared.lock();
-        if !self.observing() {
+        if !self.observing(source) {
             for (id, verdict) in verdicts.iter().filter(|(_, verdict)| !verdict.go.is_empty()) {
                 let recent = Recent { at: now, gone: verdict.gone, objects: verdict.go.len() };
                 shared.recent.entry(id.clone()).or_insert(recent);
@@ -61,7 +62,7 @@ impl Engine {
         drop(shared);
         self.stop_unused_watches();
         wake.into_iter().for_each(|id| self.parts.queue.add(Key::Addon(id)));
-        Action::Done
+        looked
     }
 
     /// Files and objects that were let go a moment ago, less those that are still to go.
@@ -74,7 +75,7 @@ impl Engine {
 
     /// Wakes everything when the predecessor came or went.
     fn note_observing(&self, source: &'static str) {
-        let observing = self.observing();
+        let observing = self.observing_all();
         let mut shared = self.shared.lock();
         let before = shared.observing.replace(observing);
         self.parts.metrics.observing.set(f64::from(u8::from(observing)));

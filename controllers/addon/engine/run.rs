@@ -13,6 +13,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::channel::Course;
+use super::live::Spent;
 use super::outcome::Outcome;
 use super::tell::grant_command;
 use super::{Engine, Key, Memory, Standing};
@@ -40,6 +41,8 @@ pub(super) struct Run<'e> {
     /// Whether keys that users edited are kept all the same.
     pub(super) keeps_edits: bool,
     pub(super) outcome: Outcome,
+    /// Pods of steps that ended, to be taken away once that is written down.
+    pub(super) spent: Vec<Spent>,
 }
 
 impl Engine {
@@ -57,11 +60,12 @@ impl Engine {
             engine: self,
             api,
             recorder,
-            observing: self.observing(),
+            observing: self.observing(id.source),
             repair: true,
             keeps_edits: false,
             id: id.clone(),
             outcome,
+            spent: Vec::new(),
         };
         let result = match self.addon(&id) {
             Some(addon) => match &addon.lifecycle {
@@ -134,6 +138,10 @@ impl Run<'_> {
             self.write_parent(&content).await?;
         }
         let mut memory = self.engine.take_memory(&self.id);
+        if !self.recall(&wanted, &content, &mut memory) {
+            self.engine.put_memory(&self.id, memory);
+            return Ok(Action::RequeueAfter(SOON));
+        }
         for stage in 0..RANKS {
             let stage: Vec<&Wanted> = wanted.iter().filter(|wanted| rank(&wanted.ident) == stage).collect();
             self.settle(&stage, &mut memory).await?;
@@ -189,6 +197,7 @@ impl Run<'_> {
     pub(super) async fn weigh(&mut self, addon: &Addon, wanted: &[Wanted], memory: &mut Memory, content: &mut Content) {
         content.unhealthy.clear();
         content.drifted = std::mem::take(&mut self.outcome.missing);
+        content.marks = self.marks(wanted, memory);
         let mut on_their_way = false;
         for wanted in wanted {
             let Some(known) = memory.known.get(&wanted.ident) else { continue };
@@ -259,7 +268,7 @@ impl Run<'_> {
         let waits = held.as_ref().map_or(0, |held| held.members.len());
         self.note_state(&content, waits);
         content.held = held;
-        if self.engine.parent(&self.id).is_none_or(|parent| !parent.says(&self.id, &content)) {
+        if self.engine.parent(&self.id).is_none_or(|parent| !parent.says_but_marks(&self.id, &content)) {
             self.write_parent(&content).await?;
         }
         self.end()

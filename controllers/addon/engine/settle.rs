@@ -337,6 +337,11 @@ fn describe(wanted: &Wanted) -> String {
 }
 
 impl Engine {
+    /// Has changes of an object wake its addon.
+    pub(super) fn wake_for(&self, id: &AddonId, ident: &Ident) {
+        self.shared.lock().owners.insert((ident.kind.clone(), ident.key()), id.clone());
+    }
+
     /// Has changes of an object wake its addon; tells whether its deletion was seen.
     fn own(self: &Arc<Self>, id: &AddonId, ident: &Ident) -> bool {
         let key = (ident.kind.clone(), ident.key());

@@ -3,8 +3,9 @@
 use quarterdeck_runtime::client::ImpersonationRefused;
 use quarterdeck_runtime::events::EventType;
 
+use super::reasons;
 use super::run::Run;
-use crate::addon::parent::{self, Content, Held, Parent, State};
+use crate::addon::parent::{self, Content, Held, LifecycleState, Parent, State};
 
 impl Run<'_> {
     /// Events about what changed.
@@ -33,6 +34,16 @@ impl Run<'_> {
                 _ => (EventType::Normal, "AddonWaiting"),
             };
             event(kind, reason, format!("{}: {}", self.id, few(&content.errors)));
+        }
+        if let Some(addon) = self.engine.addon(&self.id)
+            && let (Some(lifecycle), Some(now)) = (&addon.lifecycle, &content.lifecycle)
+        {
+            let none = LifecycleState::default();
+            let before = before.and_then(|parent| parent.content.lifecycle.as_ref()).unwrap_or(&none);
+            let waits = || lifecycle.faults.is_empty() && !self.engine.unmet(&addon).is_empty();
+            for (kind, reason, message) in reasons::told(&self.id.name, lifecycle, before, now, &waits) {
+                event(kind, reason, message);
+            }
         }
         let held_before = before.and_then(|parent| parent.content.held.as_ref());
         if let Some(held) = held.filter(|held| held_before != Some(held)) {

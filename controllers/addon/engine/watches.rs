@@ -18,7 +18,7 @@ use crate::addon::manifest::{MODE_LABEL, Mode};
 use crate::addon::parent::{self, Parent, RELEASE_ANNOTATION};
 use crate::addon::plan::Wanted;
 use crate::addon::predecessor;
-use crate::addon::source::{AddonId, Object};
+use crate::addon::source::{AddonId, OBJECTS, Object};
 
 /// Which objects one watch shows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -249,6 +249,12 @@ impl Engine {
             let (Some(engine), true) = (engine.upgrade(), predecessor::is_predecessor(change.object())) else { return };
             let sources: Vec<_> = engine.shared.lock().sources.keys().copied().collect();
             sources.into_iter().for_each(|source| engine.parts.queue.add(Key::Pass(source)));
+        });
+        let engine = Arc::downgrade(self);
+        self.keiko.on_change(move || {
+            if let Some(engine) = engine.upgrade() {
+                engine.parts.queue.add(Key::Pass(OBJECTS));
+            }
         });
     }
 }

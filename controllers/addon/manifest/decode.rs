@@ -317,8 +317,13 @@ pub(in crate::addon) fn read_object(body: Map<String, Value>, place: Place) -> R
     };
     let ident = Ident::new(GroupKind::new(group, kind), namespace, name);
     let version: Arc<str> = version.into();
-    let desired =
-        Desired { ident, version, mode: mode.unwrap_or(Mode::Reconcile), body: Body::new(&Value::Object(strip(body))), place };
+    let desired = Desired {
+        ident,
+        version,
+        mode: mode.unwrap_or(Mode::Reconcile),
+        body: Body::new(&Value::Object(strip(body))),
+        place,
+    };
     Ok((desired, mode))
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     ADDON_ANNOTATION, Content, Form, Held, LONGEST, NAMESPACE, Parent, RELEASE_ANNOTATION, SOURCE_LABEL, State, TOLD,
-    candidates_command, name, release_command, set_id,
+    candidates_command, inventory, name, release_command, set_id,
 };
 use crate::addon::applyset::{
     self, ID_LABEL, KINDS_ANNOTATION, NAMESPACES_ANNOTATION, TOOLING, TOOLING_ANNOTATION, parent_kind,
@@ -50,7 +50,7 @@ fn data(id: &AddonId, content: &Content) -> BTreeMap<&'static str, String> {
         ("objects", content.objects.to_string()),
         ("skipped", content.skipped.to_string()),
         ("drift", content.drift.to_string()),
-        ("inventory", lines(content.members.iter().map(|(member, uid)| format!("{member} {uid}")))),
+        ("inventory", lines(content.inventory().into_iter())),
     ]);
     for (name, texts) in [("errors", &content.errors), ("unhealthy", &content.unhealthy), ("drifted", &content.drifted)]
     {
@@ -121,10 +121,7 @@ pub(super) fn read(map: &ConfigMap) -> Option<Parent> {
     let empty = BTreeMap::new();
     let data = map.data.as_ref().unwrap_or(&empty);
     let text = |field: &str| data.get(field).map_or("", String::as_str);
-    let members = text("inventory").lines().filter_map(|line| {
-        let (member, uid) = line.split_once(' ').unwrap_or((line, ""));
-        Some((Ident::parse(member)?, uid.to_owned()))
-    });
+    let (members, marks) = inventory(text("inventory").lines());
     let held = data.contains_key("held").then(|| Held {
         plan: text("heldPlan").to_owned(),
         members: text("held").lines().filter_map(Ident::parse).collect(),
@@ -132,7 +129,8 @@ pub(super) fn read(map: &ConfigMap) -> Option<Parent> {
         braked: text("heldBy") == "brake",
     });
     let content = Content {
-        members: members.collect(),
+        members,
+        marks,
         version: text("version").to_owned(),
         state: State::ALL.into_iter().find(|state| state.as_str() == text("state")),
         objects: text("objects").parse().unwrap_or_default(),
@@ -143,6 +141,8 @@ pub(super) fn read(map: &ConfigMap) -> Option<Parent> {
         drifted: text("drifted").lines().map(str::to_owned).collect(),
         held,
         lifecycle: None,
+        observed: Vec::new(),
+        observed_omitted: 0,
         edited: edited::from_lines(text("edited").lines()),
         candidates: Candidates::parse(text("candidatesOf"), text("candidatesPlan"), text("candidates")),
     };
@@ -182,6 +182,7 @@ mod tests {
                 (ident("ConfigMap/a/x"), "u1".to_owned()),
                 (ident("Namespace//n"), String::new()),
             ]),
+            marks: BTreeMap::from([(ident("ConfigMap/a/x"), "0123456789abcdef".to_owned())]),
             version: "v".into(),
             state: Some(State::Held),
             objects: 2,
@@ -197,6 +198,8 @@ mod tests {
                 braked: true,
             }),
             lifecycle: None,
+            observed: Vec::new(),
+            observed_omitted: 0,
             edited: edited::from_lines(["ConfigMap/a/x data.k"].into_iter()),
             candidates: Candidates::parse("v", "p2", "Secret/a/y u3 selector"),
         }
@@ -233,6 +236,7 @@ mod tests {
         let parent = read(&stored(&id, &content())).expect("a parent of ours");
         assert_eq!((parent.content.clone(), &*parent.addon, parent.intact), (content(), "dns.yaml", true));
         assert!(parent.says(&id, &content()));
+        assert!(!parent.says(&id, &Content { marks: BTreeMap::new(), ..content() }));
         assert!(!parent.says(&id, &Content { drift: 4, ..content() }));
         assert!(!parent.says(&id, &Content { held: None, ..content() }));
         let empty = Content { state: Some(State::Ready), ..Content::default() };

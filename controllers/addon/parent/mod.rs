@@ -109,6 +109,8 @@ pub struct Held {
 pub struct Content {
     /// The objects that are ours by this addon, with their uid where it is known.
     pub members: BTreeMap<Ident, String>,
+    /// Of members that are right: by what they are known after a start ([`drift::mark`](super::drift::mark)).
+    pub marks: BTreeMap<Ident, String>,
     /// The version of the addon that was applied last.
     pub version: String,
     /// How it is.
@@ -129,6 +131,10 @@ pub struct Content {
     pub held: Option<Held>,
     /// Where an Addon object's lifecycle stands.
     pub lifecycle: Option<LifecycleState>,
+    /// What an Addon object observes.
+    pub observed: Vec<api::ObservedResource>,
+    /// How many observed objects are too many to be told.
+    pub observed_omitted: u64,
     /// Keys that users edited and that stay as they are.
     pub edited: Edits,
     /// What waits beside the inventory.
@@ -136,6 +142,15 @@ pub struct Content {
 }
 
 impl Content {
+    /// Members with uid and mark, a line each.
+    fn inventory(&self) -> Vec<String> {
+        let line = |(member, uid): (&Ident, &String)| match self.marks.get(member) {
+            Some(mark) if !uid.is_empty() => format!("{member} {uid} {mark}"),
+            _ => format!("{member} {uid}").trim_end().to_owned(),
+        };
+        self.members.iter().map(line).collect()
+    }
+
     /// What ran of an Addon object's steps.
     #[must_use]
     pub fn steps(&self) -> &Value {
@@ -162,6 +177,21 @@ pub struct LifecycleState {
     pub reason: String,
     /// What ran of its steps; only the runner reads it.
     pub progress: Value,
+}
+
+/// Members with their uids, and marks, of an inventory's lines.
+fn inventory<'l>(lines: impl Iterator<Item = &'l str>) -> (BTreeMap<Ident, String>, BTreeMap<Ident, String>) {
+    let (mut members, mut marks) = (BTreeMap::new(), BTreeMap::new());
+    for line in lines {
+        let mut words = line.split(' ');
+        let Some(member) = words.next().and_then(Ident::parse) else { continue };
+        let uid = words.next().unwrap_or_default();
+        if let Some(mark) = words.next() {
+            marks.insert(member.clone(), mark.to_owned());
+        }
+        members.insert(member, uid.to_owned());
+    }
+    (members, marks)
 }
 
 /// A parent as the server has it.
@@ -328,6 +358,12 @@ pub fn status_patch(addon: &api::Addon, new: &api::AddonStatus) -> Value {
 }
 
 impl Parent {
+    /// [`Parent::says`], its marks aside: they alone are not worth a write.
+    #[must_use]
+    pub fn says_but_marks(&self, id: &AddonId, content: &Content) -> bool {
+        self.says(id, &Content { marks: self.content.marks.clone(), ..content.clone() })
+    }
+
     /// Whether writing `content` would change what it says.
     #[must_use]
     pub fn says(&self, id: &AddonId, content: &Content) -> bool {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::addon::applyset::{self, ID_LABEL, KINDS_ANNOTATION, NAMESPACES_ANNOTATION, TOOLING, TOOLING_ANNOTATION};
 use crate::addon::edited;
-use crate::addon::ident::Ident;
+use crate::addon::ident::{GroupKind, Ident};
 use crate::addon::source::channel::SOURCE as CHANNEL;
 use crate::addon::source::{Addon, AddonId, OBJECTS};
 
@@ -54,13 +54,11 @@ fn content(addon: &api::Addon) -> Content {
         let all = progress[field].as_array().into_iter().flatten();
         all.filter_map(Value::as_str).map(str::to_owned).collect()
     };
-    let member = |text: &String| {
-        let (member, uid) = text.split_once(' ').unwrap_or((text, ""));
-        Some((Ident::parse(member)?, uid.to_owned()))
-    };
+    let (members, marks) = super::inventory(status.inventory.iter().map(String::as_str));
     let count = |number: Option<u64>| number.and_then(|number| usize::try_from(number).ok()).unwrap_or_default();
     Content {
-        members: status.inventory.iter().filter_map(member).collect(),
+        members,
+        marks,
         version: progress[INSTALLED].as_str().unwrap_or_default().to_owned(),
         state: status.health.and_then(state_of),
         objects: count(status.objects),
@@ -85,6 +83,8 @@ fn content(addon: &api::Addon) -> Content {
             reason: status.reason.clone(),
             progress: progress[STEPS].clone(),
         }),
+        observed: status.resources.clone(),
+        observed_omitted: status.resources_omitted,
         ..Content::default()
     }
 }
@@ -237,7 +237,9 @@ fn status(id: &AddonId, addon: &api::Addon, content: &Content, now: Timestamp) -
     AddonStatus {
         checksum: lifecycle.checksum,
         lifecycle: StatusLifecycle { prereqs: lifecycle.prereqs, installed: lifecycle.installed },
-        resources: before.resources.clone(),
+        not_managed: not_managed(content),
+        resources: content.observed.clone(),
+        resources_omitted: content.observed_omitted,
         starttime: lifecycle.started,
         observed_generation: Some(lifecycle.generation),
         conditions: conditions(&before.conditions, health, &errors, content, lifecycle.generation, now),
@@ -254,16 +256,20 @@ fn status(id: &AddonId, addon: &api::Addon, content: &Content, now: Timestamp) -
             members: held.members.iter().map(ToString::to_string).collect(),
             release: super::release_command(id, &held.plan),
         }),
-        inventory: content
-            .members
-            .iter()
-            .map(|(member, uid)| format!("{member} {uid}").trim_end().to_owned())
-            .collect(),
+        inventory: content.inventory(),
         revisions: before.revisions,
         progress: Some(progress),
         errors,
-        not_managed: before.not_managed,
     }
+}
+
+/// What is observed and no member of the inventory.
+fn not_managed(content: &Content) -> Vec<String> {
+    let idents = content.observed.iter().map(|one| {
+        let kind = GroupKind::new(&*one.group, &*one.kind);
+        Ident::new(kind, &*one.namespace, &*one.name)
+    });
+    idents.filter(|ident| !content.members.contains_key(ident)).map(|ident| ident.to_string()).collect()
 }
 
 /// The condition `Ready`, for `kubectl wait`.

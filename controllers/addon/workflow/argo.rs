@@ -1,6 +1,10 @@
 //! The Workflow object that is made where Argo runs a template
 //! (`keikoproj/addon-manager:pkg/workflows/workflow_lifecycle.go`), and what its status says.
 
+use quarterdeck_runtime::object::{Cached, ObjectKey};
+use quarterdeck_runtime::view::Metadata;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
 use super::leaf::is_program_text;
@@ -245,6 +249,45 @@ pub fn state(workflow: &Value) -> State {
             State::Failed { message: if message.is_empty() { phase.to_lowercase() } else { message } }
         }
         _ => State::UnderWay { message },
+    }
+}
+
+/// A Workflow in the form in which a cache keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watched {
+    /// Its metadata.
+    pub metadata: Metadata,
+    /// How it stands.
+    pub state: State,
+}
+
+impl<'de> Deserialize<'de> for Watched {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let object = Value::deserialize(deserializer)?;
+        let metadata = Metadata::deserialize(&object).map_err(D::Error::custom)?;
+        Ok(Self { metadata, state: state(&object) })
+    }
+}
+
+impl Cached for Watched {
+    fn key(&self) -> ObjectKey {
+        self.metadata.key()
+    }
+
+    fn uid(&self) -> &str {
+        self.metadata.uid()
+    }
+
+    fn resource_version(&self) -> &str {
+        self.metadata.resource_version()
+    }
+
+    fn is_deleting(&self) -> bool {
+        self.metadata.is_deleting()
+    }
+
+    fn each_label(&self, visit: &mut dyn FnMut(&str, &str)) {
+        self.metadata.each_label(visit);
     }
 }
 

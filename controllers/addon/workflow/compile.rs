@@ -104,7 +104,8 @@ fn program(
         exit.root(name, path, &Rc::new(World { globals: world.globals.clone(), builtins }));
         exit.nodes
     });
-    Some(Program { account, deadline, nodes: main.nodes, exit: exit.unwrap_or_default() })
+    let parallelism = workflow.parallelism;
+    Some(Program { account, deadline, parallelism, nodes: main.nodes, exit: exit.unwrap_or_default() })
 }
 
 /// A value that must be known by now.
@@ -594,3 +595,7 @@ mod tests;
 #[cfg(test)]
 #[path = "compile_refused_tests.rs"]
 mod refused_tests;
+
+#[cfg(test)]
+#[path = "constructs_tests.rs"]
+mod constructs_tests;

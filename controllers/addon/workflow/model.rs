@@ -20,6 +20,8 @@ pub(super) struct Workflow {
     pub(super) templates: BTreeMap<String, Template>,
     /// Pod fields of every Pod step.
     pub(super) pod: PodFields,
+    /// How many steps may run at once, in all of it.
+    pub(super) parallelism: Option<u32>,
 }
 
 /// Fields of a Pod that are taken as they are, texts substituted.
@@ -43,6 +45,8 @@ pub(super) struct Template {
     pub(super) deadline: Option<Text>,
     pub(super) account: Option<Text>,
     pub(super) pod: PodFields,
+    /// How many of its steps may run at once.
+    pub(super) parallelism: Option<u32>,
     pub(super) body: Body,
 }
 

@@ -73,7 +73,7 @@ pub fn next<'p>(program: &'p Program, progress: &Progress, now: Timestamp) -> Ne
     }
     let round = *progress.started.get_or_insert(now);
     let mut turn =
-        Turn { now, progress, start: Vec::new(), running: Vec::new(), stop: Vec::new(), changed: false, wake: None };
+        Turn { now, progress, start: Vec::new(), running: Vec::new(), stop: Vec::new(), changed: false, wake: None, most: program.parallelism };
     let over = program.deadline.map(|deadline| (after(round, deadline), deadline));
     match over {
         Some((at, deadline)) if now >= at => turn.give_up(program, deadline, after(at, GRACE)),
@@ -192,6 +192,8 @@ struct Turn<'p> {
     /// Whether steps ended in this turn.
     changed: bool,
     wake: Option<Timestamp>,
+    /// How many steps may run at once.
+    most: Option<u32>,
 }
 
 impl<'p> Turn<'p> {
@@ -323,7 +325,17 @@ impl<'p> Turn<'p> {
     }
 
     fn into_next(self) -> Next<'p> {
-        let Self { progress, start, running, stop, changed, wake, .. } = self;
+        let Self { progress, mut start, running, stop, changed, wake, most, .. } = self;
+        if let Some(most) = most {
+            // What is applied is done at once, and runs nowhere.
+            let mut free = (most as usize).saturating_sub(running.len());
+            start.retain(|node| {
+                let takes = !matches!(node.action, Action::Apply(_) | Action::Create(_));
+                let goes = !takes || free > 0;
+                free -= usize::from(takes && goes);
+                goes
+            });
+        }
         let idle = start.is_empty() && running.is_empty() && !changed;
         let phase = match wake {
             Some(until) if idle => Phase::Waiting { until },

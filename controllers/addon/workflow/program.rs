@@ -19,6 +19,8 @@ pub struct Program {
     pub account: Option<String>,
     /// `spec.activeDeadlineSeconds`: how long one round of the program may take.
     pub deadline: Option<Duration>,
+    /// How many steps may run at once: the smallest `parallelism` of the workflow and its templates.
+    pub parallelism: Option<u32>,
     /// Steps, each after those it depends on.
     pub nodes: Vec<Node>,
     /// Steps of `onExit`, which run once all others have ended.

@@ -109,6 +109,18 @@ impl<'v, 's> Fields<'v, 's> {
         self.map.get(field).map(|value| At { value, path: self.path_of(field) })
     }
 
+    /// A truth value; false if it is not there.
+    pub(super) fn flag(&mut self, field: &'static str) -> bool {
+        match self.get(field).map(|at| (at.value, at.path)) {
+            None => false,
+            Some((Value::Bool(flag), _)) => *flag,
+            Some((_, path)) => {
+                self.sink.refuse(path, "not a truth value");
+                false
+            }
+        }
+    }
+
     /// A scalar as text.
     pub(super) fn text(&mut self, field: &'static str) -> Option<String> {
         self.get(field)?.scalar(self.sink)

@@ -18,7 +18,6 @@ pub(super) const SPEC_WITHOUT_EFFECT: &[&str] = &[
     "ttlSecondsAfterFinished",
     "podGC",
     "archiveLogs",
-    "parallelism",
     "priority",
     "workflowMetadata",
     "executor",
@@ -27,7 +26,7 @@ pub(super) const SPEC_WITHOUT_EFFECT: &[&str] = &[
 ];
 /// Fields of a template that change nothing here.
 pub(super) const TEMPLATE_WITHOUT_EFFECT: &[&str] =
-    &["executor", "parallelism", "priority", "metrics", "archiveLocation"];
+    &["executor", "priority", "metrics", "archiveLocation"];
 
 const SPEC_REFUSED: &[(&str, &str)] = &[
     ("workflowTemplateRef", "templates of other objects are not read"),
@@ -136,6 +135,7 @@ fn workflow(mut fields: Fields<'_, '_>) -> Option<Workflow> {
         account: with_path(&mut fields, "serviceAccountName"),
         deadline: with_path(&mut fields, "activeDeadlineSeconds"),
         pod: pod_fields(&mut fields, "podMetadata"),
+        parallelism: parallelism(&mut fields),
         ..Workflow::default()
     };
     for field in SPEC_POD_FIELDS {
@@ -148,6 +148,7 @@ fn workflow(mut fields: Fields<'_, '_>) -> Option<Workflow> {
     }
     for at in fields.items("templates") {
         let Some((name, template)) = Fields::new(&at, sink).and_then(template) else { continue };
+        out.parallelism = out.parallelism.into_iter().chain(template.parallelism).min();
         if out.templates.insert(name.clone(), template).is_some() {
             sink.refuse(format!("{}.name", at.path), format!("a second template {name}"));
         }
@@ -284,6 +285,7 @@ fn template(mut fields: Fields<'_, '_>) -> Option<(String, Template)> {
     let deadline = with_path(&mut fields, "activeDeadlineSeconds");
     let account = with_path(&mut fields, "serviceAccountName");
     let pod = pod_fields(&mut fields, "metadata");
+    let parallelism = parallelism(&mut fields);
     let bodies = ["steps", "dag", "resource", "container", "script"];
     let given: Vec<&'static str> = bodies.into_iter().filter(|field| fields.get(field).is_some()).collect();
     let body = match given[..] {
@@ -305,7 +307,17 @@ fn template(mut fields: Fields<'_, '_>) -> Option<(String, Template)> {
     };
     let path = fields.path.clone();
     fields.finish();
-    Some((name?, Template { path, inputs, artifacts, outputs, retry, deadline, account, pod, body: body? }))
+    Some((name?, Template { path, inputs, artifacts, outputs, retry, deadline, account, pod, parallelism, body: body? }))
+}
+
+/// How many steps may run at once.
+fn parallelism(fields: &mut Fields<'_, '_>) -> Option<u32> {
+    let at = fields.get("parallelism")?;
+    let number = at.value.as_u64().and_then(|number| u32::try_from(number).ok()).filter(|number| *number > 0);
+    if number.is_none() {
+        fields.sink.refuse(at.path, "not a whole number above 0");
+    }
+    number
 }
 
 type Inputs = (Vec<(String, Option<String>, String)>, Vec<InputArtifact>);
@@ -328,7 +340,7 @@ fn inputs(mut fields: Fields<'_, '_>) -> Inputs {
         let path = with_path(&mut fields, "path");
         let raw = raw(&mut fields);
         let mode = with_path(&mut fields, "mode");
-        let optional = fields.get("optional").is_some_and(|at| at.value == &Value::Bool(true));
+        let optional = fields.flag("optional");
         let name = name(&mut fields);
         artifacts.extend(name.map(|name| InputArtifact { name, path, raw, mode, optional, at: fields.path.clone() }));
         fields.finish();
@@ -345,14 +357,21 @@ fn outputs(mut fields: Fields<'_, '_>) -> Vec<Output> {
         fields.without_effect(&["description"]);
         fields.refused(&[("globalName", "outputs are read by their step; global names are not supported")]);
         let name = name(&mut fields);
-        let mut from = fields.text("value").map(OutputFrom::Text);
+        let mut sources: Vec<OutputFrom> = fields.text("value").map(OutputFrom::Text).into_iter().collect();
         if let Some(mut value_from) = fields.fields("valueFrom") {
-            from = value_from.text("parameter").map(OutputFrom::Text).or(from);
-            from = value_from.text("path").map(OutputFrom::File).or(from);
-            value_from.refused(&[("jsonPath", "fields of objects are not read; read them in a container")]);
+            sources.extend(value_from.text("parameter").map(OutputFrom::Text));
+            sources.extend(value_from.text("path").map(OutputFrom::File));
+            value_from.refused(&[
+                ("jsonPath", "fields of objects are not read; read them in a container"),
+                ("jqFilter", "fields of objects are not read; read them in a container"),
+                ("default", "an output has no default; write the file in any case"),
+            ]);
             value_from.finish();
         }
-        match (name, from) {
+        if sources.len() > 1 {
+            sink.refuse(&*fields.path, "it has more than one value");
+        }
+        match (name, sources.pop()) {
             (Some(name), Some(from)) => out.push(Output { name, path: fields.path.clone(), from }),
             (Some(_), None) if sink.is_empty() => sink.refuse(&*fields.path, "it has no value"),
             _ => {}
@@ -367,7 +386,11 @@ fn outputs(mut fields: Fields<'_, '_>) -> Vec<Output> {
 
 fn retry(mut fields: Fields<'_, '_>) -> RetryText {
     // Every kind of failure is tried again, as `Always` does.
-    fields.without_effect(&["retryPolicy"]);
+    if let Some((policy, path)) = with_path(&mut fields, "retryPolicy")
+        && !matches!(&*policy, "Always" | "OnFailure")
+    {
+        fields.sink.refuse(path, format!("{policy:?} is not supported: every failure counts, as with Always"));
+    }
     fields.refused(&[
         ("expression", "conditions on the kind of failure are not supported"),
         ("affinity", "retries on other nodes are not supported"),
@@ -453,9 +476,8 @@ fn call(fields: &mut Fields<'_, '_>) -> Option<Call> {
         arguments.finish();
     }
     if let Some(mut continue_on) = fields.fields("continueOn") {
-        let on = |at: Option<At<'_>>| at.is_some_and(|at| at.value == &Value::Bool(true));
         // Failed and Error are one here: a step that did not succeed.
-        let (error, failed) = (on(continue_on.get("error")), on(continue_on.get("failed")));
+        let (error, failed) = (continue_on.flag("error"), continue_on.flag("failed"));
         out.continue_on_failure = error || failed;
         continue_on.finish();
     }

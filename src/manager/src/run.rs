@@ -54,8 +54,10 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed, log: LogLevel) -> an
     let stop = CancellationToken::new();
 
     let identity = identity();
+    // Kept to the end: without a sender the supervisors would take the leadership for over.
+    let (unelected, always) = watch::channel(Leadership::unelected());
     let (leadership, election) = match keeper {
-        None => (watch::channel(Leadership::unelected()).1, None),
+        None => (always, None),
         Some(keeper) => {
             let flags = &options.election;
             let lease = KubeLeases::new(
@@ -139,6 +141,7 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed, log: LogLevel) -> an
     stop.cancel();
     informers.stop_all();
     let _ = tokio::time::timeout(RELEASE_TIME, async { while tasks.join_next().await.is_some() {} }).await;
+    drop(unelected);
     Ok(())
 }
 

@@ -6,12 +6,14 @@ mod brake;
 mod channel;
 mod directory;
 mod keep;
+mod killed;
 mod kinds;
 mod known_trouble;
 mod life;
 mod links;
 mod objects;
 mod observe;
+mod recall;
 mod skew;
 mod update;
 

@@ -1,5 +1,10 @@
 //! Addon objects.
 
+mod argo;
+mod keiko;
+mod observed;
+mod steps;
+
 use super::*;
 
 const GROUP: &str = "/apis/addonmgr.keikoproj.io/v1alpha1";
@@ -18,7 +23,7 @@ impl World {
         self.until_addon(name, &what, |addon| addon["status"]["lifecycle"]["installed"] == "Succeeded").await
     }
 
-    async fn apply_text(&self, text: &str) {
+    pub(super) async fn apply_text(&self, text: &str) {
         let file = self.dir.path().join("applied.yaml");
         std::fs::write(&file, text).unwrap();
         self.apply(&file).await;
@@ -46,7 +51,7 @@ impl World {
 }
 
 /// The account that keiko's templates name.
-const INSTALLER: &str = "addon-manager-workflow-installer-sa";
+pub(super) const INSTALLER: &str = "addon-manager-workflow-installer-sa";
 
 #[tokio::test]
 async fn the_example_of_the_document_succeeds_without_argo() {
@@ -143,7 +148,7 @@ impl World {
         world
     }
 
-    async fn ready_for_addons(&self) {
+    pub(super) async fn ready_for_addons(&self) {
         let world = self;
         world.addon_namespace("addons").await;
         let role = format!("--resource-name={INSTALLER}");

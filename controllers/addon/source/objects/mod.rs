@@ -2,7 +2,9 @@
 //! passed over.
 
 mod read;
+mod selector;
 mod watch;
 
 pub use read::Reader;
+pub use selector::Selector;
 pub use watch::ObjectsWatch;

@@ -7,9 +7,10 @@ use quarterdeck_api::addon::{Addon as Object, names};
 use quarterdeck_api::duration;
 use serde_json::Value;
 
-use crate::addon::lifecycle::{Book, Lifecycle};
+use crate::addon::lifecycle::{Book, Lifecycle, is_adopted};
 use crate::addon::source::{Addon, AddonId, Dependency, Drift, HEALTH_TIMEOUT, OBJECTS, Package, Policy, Snapshot};
 use crate::addon::workflow::Action;
+use crate::addon::workflow::runner::Wish;
 
 /// Annotation on an Addon: how long its objects may take to become healthy, such as `10m`.
 pub const HEALTH_TIMEOUT_ANNOTATION: &str = "quarterdeck.dev/health-timeout";
@@ -32,6 +33,8 @@ struct Meaning {
     deleting: bool,
     annotations: Vec<Option<String>>,
     checksum: String,
+    /// Another system's word, which may come after its checksum.
+    adopted: bool,
     steps: Value,
 }
 
@@ -44,6 +47,7 @@ impl Meaning {
             deleting: object.metadata.deletion_timestamp.is_some(),
             annotations: MEANT.iter().map(|name| object.annotation(name).map(str::to_owned)).collect(),
             checksum: status.map(|status| status.checksum.clone()).unwrap_or_default(),
+            adopted: is_adopted(object),
             steps: steps(object),
         }
     }
@@ -95,18 +99,19 @@ fn read(name: Arc<str>, object: &Object) -> Addon {
     let mut lifecycle = Lifecycle::read(object);
     let book = Book::read(&steps(object), &lifecycle.checksum);
     let mut objects = Vec::new();
-    let (mut account, mut complete) = (None, true);
+    let (mut account, mut complete, mut runs) = (None, true, false);
     for (index, phase) in lifecycle.phases.clone().iter().enumerate() {
         match lifecycle.program(phase, &book.of(phase.step, &lifecycle.checksum)) {
             Ok(program) => {
                 objects.extend(lifecycle.objects(index, &program));
                 // What is not known yet may be an object.
                 complete &= !program.all().any(|node| matches!(node.action, Action::Pending(_)));
+                runs |= program.all().any(|node| matches!(node.action, Action::Pending(_) | Action::Pod(_)));
                 let own = program.nodes.first().map(|node| lifecycle.account(&program, node));
                 account = own.or(account);
             }
             // Another runner may know it.
-            Err(_) => complete = false,
+            Err(_) => (complete, runs) = (false, true),
         }
     }
     let timeout = object.annotation(HEALTH_TIMEOUT_ANNOTATION).map(duration::parse);
@@ -118,6 +123,9 @@ fn read(name: Arc<str>, object: &Object) -> Addon {
             HEALTH_TIMEOUT
         }
     };
+    runs |= lifecycle.wish == Wish::Argo;
+    // What is made natively is managed; only what something else makes is to be looked for.
+    lifecycle.observes.take_if(|selector| lifecycle.deleting || !(runs || selector.is_given()));
     if lifecycle.deleting {
         // What it made belongs to nobody any more: another addon may name it.
         objects.clear();

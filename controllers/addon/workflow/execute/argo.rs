@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{LATER, Observed, SOON, fault};
 use crate::addon::plan::MANAGER;
-use crate::addon::workflow::argo::{GROUP, State, VERSION, state};
+use crate::addon::workflow::argo::{GROUP, State, VERSION, Watched, state};
 use crate::addon::workflow::progress::Outcome;
 use crate::addon::workflow::revision::short;
 use crate::addon::workflow::{AddonFacts, objects};
@@ -23,18 +23,44 @@ pub fn workflow_kind() -> Kind {
 /// # Errors
 /// What a retry may mend, and the end of our tenure.
 pub async fn run(api: &Api, workflow: &Value) -> Result<Observed, ApiError> {
-    match observed(api, workflow).await {
-        Ok(observed) => Ok(observed),
-        Err(error) => fault(error).map(Observed::failed),
+    made(api, workflow).await.map(|(observed, _)| observed)
+}
+
+/// As [`run`], and whether it was this call that made the Workflow.
+///
+/// # Errors
+/// What a retry may mend, and the end of our tenure.
+pub async fn made(api: &Api, workflow: &Value) -> Result<(Observed, bool), ApiError> {
+    let mut made = false;
+    match observed(api, workflow, &mut made).await {
+        Ok(observed) => Ok((observed, made)),
+        Err(error) => fault(error).map(|message| (Observed::failed(message), false)),
     }
 }
 
-async fn observed(api: &Api, workflow: &Value) -> Result<Observed, ApiError> {
+/// How a Workflow stands that a cache shows; `None` where the server has to be asked.
+#[must_use]
+pub fn watched(shown: &Watched, workflow: &Value) -> Option<Observed> {
+    let uid = workflow["metadata"]["ownerReferences"][0]["uid"].as_str()?;
+    if shown.metadata.deleting || !shown.metadata.owners.iter().any(|owner| **owner == *uid) {
+        return None;
+    }
+    Some(match &shown.state {
+        State::UnderWay { message } => Observed::under_way(message.clone(), LATER),
+        State::Succeeded => Observed::Ended(Outcome::done()),
+        State::Failed { message } => Observed::failed(message.clone()),
+    })
+}
+
+async fn observed(api: &Api, workflow: &Value, made: &mut bool) -> Result<Observed, ApiError> {
     let (kind, key) = (workflow_kind(), key(workflow));
     let Some(live) = api.get::<Value>(&kind, &key).await? else {
         let options = ApplyOptions { manager: MANAGER, force: false, dry_run: false };
         return match api.apply(&kind, &key, workflow, &ApplyTo::Absent, &options).await {
-            Ok(_) => Ok(Observed::under_way("", SOON)),
+            Ok(_) => {
+                *made = true;
+                Ok(Observed::under_way("", SOON))
+            }
             // It was made meanwhile.
             Err(error) if error.is_conflict() || error.is_already_exists() => Ok(Observed::under_way("", SOON)),
             Err(error) => Err(error),
@@ -51,16 +77,17 @@ async fn observed(api: &Api, workflow: &Value) -> Result<Observed, ApiError> {
     })
 }
 
-/// Removes a Workflow of ours that has failed, so that [`run`] makes it anew.
+/// Removes a Workflow of ours that has failed, so that [`run`] makes it anew; returns the uid of what was
+/// removed.
 ///
 /// # Errors
 /// When the server cannot be asked, or refuses.
-pub async fn again(api: &Api, workflow: &Value) -> Result<(), ApiError> {
+pub async fn again(api: &Api, workflow: &Value) -> Result<Option<String>, ApiError> {
     let (kind, key) = (workflow_kind(), key(workflow));
-    let Some(live) = api.get::<Value>(&kind, &key).await? else { return Ok(()) };
+    let Some(live) = api.get::<Value>(&kind, &key).await? else { return Ok(None) };
     let failed = matches!(state(&live), State::Failed { .. });
     if !failed || !is_ours(&live, workflow) || live.pointer("/metadata/deletionTimestamp").is_some() {
-        return Ok(());
+        return Ok(None);
     }
     let text = |pointer: &str| live.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
     let precondition = DeletePrecondition {
@@ -69,8 +96,8 @@ pub async fn again(api: &Api, workflow: &Value) -> Result<(), ApiError> {
         resource_version: text("/metadata/resourceVersion"),
     };
     match api.delete(&kind, &key, &precondition, Propagation::Background).await {
-        Err(error) if error.is_not_found() => Ok(()),
-        ended => ended,
+        Err(error) if !error.is_not_found() => Err(error),
+        _ => Ok(Some(precondition.uid)),
     }
 }
 
@@ -107,7 +134,9 @@ pub async fn forget_others(api: &Api, addon: &AddonFacts, revision: &str) -> Res
     Ok(())
 }
 
-fn key(workflow: &Value) -> ObjectKey {
+/// Namespace and name of a Workflow.
+#[must_use]
+pub fn key(workflow: &Value) -> ObjectKey {
     let text = |pointer: &str| workflow.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     ObjectKey::new(text("/metadata/namespace"), text("/metadata/name"))
 }

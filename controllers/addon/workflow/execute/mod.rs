@@ -20,7 +20,10 @@ use super::program::{Action, ObjectRef};
 use super::progress::Outcome;
 use crate::addon::kinds::Kinds;
 
-pub use argo::{again as argo_again, forget_others as argo_forget_others, run as argo, workflow_kind};
+pub use argo::{
+    again as argo_again, forget_others as argo_forget_others, key as argo_key, made as argo_made, run as argo,
+    watched as argo_watched, workflow_kind,
+};
 pub use pod::{remove, stop};
 
 /// When a step that is under way is looked at again.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Event;
 use kube::api::ListParams;
-use quarterdeck_api::addon::{Addon, LifecycleStep};
+use quarterdeck_api::addon::{Addon, InventoryEntry, LifecycleStep};
 
 use crate::cli::NameArgs;
 use crate::output::{age, print};
@@ -120,11 +120,20 @@ fn text(addon: &Addon, events: &[Event], now: Timestamp) -> String {
     let shown =
         status.inventory.iter().take(LISTED).map(|entry| entry.split(' ').next().unwrap_or_default().to_owned());
     page.list("Objects", shown.chain((more > 0).then(|| format!("and {more} more"))));
-    page.list("Not managed", status.not_managed.iter().cloned());
-    page.list(
-        "Observed",
-        status.resources.iter().map(|object| format!("{}/{} {}", object.kind, object.name, object.status)),
-    );
+    let observed = status.resources.iter().map(|object| {
+        let entry = InventoryEntry {
+            kind: object.kind.clone(),
+            group: object.group.clone(),
+            namespace: object.namespace.clone(),
+            name: object.name.clone(),
+            uid: String::new(),
+        };
+        let entry = entry.to_string();
+        let managed = if status.not_managed.contains(&entry) { " (not managed)" } else { "" };
+        format!("{entry} {}{managed}", object.status)
+    });
+    let more = status.resources_omitted;
+    page.list("Observed", observed.chain((more > 0).then(|| format!("and {more} more"))));
     page.list(
         "Revisions",
         status.revisions.iter().map(|revision| {
@@ -172,6 +181,11 @@ mod tests {
                 "reason": "two\nlines", "health": "Held", "errors": ["e1"],
                 "held": {"plan": "p1", "reason": "why", "members": ["Namespace//x"]},
                 "inventory": ["ConfigMap/n/x uid"],
+                "resources": [
+                    {"kind": "Deployment", "group": "apps", "namespace": "n", "name": "x", "status": "Ready"},
+                    {"kind": "Service", "namespace": "n", "name": "x", "status": "InProgress"},
+                ],
+                "notManaged": ["Service/n/x"], "resourcesOmitted": 3,
                 "revisions": [{"hash": "h1", "version": "1", "state": "good"}],
                 "progress": {"edited": ["ConfigMap/n/x data.a"], "candidates": ["ConfigMap/n/y u selector"], "candidatesPlan": "p2"},
             },
@@ -196,10 +210,13 @@ mod tests {
             "  to release:   addonctl prune a --confirm=p1",
             "  ConfigMap/n/x",
             "  h1 1 good",
+            "  Deployment.apps/n/x Ready",
+            "  Service/n/x InProgress (not managed)",
+            "  and 3 more",
         ] {
             assert!(text.lines().any(|found| found == line), "{line:?} in:\n{text}");
         }
-        for absent in ["Events", "Conditions", "clusterName", "  delete", "Observed"] {
+        for absent in ["Events", "Conditions", "clusterName", "  delete"] {
             assert!(!text.contains(absent), "{absent} in:\n{text}");
         }
     }

@@ -52,7 +52,7 @@ fn table(addons: &[Addon], namespaces: bool, wide: bool, now: Timestamp) -> Stri
         headings.insert(0, "NAMESPACE");
     }
     if wide {
-        headings.extend(["SOURCE", "APPLIED", "OBJECTS", "DRIFT", "LAST DRIFT"]);
+        headings.extend(["SOURCE", "APPLIED", "OBJECTS", "DRIFT", "LAST DRIFT", "NOT MANAGED"]);
     }
     let mut table = Table::new(&headings);
     for addon in addons {
@@ -78,6 +78,7 @@ fn table(addons: &[Addon], namespaces: bool, wide: bool, now: Timestamp) -> Stri
                 number(status.objects),
                 number(status.drift),
                 since(status.last_drift.as_ref().map(|time| time.0)),
+                number((!status.not_managed.is_empty()).then(|| status.not_managed.len() as u64)),
             ]);
         }
         table.row(cells);

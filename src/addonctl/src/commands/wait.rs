@@ -24,7 +24,7 @@ pub(super) async fn run(server: &Server, args: &WaitArgs) -> anyhow::Result<()> 
             found => addons.push(found?),
         }
     }
-    until(server, &addons, args.goal, args.timeout.saturating_sub(begun.elapsed())).await
+    by(server, &addons, args.goal, begun, args.timeout).await
 }
 
 /// The addon, once there is one: what a source has just been given is shown a moment later.
@@ -56,7 +56,18 @@ async fn appeared(
 
 /// Waits for all of the addons; the time is that of all together.
 pub(super) async fn until(server: &Server, addons: &[Addon], goal: Goal, timeout: Duration) -> anyhow::Result<()> {
-    let deadline = tokio::time::Instant::now() + timeout;
+    by(server, addons, goal, tokio::time::Instant::now(), timeout).await
+}
+
+/// [`until`], counted from a moment before.
+async fn by(
+    server: &Server,
+    addons: &[Addon],
+    goal: Goal,
+    begun: tokio::time::Instant,
+    timeout: Duration,
+) -> anyhow::Result<()> {
+    let deadline = begun + timeout;
     for addon in addons {
         let mut progress = Progress::new();
         let waiting = one(server, addon, goal, &mut progress);

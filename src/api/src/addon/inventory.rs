@@ -3,8 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// One object: `Kind.group/namespace/name uid`. Core kinds have no group (`ConfigMap/a/x 12…`), objects
-/// without a namespace an empty one (`Namespace//n`); the uid may be missing.
+/// One object: `Kind.group/namespace/name uid mark`. Core kinds have no group (`ConfigMap/a/x 12…`), objects
+/// without a namespace an empty one (`Namespace//n`); the uid may be missing. The mark, which may be missing too, is
+/// the manager's own: by it a manager that has just started knows an object as it was left.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InventoryEntry {
     /// Kind, such as `Deployment`.
@@ -53,7 +54,7 @@ impl FromStr for InventoryEntry {
             group: group.to_owned(),
             namespace: namespace.to_owned(),
             name: name.to_owned(),
-            uid: uid.trim().to_owned(),
+            uid: uid.split_whitespace().next().unwrap_or_default().to_owned(),
         })
     }
 }

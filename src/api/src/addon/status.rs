@@ -72,6 +72,9 @@ pub struct AddonStatus {
     /// [`InventoryEntry`](super::InventoryEntry).
     #[serde(deserialize_with = "lenient", skip_serializing_if = "is_default")]
     pub not_managed: Vec<String>,
+    /// How many observed objects `resources` leaves out, because there are too many.
+    #[serde(deserialize_with = "lenient", skip_serializing_if = "is_default")]
+    pub resources_omitted: u64,
 }
 
 /// `status.lifecycle`.
@@ -102,13 +105,16 @@ pub struct ObservedResource {
     /// Its name.
     #[serde(deserialize_with = "lenient", skip_serializing_if = "is_default")]
     pub name: String,
+    /// Its namespace; upstream has none.
+    #[serde(deserialize_with = "lenient", skip_serializing_if = "is_default")]
+    pub namespace: String,
     /// Its kind.
     #[serde(deserialize_with = "lenient", skip_serializing_if = "is_default")]
     pub kind: String,
     /// Its API group.
     #[serde(deserialize_with = "lenient", skip_serializing_if = "is_default")]
     pub group: String,
-    /// `InProgress`, `Ready` or `Unknown`.
+    /// `InProgress`, `Ready` or `Failed`; upstream has the field and leaves it empty.
     #[serde(deserialize_with = "lenient", skip_serializing_if = "is_default")]
     pub status: String,
 }
