@@ -47,6 +47,8 @@ pub(super) struct Offered {
     update: bool,
     /// Whether it takes the place of what is installed, or of nothing.
     applies: bool,
+    /// Whether something is installed.
+    follows: bool,
 }
 
 impl Offered {
@@ -58,6 +60,11 @@ impl Offered {
     /// Whether it takes the place of what is installed, or of nothing.
     pub(super) fn applies(&self) -> bool {
         self.applies
+    }
+
+    /// Whether something is installed, by us or by kOps.
+    pub(super) fn follows(&self) -> bool {
+        self.follows
     }
 }
 
@@ -122,9 +129,10 @@ impl Run<'_> {
         self.ensure_pki(entry).await?;
         let required = required(entry, installed.as_ref(), &behind.offer, true);
         let uid = namespace.and_then(|meta| meta.uid);
+        let follows = installed.is_some();
         let offered = |note, update, applies| {
             let (behind, namespace) = (Arc::clone(&behind), uid.clone());
-            Offered { behind, namespace, note, update, applies }
+            Offered { behind, namespace, note, update, applies, follows }
         };
         Ok(Some(match required.decision {
             Decision::Install => Course::Apply(offered(true, false, true)),

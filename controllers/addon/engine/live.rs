@@ -68,7 +68,7 @@ impl Run<'_> {
         };
         let mut content = before.content.clone();
         let seen = self.engine.observe(lifecycle, &mut content);
-        match self.lead(addon, lifecycle, before, content).await? {
+        match Box::pin(self.lead(addon, lifecycle, before, content)).await? {
             Action::Done if !seen => Ok(Action::RequeueAfter(UNSYNCED)),
             Action::RequeueAfter(after) if !seen => Ok(Action::RequeueAfter(after.min(UNSYNCED))),
             action => Ok(action),

@@ -125,6 +125,10 @@ async fn of_two_channels_with_one_name_the_first_keeps_it() {
     let after = world.until_there(MAP).await;
     assert_eq!(after["metadata"]["resourceVersion"], before["metadata"]["resourceVersion"]);
     world.until_noted(&["1.0.0"]).await;
+    let told =
+        |map: &Value| map["data"]["errors"].as_str().unwrap_or_default().contains("stands later and is passed over");
+    let parent = world.until_parent("dns", "the other channel is told", told).await;
+    assert_eq!(parent["data"]["state"], "ready", "it does no harm");
     let log = world.deck.replica(0).process().log_text();
     assert!(log.contains("which stands first and keeps it"), "{}", world.log());
 }
