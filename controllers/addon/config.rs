@@ -7,6 +7,7 @@ use quarterdeck_runtime::controller::{Account, SetupError};
 
 use super::fields::Overrides;
 use super::ident::GroupKind;
+use super::revision::Mode;
 use super::source::channel::ChannelFlags;
 
 /// Service account, in `kube-system`, that reads and writes addons unless a flag names another.
@@ -42,6 +43,11 @@ pub struct Config {
     /// cluster-admin; give install the same flag.
     #[arg(long, value_name = "ACCOUNT", default_value = ACCOUNT)]
     pub addon_service_account: String,
+    /// What is done about revisions of addons of directories and channels: off; manual (the last three are
+    /// kept, to go back to with addonctl rollback); auto (a new one that fails is also given up for the
+    /// last good one).
+    #[arg(long, value_name = "MODE", default_value_t = Mode::Off)]
+    pub addon_rollback: Mode,
     /// Addons that are worked on at the same time (1 to 50).
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub concurrent_addon_syncs: u16,
@@ -121,6 +127,7 @@ mod tests {
         assert_eq!(config.protected().expect("kinds").len(), 4);
         assert!(parse(&["--addon-prune-protect="]).protected().expect("kinds").is_empty());
         assert_eq!(config.account().expect("an account"), Account::system(ACCOUNT));
+        assert_eq!(config.addon_rollback, Mode::Off);
         config.validate().expect("limits");
     }
 

@@ -20,6 +20,8 @@ pub(super) struct Metrics {
     pub(super) repaired: Counter,
     /// Objects read because they may have changed.
     pub(super) reads: Counter,
+    /// Addons that went back to an older revision.
+    pub(super) rolled_back: Counter,
     /// Objects by what a prune did.
     pub(super) pruned: CounterVec,
     /// Objects whose removal waits for a person.
@@ -84,6 +86,10 @@ impl Metrics {
                 "Objects that somebody had changed or deleted and that were put back.",
             ),
             reads: counter("quarterdeck_addon_object_reads_total", "Objects read because they may have changed."),
+            rolled_back: counter(
+                "quarterdeck_addon_rolled_back_total",
+                "How often an addon went back to an older revision.",
+            ),
             pruned: counters(
                 "quarterdeck_addon_pruned_total",
                 "Objects that left their addon, by what became of them.",

@@ -40,6 +40,7 @@ mod predecessor;
 pub mod prune;
 pub mod removal;
 pub mod replicas;
+pub mod revision;
 pub mod source;
 pub mod workflow;
 
@@ -117,6 +118,7 @@ impl Controller for AddonController {
             overrides: config.overrides()?,
             channel_overrides: config.overrides()?.and("kops"),
             protected: config.protected()?,
+            rollback: config.addon_rollback,
             metrics: Metrics::new(setup.metrics()),
         });
         let readings = Arc::clone(&engine);

@@ -76,7 +76,7 @@ impl Run<'_> {
     }
 
     async fn lead(
-        self,
+        mut self,
         addon: &Addon,
         lifecycle: &Lifecycle,
         before: Parent,
@@ -112,6 +112,7 @@ impl Run<'_> {
             return self.rest(addon, before, content, state, reasons).await;
         }
         content.lifecycle = Some(life);
+        self.begin(addon, &mut content).await?;
         self.walk(addon, lifecycle, &before, content).await
     }
 
@@ -136,8 +137,12 @@ impl Run<'_> {
             self.outcome.look_again(patience);
         }
         self.weigh(addon, wanted, &mut memory, &mut content).await;
-        self.engine.put_memory(&self.id, memory);
         let complete = walk.is_done(lifecycle);
+        if complete {
+            let known = |object: &Object| memory.known.keys().any(|known| known.may_be(&object.ident));
+            self.store(addon, &mut content, known).await?;
+        }
+        self.engine.put_memory(&self.id, memory);
         let life = content.lifecycle.get_or_insert_default();
         life.progress = book.to_value();
         life.prereqs = Some(match lifecycle.phases.first() {

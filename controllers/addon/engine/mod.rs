@@ -6,20 +6,23 @@ mod argo;
 mod channel;
 mod channel_prune;
 mod depend;
-mod keiko;
 mod edited;
+mod keiko;
 mod leave;
 mod live;
 mod mirror;
 mod outcome;
+mod overlay;
 mod pass;
-mod recall;
-mod reasons;
 mod pki;
+mod reasons;
+mod recall;
 mod removal;
 mod resources;
+mod revisions;
 mod run;
 mod settle;
+mod stored;
 mod tell;
 mod watches;
 mod workflows;
@@ -51,8 +54,10 @@ use super::parent::{self, Parent, State};
 use super::plan::Wanted;
 use super::predecessor;
 use super::removal::{Named, Verdict};
+use super::revision::Mode as Rollback;
 use super::source::channel::ChannelReading;
 use super::source::{Addon, AddonId, OBJECTS, Snapshot, is_same};
+use overlay::Overlay;
 use watches::{Watch, WatchId};
 
 /// What a reconcile is about.
@@ -96,6 +101,8 @@ pub(crate) struct Parts {
     pub(crate) channel_overrides: Overrides,
     /// Kinds that a person has to let go.
     pub(crate) protected: BTreeSet<GroupKind>,
+    /// What is done about revisions of addons whose source does not say.
+    pub(crate) rollback: Rollback,
     /// Metrics.
     pub(crate) metrics: Metrics,
 }
@@ -113,6 +120,11 @@ pub(crate) struct Engine {
 /// What changes.
 #[derive(Default)]
 struct Shared {
+    /// What the sources say.
+    read: BTreeMap<&'static str, Arc<Snapshot>>,
+    /// Revisions that take the place of what a source says.
+    overlays: HashMap<AddonId, Overlay>,
+    /// What the sources say, with those in place: what is to be.
     sources: BTreeMap<&'static str, Arc<Snapshot>>,
     named: Arc<Named>,
     /// Which addon an object belongs to, where several name it.
@@ -200,6 +212,8 @@ struct Memory {
     recalled: bool,
     /// When that was begun.
     begun: Option<Instant>,
+    /// Since when the server has refused something of this version for what it says.
+    refused: Option<(Instant, Arc<str>)>,
 }
 
 impl Memory {
@@ -241,8 +255,13 @@ impl Engine {
     /// Takes a new reading of a source, and wakes what it concerns.
     pub(crate) fn publish(self: &Arc<Self>, source: &'static str, snapshot: Snapshot) {
         self.parts.metrics.read(source, &snapshot);
-        let snapshot = Arc::new(snapshot);
+        self.take(source, Some(snapshot));
+    }
+
+    /// Takes a new reading of a source, or the one before with other overlays, and wakes what it concerns.
+    fn take(self: &Arc<Self>, source: &'static str, reading: Option<Snapshot>) {
         let mut shared = self.shared.lock();
+        let Some(snapshot) = shared.overlaid(source, reading) else { return };
         let before = shared.sources.insert(source, Arc::clone(&snapshot));
         if before.as_ref().is_some_and(|before| **before == *snapshot) {
             drop(shared);
@@ -408,15 +427,23 @@ impl Engine {
 }
 
 impl Shared {
+    /// All addons as they are to be.
+    fn addons(&self) -> impl Iterator<Item = &Arc<Addon>> {
+        self.sources.values().flat_map(|snapshot| snapshot.addons.values())
+    }
+
     /// Draws up again what follows from the sources; returns the addons that lost an object to
     /// another, or took one over.
     fn retake(&mut self) -> BTreeSet<AddonId> {
         let mut named = Named::default();
         let before = std::mem::take(&mut self.claims);
         self.declared.clear();
-        for snapshot in self.sources.values() {
-            named.add(snapshot);
-            for addon in snapshot.addons.values() {
+        self.sources.values().for_each(|snapshot| named.add(snapshot));
+        for rolled_back in [false, true] {
+            // What moved to another addon stays there when this one goes back.
+            let addons: Vec<Arc<Addon>> =
+                self.addons().filter(|addon| self.is_rolled_back(addon) == rolled_back).cloned().collect();
+            for addon in addons {
                 for object in &addon.objects {
                     let namespaced = kinds::built_in(&object.ident.kind, &object.version).map(|kind| kind.namespaced);
                     let ident = match namespaced {

@@ -35,6 +35,12 @@ pub(super) struct Outcome {
     pub(super) unready: bool,
     /// Whether an object will not come right, or takes too long.
     pub(super) sick: bool,
+    /// The first object that was refused for what it says.
+    pub(super) refused: Option<String>,
+    /// Whether something failed that says nothing about the addon.
+    pub(super) unsure: bool,
+    /// Why the revision will not come right.
+    pub(super) hopeless: Option<String>,
     /// Objects put back.
     pub(super) drift: u64,
     /// Objects made or changed.
@@ -69,6 +75,14 @@ impl Outcome {
             self.retry = true;
             return Ok(());
         }
+        match (error.class(), error.code()) {
+            (Class::Conflict | Class::NotLeader, _) => {}
+            (_, Some(400 | 413 | 422)) => {
+                self.refused.get_or_insert_with(|| format!("{what}: {error}"));
+            }
+            (_, Some(403 | 404)) => {}
+            _ => self.unsure = true,
+        }
         match error.class() {
             Class::NotLeader => return Err(error.into()),
             Class::Conflict => {
@@ -85,6 +99,13 @@ impl Outcome {
 
     /// What a further turn begins with: what was done counts, what was wrong is found again.
     pub(super) fn next_turn(self) -> Self {
-        Self { drift: self.drift, applied: self.applied, pruned: self.pruned, planned: self.planned, ..Self::default() }
+        Self {
+            drift: self.drift,
+            applied: self.applied,
+            pruned: self.pruned,
+            planned: self.planned,
+            notes: self.notes,
+            ..Self::default()
+        }
     }
 }

@@ -29,6 +29,7 @@ impl Engine {
         let mut parents = self.parents_of(source);
         // An Addon object that the source has not read yet is there all the same.
         parents.retain(|id, _| source != OBJECTS || snapshot.addons.contains_key(&id.name));
+        parents.retain(|id, parent| !self.awaits_overlay(id, parent));
         let named = self.named();
         let now = Instant::now();
         let (recent_files, recent_objects) = self

@@ -12,9 +12,10 @@ use quarterdeck_runtime::object::{Kind, ObjectKey};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::channel::Course;
+use super::channel::{Course, Offered};
 use super::live::Spent;
 use super::outcome::Outcome;
+use super::revisions::Steer;
 use super::tell::grant_command;
 use super::{Engine, Key, Memory, Standing};
 use crate::addon::health::Health;
@@ -40,6 +41,8 @@ pub(super) struct Run<'e> {
     pub(super) repair: bool,
     /// Whether keys that users edited are kept all the same.
     pub(super) keeps_edits: bool,
+    /// Whether an older revision is in the place of what the source says.
+    pub(super) back: bool,
     pub(super) outcome: Outcome,
     /// Pods of steps that ended, to be taken away once that is written down.
     pub(super) spent: Vec<Spent>,
@@ -56,21 +59,25 @@ impl Engine {
         let api = cx.api.logging_to(WriteLog::default());
         let recorder = cx.recorder.clone();
         let outcome = Outcome::default();
-        let run = Run {
+        let mut run = Run {
             engine: self,
             api,
             recorder,
             observing: self.observing(id.source),
             repair: true,
             keeps_edits: false,
+            back: false,
             id: id.clone(),
             outcome,
             spent: Vec::new(),
         };
         let result = match self.addon(&id) {
-            Some(addon) => match &addon.lifecycle {
-                Some(lifecycle) => Box::pin(run.live(&addon, lifecycle)).await,
-                None => run.present(&addon).await,
+            Some(addon) => match (run.steer(&addon).await?, &addon.lifecycle) {
+                (Steer::Again, _) => return Ok(Action::Done),
+                (Steer::Stop(reason), _) => run.stand(&addon, reason).await,
+                (Steer::On, Some(lifecycle)) if run.back => Box::pin(run.live_back(&addon, lifecycle)).await,
+                (Steer::On, Some(lifecycle)) => Box::pin(run.live(&addon, lifecycle)).await,
+                (Steer::On, None) => run.present(&addon).await,
             },
             None => run.gone().await,
         };
@@ -106,7 +113,7 @@ impl Run<'_> {
             let reasons = unmet.iter().map(ToString::to_string).collect();
             return self.rest(addon, before, content, State::Progressing, reasons).await;
         }
-        let offered = match self.offered().await? {
+        let offered = match if self.back { None } else { self.offered().await? } {
             Some(Course::Leave(reason)) => {
                 let state = if content.unhealthy.is_empty() { State::Ready } else { State::Progressing };
                 return self.rest(addon, before, content, state, vec![reason]).await;
@@ -124,8 +131,19 @@ impl Run<'_> {
                 None
             }
         };
+        self.keep_all(addon, before, content, offered).await
+    }
+
+    /// Keeps all objects of an addon as they should be.
+    pub(super) async fn keep_all(
+        mut self,
+        addon: &Addon,
+        before: Option<Parent>,
+        mut content: Content,
+        offered: Option<Offered>,
+    ) -> Result<Action, Error> {
+        self.begin(addon, &mut content).await?;
         let mut wanted = self.resolve(&addon.objects).await?;
-        let mut content = content;
         let edits = self.note_edits(addon, offered.as_ref(), &mut wanted, &mut content).await?;
         let known = content.members.len();
         for wanted in wanted.iter().filter(|wanted| wanted.mode == Mode::Reconcile) {
@@ -153,6 +171,7 @@ impl Run<'_> {
         }
         self.weigh(addon, &wanted, &mut memory, &mut content).await;
         self.engine.put_memory(&self.id, memory);
+        self.store(addon, &mut content, |_| true).await?;
         self.let_go(addon, &mut content);
         self.prune_entry(addon, offered.as_ref(), &mut content).await?;
         let released = self.prune(addon.account.as_ref(), &mut content).await?;
@@ -170,6 +189,13 @@ impl Run<'_> {
         if self.id.source != OBJECTS {
             self.engine.parts.queue.add(Key::Mirror(self.id.clone()));
         }
+    }
+
+    /// Leaves everything as it is, since what is to be cannot be had.
+    async fn stand(self, addon: &Addon, reason: String) -> Result<Action, Error> {
+        let before = self.engine.parent(&self.id);
+        let content = before.as_ref().map(|parent| parent.content.clone()).unwrap_or_default();
+        self.rest(addon, before, content, State::Degraded, vec![reason]).await
     }
 
     /// Leaves everything as it is, and says why.
@@ -199,6 +225,7 @@ impl Run<'_> {
         content.drifted = std::mem::take(&mut self.outcome.missing);
         content.marks = self.marks(wanted, memory);
         let mut on_their_way = false;
+        let mut failed = None;
         for wanted in wanted {
             let Some(known) = memory.known.get(&wanted.ident) else { continue };
             if let Some(how) = &known.drifted {
@@ -210,9 +237,12 @@ impl Run<'_> {
             {
                 health = Health::Ready;
             }
-            match health {
+            match &health {
                 Health::Ready => continue,
-                Health::Degraded(_) => self.outcome.sick = true,
+                Health::Degraded(_) => {
+                    self.outcome.sick = true;
+                    failed.get_or_insert_with(|| format!("{}: {health}", wanted.ident));
+                }
                 Health::Progressing(_) | Health::Unbound { .. } => on_their_way = true,
             }
             content.unhealthy.push(format!("{}: {health}", wanted.ident));
@@ -224,6 +254,9 @@ impl Run<'_> {
         };
         memory.unready = on_their_way.then(|| (since, Arc::clone(&addon.version)));
         let left = addon.policy.health_timeout.saturating_sub(now.duration_since(since));
+        // What is tried is judged in time, whoever began it.
+        let left = self.trial_left(addon, content).map_or(left, |trial| left.min(trial));
+        self.note_hope(addon, failed, memory);
         if on_their_way && left.is_zero() {
             self.outcome.sick = true;
         } else if on_their_way {
@@ -248,7 +281,7 @@ impl Run<'_> {
             || !self.outcome.beside.is_empty()
             || !self.outcome.blind.is_empty();
         let told = self.outcome.errors.iter().chain(&self.outcome.beside).chain(&self.outcome.blind);
-        errors.extend(told.chain(&self.outcome.notes).cloned());
+        errors.extend(told.cloned());
         content.state = Some(match () {
             () if self.observing => State::Observing,
             () if self.outcome.blocked.is_some() => State::Blocked,
@@ -257,19 +290,31 @@ impl Run<'_> {
             () if held.is_some() || content.candidates.holds() => State::Held,
             () => State::Ready,
         });
-        content.errors = errors;
         content.objects = objects;
         content.skipped = addon.skipped.len();
         content.drift += self.outcome.drift;
         if self.outcome.errors.is_empty() && !self.outcome.retry && !self.outcome.waiting {
             content.version = addon.version.to_string();
+            if let (Some(life), Some(package), true) = (&mut content.lifecycle, &addon.package, self.back) {
+                life.version = package.version.to_string();
+            }
         }
+        let overlay = self.judge(addon, &mut content).await?;
+        errors.extend(self.notes(&content));
+        content.errors = errors;
         self.tell(before, &content, held.as_ref());
         let waits = held.as_ref().map_or(0, |held| held.members.len());
         self.note_state(&content, waits);
         content.held = held;
-        if self.engine.parent(&self.id).is_none_or(|parent| !parent.says_but_marks(&self.id, &content)) {
+        let parent = self.engine.parent(&self.id);
+        if parent.as_ref().is_none_or(|parent| !parent.says_but_marks(&self.id, &content)) {
             self.write_parent(&content).await?;
+        }
+        if let Some(overlay) = overlay {
+            if let Some(parent) = &parent {
+                self.tell_back(parent, &content);
+            }
+            self.engine.set_overlay(&self.id, Some(overlay));
         }
         self.end()
     }

@@ -15,7 +15,7 @@ use crate::addon::drift::Cached;
 use crate::addon::health::{Health, Observed};
 use crate::addon::ident::GroupKind;
 use crate::addon::manifest::{MODE_LABEL, Mode};
-use crate::addon::parent::{self, Parent, RELEASE_ANNOTATION};
+use crate::addon::parent::{self, BackTo, Parent, RELEASE_ANNOTATION};
 use crate::addon::plan::Wanted;
 use crate::addon::predecessor;
 use crate::addon::source::{AddonId, OBJECTS, Object};
@@ -285,7 +285,15 @@ fn on_object_parent(engine: &Weak<Engine>, change: &Change<'_, api::Addon>) {
     let Some(engine) = engine.upgrade() else { return };
     if let Some(id) = engine.mirrored(change.object()) {
         // Somebody else's hand: it is written again if it differs.
-        engine.parts.queue.add(Key::Mirror(id));
+        engine.parts.queue.add(Key::Mirror(id.clone()));
+        let asked = |addon: &api::Addon| BackTo::of(addon);
+        let said = match &change {
+            Change::Updated { old, new } => asked(old) != asked(new),
+            other => asked(other.object()).is_some(),
+        };
+        if said {
+            engine.parts.queue.add(Key::Addon(id));
+        }
         return;
     }
     let Some(parent) = parent::read_object(change.object()) else { return };

@@ -7,8 +7,8 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::{Value, json};
 
 use super::{
-    ADDON_ANNOTATION, Content, Form, Held, LONGEST, NAMESPACE, Parent, RELEASE_ANNOTATION, SOURCE_LABEL, State, TOLD,
-    candidates_command, inventory, name, release_command, set_id,
+    ADDON_ANNOTATION, BackTo, Content, Form, Held, LONGEST, NAMESPACE, Parent, RELEASE_ANNOTATION, SOURCE_LABEL, State,
+    TOLD, candidates_command, inventory, name, release_command, set_id,
 };
 use crate::addon::applyset::{
     self, ID_LABEL, KINDS_ANNOTATION, NAMESPACES_ANNOTATION, TOOLING, TOOLING_ANNOTATION, parent_kind,
@@ -16,6 +16,7 @@ use crate::addon::applyset::{
 use crate::addon::candidates::Candidates;
 use crate::addon::edited;
 use crate::addon::ident::Ident;
+use crate::addon::revision::Revisions;
 use crate::addon::source::AddonId;
 
 /// The manifest of a parent.
@@ -57,6 +58,12 @@ fn data(id: &AddonId, content: &Content) -> BTreeMap<&'static str, String> {
         if !texts.is_empty() {
             data.insert(name, told(texts));
         }
+    }
+    if content.revisions != Revisions::default() {
+        data.insert("revisions", content.revisions.to_value().to_string());
+    }
+    if let Some(told) = content.revisions.told() {
+        data.insert("rolledBack", shortened(told));
     }
     if let Some(held) = &content.held {
         data.insert("held", lines(held.members.iter().map(ToString::to_string)));
@@ -140,6 +147,7 @@ pub(super) fn read(map: &ConfigMap) -> Option<Parent> {
         unhealthy: text("unhealthy").lines().map(str::to_owned).collect(),
         drifted: text("drifted").lines().map(str::to_owned).collect(),
         held,
+        revisions: Revisions::from_value(&serde_json::from_str(text("revisions")).unwrap_or_default()),
         lifecycle: None,
         observed: Vec::new(),
         observed_omitted: 0,
@@ -154,6 +162,7 @@ pub(super) fn read(map: &ConfigMap) -> Option<Parent> {
         resource_version: meta.resource_version.clone().unwrap_or_default(),
         content,
         released: annotation(RELEASE_ANNOTATION).cloned(),
+        back: BackTo::read(|name| annotation(name).map(String::as_str)),
         intact,
         form: Form::ConfigMap(data.clone()),
     })
@@ -170,6 +179,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::addon::revision::{Kept, RollBack, Verdict};
 
     fn addon(name: &str) -> AddonId {
         AddonId { source: "directory", name: name.into() }
@@ -197,6 +207,11 @@ mod tests {
                 reason: "why".into(),
                 braked: true,
             }),
+            revisions: Revisions {
+                kept: vec![Kept { hash: "a".into(), verdict: Verdict::Good, time: 7, ..Kept::default() }],
+                back: Some(RollBack { from: "b".into(), to: "a".into(), ..RollBack::default() }),
+                asked: None,
+            },
             lifecycle: None,
             observed: Vec::new(),
             observed_omitted: 0,

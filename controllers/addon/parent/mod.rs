@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference};
-use quarterdeck_api::addon::{self as api, Phase};
+use quarterdeck_api::addon::{self as api, Phase, names};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
@@ -17,6 +17,7 @@ use super::applyset::{self, parent_kind};
 use super::candidates::Candidates;
 use super::edited::Edits;
 use super::ident::{GroupKind, Ident};
+use super::revision::Revisions;
 use super::source::{Addon, AddonId, OBJECTS};
 
 /// Namespace of the parents that are ConfigMaps.
@@ -129,6 +130,8 @@ pub struct Content {
     pub drifted: Vec<String>,
     /// What waits.
     pub held: Option<Held>,
+    /// What can be gone back to, and was.
+    pub revisions: Revisions,
     /// Where an Addon object's lifecycle stands.
     pub lifecycle: Option<LifecycleState>,
     /// What an Addon object observes.
@@ -194,6 +197,29 @@ fn inventory<'l>(lines: impl Iterator<Item = &'l str>) -> (BTreeMap<Ident, Strin
     (members, marks)
 }
 
+/// What a person says about going back: annotations on a parent, or on a mirror.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackTo {
+    /// Hash of a revision, or the beginning of it.
+    pub to: String,
+    /// Hash of the revision that it counts for, if that is said.
+    pub from: Option<String>,
+}
+
+impl BackTo {
+    /// Reads annotations.
+    pub(super) fn read<'a>(annotation: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
+        let to = annotation(names::ROLLBACK_ANNOTATION).filter(|to| !to.is_empty())?.to_owned();
+        Some(Self { to, from: annotation(names::ROLLBACK_FROM_ANNOTATION).map(str::to_owned) })
+    }
+
+    /// Reads the annotations of an Addon object.
+    #[must_use]
+    pub fn of(addon: &api::Addon) -> Option<Self> {
+        Self::read(|name| addon.annotation(name))
+    }
+}
+
 /// A parent as the server has it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parent {
@@ -209,6 +235,8 @@ pub struct Parent {
     pub content: Content,
     /// The plan that a person released.
     pub released: Option<String>,
+    /// The revision that a person wants to go back to.
+    pub back: Option<BackTo>,
     /// Whether its labels and annotations are as we write them.
     pub intact: bool,
     /// What it is, as it stands.

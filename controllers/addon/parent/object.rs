@@ -9,12 +9,13 @@ use quarterdeck_api::addon::{self as api, AddonSpec, AddonStatus, Health, Phase,
 use serde_json::{Value, json};
 
 use super::{
-    ADDON_ANNOTATION, Content, Form, Held, LONGEST, LifecycleState, Mirror, Parent, RELEASE_ANNOTATION, State, TOLD,
-    Writing,
+    ADDON_ANNOTATION, BackTo, Content, Form, Held, LONGEST, LifecycleState, Mirror, Parent, RELEASE_ANNOTATION, State,
+    TOLD, Writing,
 };
 use crate::addon::applyset::{self, ID_LABEL, KINDS_ANNOTATION, NAMESPACES_ANNOTATION, TOOLING, TOOLING_ANNOTATION};
 use crate::addon::edited;
 use crate::addon::ident::{GroupKind, Ident};
+use crate::addon::revision::{Revisions, public};
 use crate::addon::source::channel::SOURCE as CHANNEL;
 use crate::addon::source::{Addon, AddonId, OBJECTS};
 
@@ -27,6 +28,7 @@ const DRIFTED: &str = "drifted";
 const EDITED: &str = "edited";
 const CANDIDATES: &str = "candidates";
 const CANDIDATES_PLAN: &str = "candidatesPlan";
+const REVISIONS: &str = "revisions";
 
 pub(super) fn read(addon: &Arc<api::Addon>) -> Option<Parent> {
     if addon.is_mirror() || !applyset::is_ours(addon.annotation(TOOLING_ANNOTATION)) {
@@ -41,6 +43,7 @@ pub(super) fn read(addon: &Arc<api::Addon>) -> Option<Parent> {
         uid: addon.metadata.uid.clone().unwrap_or_default(),
         resource_version: addon.metadata.resource_version.clone().unwrap_or_default(),
         released: addon.annotation(RELEASE_ANNOTATION).map(str::to_owned),
+        back: BackTo::of(addon),
         content,
         intact,
         form: Form::Object(Arc::clone(addon)),
@@ -73,6 +76,7 @@ fn content(addon: &api::Addon) -> Content {
             reason: held.reason.clone(),
             braked: progress[HELD_BY_BRAKE] == true,
         }),
+        revisions: Revisions::from_value(&progress[REVISIONS]),
         lifecycle: Some(LifecycleState {
             checksum: status.checksum.clone(),
             generation: status.observed_generation.unwrap_or_default(),
@@ -167,10 +171,17 @@ pub(super) fn mirror(id: &AddonId, addon: Option<&Addon>, content: &Content, sho
             version: if applied { base.spec.pkg_version.clone() } else { String::new() },
             installed: Some(match content.state {
                 Some(State::Degraded | State::Blocked) if !applied => Phase::Failed,
+                _ if content.revisions.back.as_ref().is_some_and(|back| !back.by_person) => Phase::Failed,
                 _ if applied => Phase::Succeeded,
                 _ => Phase::Pending,
             }),
-            reason: content.errors.first().or(content.unhealthy.first()).cloned().unwrap_or_default(),
+            reason: content
+                .errors
+                .first()
+                .cloned()
+                .or_else(|| content.revisions.told())
+                .or_else(|| content.unhealthy.first().cloned())
+                .unwrap_or_default(),
             generation: base.metadata.generation.unwrap_or(1),
             ..LifecycleState::default()
         }),
@@ -228,6 +239,9 @@ fn status(id: &AddonId, addon: &api::Addon, content: &Content, now: Timestamp) -
     if !candidates.is_empty() {
         progress[CANDIDATES_PLAN] = json!(content.candidates.plan);
     }
+    if content.revisions != Revisions::default() {
+        progress[REVISIONS] = content.revisions.to_value();
+    }
     if content.held.as_ref().is_some_and(|held| held.braked) {
         progress[HELD_BY_BRAKE] = true.into();
     }
@@ -257,7 +271,7 @@ fn status(id: &AddonId, addon: &api::Addon, content: &Content, now: Timestamp) -
             release: super::release_command(id, &held.plan),
         }),
         inventory: content.inventory(),
-        revisions: before.revisions,
+        revisions: public(&content.revisions),
         progress: Some(progress),
         errors,
     }

@@ -18,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 use super::ident::Ident;
 use super::lifecycle::Lifecycle;
 use super::manifest::{Desired, Problem};
+use super::revision::Mode as Rollback;
 
 /// Name of the source of Addon objects; its addons are named `namespace/name`.
 pub const OBJECTS: &str = "addon";
@@ -63,11 +64,13 @@ pub struct Policy {
     pub health_timeout: Duration,
     /// Whether nothing is done about it for now.
     pub paused: bool,
+    /// What is done about its revisions, where its source says.
+    pub rollback: Option<Rollback>,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { prune: true, drift: Drift::Repair, health_timeout: HEALTH_TIMEOUT, paused: false }
+        Self { prune: true, drift: Drift::Repair, health_timeout: HEALTH_TIMEOUT, paused: false, rollback: None }
     }
 }
 

@@ -72,8 +72,16 @@ pub fn next<'p>(program: &'p Program, progress: &Progress, now: Timestamp) -> Ne
         begin_round(program, &mut progress);
     }
     let round = *progress.started.get_or_insert(now);
-    let mut turn =
-        Turn { now, progress, start: Vec::new(), running: Vec::new(), stop: Vec::new(), changed: false, wake: None, most: program.parallelism };
+    let mut turn = Turn {
+        now,
+        progress,
+        start: Vec::new(),
+        running: Vec::new(),
+        stop: Vec::new(),
+        changed: false,
+        wake: None,
+        most: program.parallelism,
+    };
     let over = program.deadline.map(|deadline| (after(round, deadline), deadline));
     match over {
         Some((at, deadline)) if now >= at => turn.give_up(program, deadline, after(at, GRACE)),

@@ -25,8 +25,7 @@ pub(super) const SPEC_WITHOUT_EFFECT: &[&str] = &[
     "podPriority",
 ];
 /// Fields of a template that change nothing here.
-pub(super) const TEMPLATE_WITHOUT_EFFECT: &[&str] =
-    &["executor", "priority", "metrics", "archiveLocation"];
+pub(super) const TEMPLATE_WITHOUT_EFFECT: &[&str] = &["executor", "priority", "metrics", "archiveLocation"];
 
 const SPEC_REFUSED: &[(&str, &str)] = &[
     ("workflowTemplateRef", "templates of other objects are not read"),
@@ -307,7 +306,10 @@ fn template(mut fields: Fields<'_, '_>) -> Option<(String, Template)> {
     };
     let path = fields.path.clone();
     fields.finish();
-    Some((name?, Template { path, inputs, artifacts, outputs, retry, deadline, account, pod, parallelism, body: body? }))
+    Some((
+        name?,
+        Template { path, inputs, artifacts, outputs, retry, deadline, account, pod, parallelism, body: body? },
+    ))
 }
 
 /// How many steps may run at once.

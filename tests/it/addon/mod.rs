@@ -14,6 +14,7 @@ mod links;
 mod objects;
 mod observe;
 mod recall;
+mod rollback;
 mod skew;
 mod update;
 

@@ -13,7 +13,7 @@ const EXAMPLE: &str = include_str!("objects/fluentd.yaml");
 
 impl World {
     /// An Addon object, once it `fits`.
-    async fn until_addon(&self, name: &str, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+    pub(super) async fn until_addon(&self, name: &str, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
         let (namespace, name) = name.split_once('/').unwrap_or(("addon-manager-system", name));
         self.until(&format!("{GROUP}/namespaces/{namespace}/addons/{name}"), what, fits).await
     }
@@ -142,7 +142,7 @@ spec:
 
 impl World {
     /// A world with the namespace `addons`, whose installer the manager may act as.
-    async fn with_addons() -> Self {
+    pub(super) async fn with_addons() -> Self {
         let world = Self::start(&[]).await;
         world.ready_for_addons().await;
         world

@@ -16,8 +16,13 @@ use crate::addon::workflow::runner::Wish;
 pub const HEALTH_TIMEOUT_ANNOTATION: &str = "quarterdeck.dev/health-timeout";
 
 /// Annotations that change what an Addon means.
-const MEANT: &[&str] =
-    &[names::PAUSED_ANNOTATION, names::ADOPT_ANNOTATION, names::RUNNER_ANNOTATION, HEALTH_TIMEOUT_ANNOTATION];
+const MEANT: &[&str] = &[
+    names::PAUSED_ANNOTATION,
+    names::ADOPT_ANNOTATION,
+    names::RUNNER_ANNOTATION,
+    names::ROLLBACK_MODE_ANNOTATION,
+    HEALTH_TIMEOUT_ANNOTATION,
+];
 
 /// Reads Addon objects again and again; one that did not change is not compiled again.
 #[derive(Debug, Default)]
@@ -126,6 +131,11 @@ fn read(name: Arc<str>, object: &Object) -> Addon {
     runs |= lifecycle.wish == Wish::Argo;
     // What is made natively is managed; only what something else makes is to be looked for.
     lifecycle.observes.take_if(|selector| lifecycle.deleting || !(runs || selector.is_given()));
+    let rollback =
+        object.annotation(names::ROLLBACK_MODE_ANNOTATION).map(str::parse).transpose().unwrap_or_else(|error| {
+            lifecycle.faults.push(format!("metadata.annotations[{}]: {error}", names::ROLLBACK_MODE_ANNOTATION));
+            None
+        });
     if lifecycle.deleting {
         // What it made belongs to nobody any more: another addon may name it.
         objects.clear();
@@ -138,7 +148,7 @@ fn read(name: Arc<str>, object: &Object) -> Addon {
         description: (*spec.pkg_description).into(),
         objects,
         account,
-        policy: Policy { prune: true, drift: Drift::Repair, health_timeout, paused: object.is_paused() },
+        policy: Policy { prune: true, drift: Drift::Repair, health_timeout, paused: object.is_paused(), rollback },
         dependencies: spec
             .pkg_deps
             .iter()

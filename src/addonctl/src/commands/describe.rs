@@ -138,7 +138,8 @@ fn text(addon: &Addon, events: &[Event], now: Timestamp) -> String {
         "Revisions",
         status.revisions.iter().map(|revision| {
             let since = revision.time.as_ref().map_or_else(String::new, |time| age(time.0, now));
-            format!("{} {} {} {since}", revision.hash, revision.version, revision.state)
+            let words = [&*revision.hash, &*revision.version, &*revision.state, &*since, &*revision.reason];
+            words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
         }),
     );
     let mut events: Vec<&Event> = events.iter().collect();

@@ -19,7 +19,7 @@ use crate::output::print;
 use crate::server::{MANAGER, Server, explain};
 
 /// Namespace of the parents.
-const PARENTS: &str = "kube-system";
+pub(super) const PARENTS: &str = "kube-system";
 /// Label on a parent: the source of its addon.
 const SOURCE_LABEL: &str = "quarterdeck.dev/addon-source";
 
@@ -80,7 +80,7 @@ fn text(name: &str, held: &Held) -> String {
 }
 
 /// The ConfigMap that stands for an addon of a directory or channel.
-async fn parent(server: &Server, name: &str, mirror: Option<&Addon>) -> anyhow::Result<ConfigMap> {
+pub(super) async fn parent(server: &Server, name: &str, mirror: Option<&Addon>) -> anyhow::Result<ConfigMap> {
     let api = server.api::<ConfigMap>(Some(PARENTS));
     let parents = api.list(&ListParams::default().labels(SOURCE_LABEL)).await;
     let parents = parents.map_err(|error| explain(error, "the parents of addons in kube-system"))?.items;

@@ -22,8 +22,14 @@ pub const STEP_ANNOTATION: &str = "quarterdeck.dev/step";
 pub const PAUSED_ANNOTATION: &str = "quarterdeck.dev/paused";
 /// Annotation on an Addon: `"true"` takes what is there already as installed, and runs nothing.
 pub const ADOPT_ANNOTATION: &str = "quarterdeck.dev/adopt";
-/// Annotation on an Addon: hash of the revision to go back to.
+/// Annotation on an Addon: what is done about its revisions, `off`, `manual` or `auto`.
+pub const ROLLBACK_MODE_ANNOTATION: &str = "quarterdeck.dev/rollback";
+/// Annotation on an Addon, or on the parent of an addon of another source: hash of the revision to go
+/// back to.
 pub const ROLLBACK_ANNOTATION: &str = "quarterdeck.dev/rollback-to";
+/// Annotation beside [`ROLLBACK_ANNOTATION`]: hash of the revision to go back from. Without it the word
+/// counts for the revision that is asked for when it is first seen.
+pub const ROLLBACK_FROM_ANNOTATION: &str = "quarterdeck.dev/rollback-from";
 /// Annotation on an Addon, or on the parent of an addon of another source: hash of the plan whose held
 /// removals may go on.
 pub const RELEASE_ANNOTATION: &str = "quarterdeck.dev/release-prune";

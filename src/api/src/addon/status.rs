@@ -147,10 +147,13 @@ pub struct Revision {
     /// Its version.
     #[serde(deserialize_with = "lenient", skip_serializing_if = "is_default")]
     pub version: String,
-    /// When it was applied first.
+    /// When it came into force.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time: Option<Time>,
-    /// What became of it, such as `good`, `bad` or `current`.
+    /// What became of it: `current` is in force, `good` was all applied and healthy, `bad` failed.
     #[serde(deserialize_with = "lenient", skip_serializing_if = "is_default")]
     pub state: String,
+    /// Why it is bad.
+    #[serde(deserialize_with = "lenient", skip_serializing_if = "is_default")]
+    pub reason: String,
 }
