@@ -46,11 +46,13 @@ impl Run<'_> {
             }
         }
         // Where drift is repaired, an edit is drift.
-        if offered.is_some_and(Offered::applies) && addon.policy.drift == Drift::Report {
+        // Whoever goes back to an older version changes hands, too.
+        let goes_back = self.back && self.repair;
+        if (goes_back || offered.is_some_and(Offered::applies)) && addon.policy.drift == Drift::Report {
             self.keeps_edits = true;
             // Of what is installed anew nothing is there that could have been edited; if it is, it is seen.
             let unnoted = self.engine.shared.lock().unnoted.remove(&self.id);
-            if unnoted || offered.is_some_and(Offered::follows) {
+            if unnoted || goes_back || offered.is_some_and(Offered::follows) {
                 let unread = self.find_edits(wanted, content).await?;
                 wanted.retain(|wanted| !unread.contains(&wanted.ident));
             }
