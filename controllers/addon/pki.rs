@@ -94,6 +94,8 @@ pub fn issuer(addon: &str, version: &str) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+
     use super::*;
 
     #[test]
@@ -108,6 +110,13 @@ mod tests {
         assert!(text("tls.crt").starts_with("-----BEGIN CERTIFICATE-----"));
         assert!(text("tls.key").starts_with("-----BEGIN PRIVATE KEY-----"));
         assert_eq!(data.len(), 2);
+        // Its name, and when it ends, as they stand in the certificate.
+        let der: String = text("tls.crt").lines().filter(|line| !line.starts_with("-----")).collect();
+        let der = base64::engine::general_purpose::STANDARD.decode(der).expect("base64");
+        let holds = |word: &str| der.windows(word.len()).any(|bytes| bytes == word.as_bytes());
+        let end = (Timestamp::now() + SignedDuration::from_hours(24 * 365 * YEARS)).strftime("%y%m%d").to_string();
+        let day_before = (Timestamp::now() + SignedDuration::from_hours(24 * (365 * YEARS - 1))).strftime("%y%m%d");
+        assert!(holds("dns") && (holds(&format!("{end}000000Z")) || holds(&format!("{day_before}000000Z"))), "{end}");
     }
 
     #[test]

@@ -19,9 +19,17 @@ use crate::metrics_doc::work;
 
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// Why rights to Secrets are kept.
+const CHANNELS: &str = "what channels said last is kept in the replicas' namespace; there is no channel here";
+
 /// What is granted and was not used here, with the reason to keep it. A role, verbs and resources;
 /// `*` stands for all.
-const UNUSED: [(&str, &str, &str, &str); 5] = [
+const UNUSED: [(&str, &str, &str, &str); 10] = [
+    ("quarterdeck:addon-controller", "get", "secrets", CHANNELS),
+    ("quarterdeck:addon-controller", "list", "secrets", CHANNELS),
+    ("quarterdeck:addon-controller", "create", "secrets", CHANNELS),
+    ("quarterdeck:addon-controller", "update", "secrets", CHANNELS),
+    ("quarterdeck:addon-controller", "delete", "secrets", CHANNELS),
     (
         "quarterdeck:reader",
         "list",

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Namespace, Node};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use quarterdeck_api::channel::{Decision, Entry, Installed, Keep, NEEDS_UPDATE, annotation, required};
 use quarterdeck_api::version::Version;
 use quarterdeck_runtime::client::{Api, ApiError, ListQuery, PatchPrecondition};
@@ -46,6 +47,8 @@ pub(super) struct Offered {
     update: bool,
     /// Whether it takes the place of what is installed, or of nothing.
     applies: bool,
+    /// Whether something is installed.
+    follows: bool,
 }
 
 impl Offered {
@@ -57,6 +60,11 @@ impl Offered {
     /// Whether it takes the place of what is installed, or of nothing.
     pub(super) fn applies(&self) -> bool {
         self.applies
+    }
+
+    /// Whether something is installed, by us or by kOps.
+    pub(super) fn follows(&self) -> bool {
+        self.follows
     }
 }
 
@@ -121,9 +129,10 @@ impl Run<'_> {
         self.ensure_pki(entry).await?;
         let required = required(entry, installed.as_ref(), &behind.offer, true);
         let uid = namespace.and_then(|meta| meta.uid);
+        let follows = installed.is_some();
         let offered = |note, update, applies| {
             let (behind, namespace) = (Arc::clone(&behind), uid.clone());
-            Offered { behind, namespace, note, update, applies }
+            Offered { behind, namespace, note, update, applies, follows }
         };
         Ok(Some(match required.decision {
             Decision::Install => Course::Apply(offered(true, false, true)),
@@ -197,10 +206,15 @@ impl Run<'_> {
         &self,
         concerns: impl Fn(&std::collections::BTreeMap<String, String>) -> bool,
     ) -> Result<(), ApiError> {
+        /// What is read of a node.
+        #[derive(Deserialize)]
+        struct Partial {
+            metadata: ObjectMeta,
+        }
         let kind = Kind::of::<Node>();
         let mut query = ListQuery { limit: Some(PAGE), metadata_only: true, ..ListQuery::default() };
         loop {
-            let page = self.api.list::<Node>(&kind, None, &query).await?;
+            let page = self.api.list::<Partial>(&kind, None, &query).await?;
             for node in page.items {
                 let meta = node.metadata;
                 let is_marked = meta.annotations.as_ref().is_some_and(|all| all.contains_key(NEEDS_UPDATE));

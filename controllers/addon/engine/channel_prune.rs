@@ -54,8 +54,10 @@ impl Run<'_> {
             return Ok(());
         }
         self.release_candidates(content).await?;
-        let searched = content.candidates.of == *addon.version;
-        if searched && !offered.applies() {
+        // What we installed from the beginning has nothing of kOps' about it.
+        let was_kops = !content.candidates.of.is_empty() || (offered.follows() && content.version.is_empty());
+        let search = was_kops && content.candidates.of != *addon.version;
+        if !search && !offered.applies() {
             return Ok(());
         }
         let named = self.engine.named();
@@ -66,14 +68,20 @@ impl Run<'_> {
             }
         }
         self.brake_entry(&mut found);
-        self.find_by_selector(&offered.entry().selector, addon, &named, content, &mut found).await?;
+        if was_kops {
+            self.find_by_selector(&offered.entry().selector, addon, &named, content, &mut found).await?;
+        }
         let mut go: Vec<(Ident, (Kind, String, String))> = std::mem::take(&mut found.go).into_iter().collect();
         // The other way round: a namespace goes after what is in it.
         go.sort_by_key(|(ident, _)| std::cmp::Reverse(rank(ident)));
         for (ident, (kind, uid, version)) in go {
             self.delete_found(&ident, &kind, uid, Some(version)).await?;
         }
-        let of = if found.whole { addon.version.to_string() } else { content.candidates.of.clone() };
+        let of = match () {
+            () if !was_kops => String::new(),
+            () if found.whole => addon.version.to_string(),
+            () => content.candidates.of.clone(),
+        };
         if !found.whole {
             // What could not be looked through still is as it was.
             let before = content.candidates.members.iter().map(|(ident, why)| (ident.clone(), why.clone()));

@@ -46,10 +46,16 @@ impl Run<'_> {
             }
         }
         // Where drift is repaired, an edit is drift.
-        if offered.is_some_and(Offered::applies) && addon.policy.drift == Drift::Report {
+        // Whoever goes back to an older version changes hands, too.
+        let goes_back = self.back && self.repair;
+        if (goes_back || offered.is_some_and(Offered::applies)) && addon.policy.drift == Drift::Report {
             self.keeps_edits = true;
-            let unread = self.find_edits(wanted, content).await?;
-            wanted.retain(|wanted| !unread.contains(&wanted.ident));
+            // Of what is installed anew nothing is there that could have been edited; if it is, it is seen.
+            let unnoted = self.engine.shared.lock().unnoted.remove(&self.id);
+            if unnoted || goes_back || offered.is_some_and(Offered::follows) {
+                let unread = self.find_edits(wanted, content).await?;
+                wanted.retain(|wanted| !unread.contains(&wanted.ident));
+            }
         }
         for wanted in wanted.iter_mut() {
             if let Some(keys) = content.edited.get(&wanted.ident) {
@@ -108,7 +114,8 @@ impl Run<'_> {
         }
         let noted = edits(live, &self.engine.parts.overrides).is_subset(&wanted.edited);
         if !noted {
-            // Edited since we looked.
+            // Edited since we looked, or never looked at.
+            self.engine.shared.lock().unnoted.insert(self.id.clone());
             self.outcome.retry = true;
             self.outcome.conflict |= self.outcome.errors.is_empty();
         }

@@ -146,6 +146,8 @@ struct Shared {
     /// What the last pass decided, and about which state of the source.
     verdicts: BTreeMap<&'static str, Decided>,
     recent: BTreeMap<AddonId, Recent>,
+    /// Addons of which an edit was seen that their parents do not tell yet.
+    unnoted: HashSet<AddonId>,
     states: BTreeMap<AddonId, Standing>,
     observing: Option<bool>,
     /// What was told of keiko's addon-manager.

@@ -161,6 +161,7 @@ impl Engine {
     pub(super) fn forget(&self, id: &AddonId) {
         let mut shared = self.shared.lock();
         shared.memory.remove(id);
+        shared.unnoted.remove(id);
         shared.owners.retain(|_, owner| owner != id);
         drop(shared);
         self.stop_pki(id);

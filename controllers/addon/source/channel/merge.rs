@@ -7,6 +7,7 @@ use quarterdeck_api::channel::Installed;
 
 use super::in_force::View;
 use super::{ChannelAddon, ChannelReading};
+use crate::addon::manifest::{Place, Problem};
 use crate::addon::source::{Addon, Snapshot, digest};
 
 /// Puts channels together, in the order of the command line: the first that names an addon has it, and
@@ -21,6 +22,12 @@ pub(super) fn merge(views: &[View], settled: bool) -> ChannelReading {
         for (name, (addon, behind)) in &view.addons {
             if let Some(owner) = owners.get(name) {
                 state.problems.push(format!("addon {name} is also in {owner}, which stands first and keeps it"));
+                if let Some(kept) = addons.get_mut(name) {
+                    let message = format!("{} names it too; it stands later and is passed over", state.channel);
+                    let problem =
+                        Problem { place: Place::default(), object: None, field: None, message, warning: true };
+                    Arc::make_mut(kept).problems.push(problem);
+                }
                 continue;
             }
             owners.insert(Arc::clone(name), Arc::clone(&state.channel));

@@ -43,6 +43,8 @@ struct Shared {
     /// The last digest of each channel that was published whole, and since when it is that.
     agreed: Vec<Option<([u8; 32], Instant)>>,
     settled: Vec<bool>,
+    /// What was told of each channel.
+    told: Vec<Vec<String>>,
 }
 
 impl ChannelWatch {
@@ -100,12 +102,6 @@ impl ChannelWatch {
     /// Publishes what a channel says now; whether two readings agreed.
     fn tell(&self, number: usize, view: View, shared: &Mutex<Shared>) -> bool {
         let mut shared = shared.lock();
-        let before = &shared.views[number].state.problems;
-        if *before != view.state.problems {
-            for problem in view.state.problems.iter().filter(|problem| !before.contains(problem)) {
-                tracing::warn!(channel = %view.state.channel, problem, "in a channel");
-            }
-        }
         let digest = merge(std::slice::from_ref(&view), false).snapshot.digest;
         let now = Instant::now();
         let settled = view.state.fresh
@@ -124,8 +120,15 @@ impl ChannelWatch {
         shared.views[number] = view;
         shared.settled[number] = settled;
         let all_settled = shared.settled.iter().all(|settled| *settled);
+        let reading = merge(&shared.views, all_settled);
+        for (state, told) in reading.channels.iter().zip(&mut shared.told) {
+            for problem in state.problems.iter().filter(|problem| !told.contains(problem)) {
+                tracing::warn!(channel = %state.channel, problem, "in a channel");
+            }
+            told.clone_from(&state.problems);
+        }
         // Under the lock, so that readings are published in their order.
-        (self.publish)(merge(&shared.views, all_settled));
+        (self.publish)(reading);
         patient
     }
 }
@@ -140,8 +143,9 @@ impl Worker for ChannelWatch {
                 Channel::new(text, location.clone(), self.config.repair_drift, self.limits).view()
             });
         let count = self.config.channels.len();
-        let shared =
-            Mutex::new(Shared { views: unread.collect(), agreed: vec![None; count], settled: vec![false; count] });
+        let views: Vec<View> = unread.collect();
+        let told = views.iter().map(|view| view.state.problems.clone()).collect();
+        let shared = Mutex::new(Shared { views, agreed: vec![None; count], settled: vec![false; count], told });
         let all = futures::future::join_all((0..count).map(|number| self.follow(number, &shared)));
         tokio::select! {
             () = stop.cancelled() => {}

@@ -11,6 +11,8 @@ use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Pre
 use kube::core::ApiResource;
 use kube::discovery::{Scope, oneshot};
 use quarterdeck_api::channel::{DEFAULT_NAMESPACE, NEEDS_UPDATE, PruneKind, annotation};
+use quarterdeck_controllers::addon::applyset::PART_OF_LABEL;
+use quarterdeck_controllers::addon::candidates::may_go;
 use quarterdeck_controllers::addon::edited::{self, Edits};
 use quarterdeck_controllers::addon::fields::Overrides;
 use quarterdeck_controllers::addon::ident::{GroupKind, Ident};
@@ -24,6 +26,8 @@ use super::{everything, pki};
 use crate::kinds::Kinds;
 use crate::server::{Server, explain};
 
+/// Kinds whose objects take others with them.
+const PROTECTED: [&str; 4] = ["Namespace", "CustomResourceDefinition", "PersistentVolume", "PersistentVolumeClaim"];
 /// How long a new definition may take to be served.
 const SERVED: Duration = Duration::from_secs(30);
 
@@ -172,6 +176,18 @@ async fn prune(server: &Server, kind: &PruneKind, objects: &[Value]) -> anyhow::
         let namespace = list.namespace.filter(|_| capabilities.scope == Scope::Namespaced).unwrap_or_default();
         live.extend(api(server, &resource, namespace).list(&wanted).await.map_err(|error| explain(error, "listing"))?);
     }
+    // As the controller has it: only what kOps or quarterdeck applied, nothing that an inventory has, and
+    // nothing that takes other things with it.
+    if PROTECTED.contains(&&*kind.kind) {
+        if !live.is_empty() {
+            eprintln!("warning: prune: {} are not deleted by this command", resource.plural);
+        }
+        return Ok(());
+    }
+    live.retain(|object| {
+        let in_set = object.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(PART_OF_LABEL));
+        !in_set && serde_json::to_value(object).is_ok_and(|live| may_go(&live, false).is_ok())
+    });
     let key = |object: &DynamicObject| -> (String, String) {
         (object.metadata.namespace.clone().unwrap_or_default(), object.metadata.name.clone().unwrap_or_default())
     };

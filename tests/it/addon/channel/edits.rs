@@ -1,5 +1,7 @@
 //! Keys of ConfigMaps and Secrets that users edited: they stay, also when a new version is installed.
 
+use quarterdeck_it::Turnstile;
+use quarterdeck_it::deck::USER;
 use serde_json::json;
 
 use super::*;
@@ -110,54 +112,41 @@ async fn edits_of_what_kops_installed_are_kept_and_its_secrets_are_no_drift() {
     world.until_noted(&["1.1.0"]).await;
 }
 
-/// Between the note and the change of hands: whoever goes on knows what was edited.
+/// Before anything of the object changes hands its edits stand on the parent: whoever is killed there has
+/// lost nothing.
 #[tokio::test]
 async fn a_crash_between_note_and_apply_loses_no_edit() {
+    const OBJECT: usize = 1;
     let channel = Channel::new();
     channel.settings("1.0.0", "one");
-    let world = World::start(&[&channel.flag()]).await;
+    let is_object = |path: &str| path.split('?').next().is_some_and(|path| path == MAP).then_some(OBJECT);
+    let turnstile = Turnstile::start(is_object).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let control_plane = ControlPlane::builder()
+        .audit(Turnstile::policy(USER))
+        .apiserver_args(turnstile.apiserver_args(folder.path()).unwrap())
+        .start()
+        .await
+        .unwrap();
+    let world = World::on(control_plane, &[&channel.flag(), "--leader-elect=false"]).await;
     world.until_settings(["one"; 4]).await;
     world.until_noted(&["1.0.0"]).await;
     world.edit("configmap", &json!({"data": {"a": "mine"}})).await;
-    // From here on the object itself cannot be written, and its parent can.
-    let file = world.dir.path().join("shut.yaml");
-    std::fs::write(&file, SHUT).unwrap();
-    world.apply(&file).await;
-    let shut = eventually("the object is shut", LONG, async || {
-        let patch = json!({"metadata": {"labels": {"probe": "x"}}});
-        match world
-            .send(http::Method::PATCH, &format!("{MAP}?dryRun=All"), "application/merge-patch+json", &patch)
-            .await
-        {
-            Err(error) if error.to_string().contains("shut") => Ok(()),
-            other => bail!("{other:?}"),
-        }
-    });
-    shut.await.unwrap();
+    world.until_parent("dns", "the edit is told", |map| !map["data"]["drifted"].is_null()).await;
+    // From here on no write of the object comes through.
+    turnstile.limit([(OBJECT, 0)].into());
     channel.settings("1.1.0", "two");
-    world.until_parent("dns", "the edit is noted", |map| !map["data"]["edited"].is_null()).await;
+    let stands = eventually("the object is about to be written", LONG, async || {
+        if turnstile.standing().contains(&OBJECT) { Ok(()) } else { bail!("not yet") }
+    });
+    stands.await.with_context(|| world.log()).unwrap();
+    let parent = world.parent_now("dns").await.unwrap().unwrap();
+    assert_eq!(parent["data"]["edited"], "ConfigMap/kube-system/dns data.a\n", "noted first, written second");
     world.deck.replica(0).process().kill().await.unwrap();
+    turnstile.open();
     assert_eq!(world.until_there(MAP).await["data"], json!({"a": "mine", "b": "one"}));
-    world.kubectl(&["delete", "-f", &file.display().to_string()]).await;
     world.deck.replica(0).restart().unwrap();
     world.until_settings(["mine", "two", "two", "two"]).await;
     world.until_noted(&["1.1.0"]).await;
     world.parent("dns", "ready").await;
 }
-
-/// Refuses writes of the one ConfigMap.
-const SHUT: &str = r#"
-apiVersion: admissionregistration.k8s.io/v1
-kind: ValidatingAdmissionPolicy
-metadata: {name: shut}
-spec:
-  failurePolicy: Fail
-  matchConstraints:
-    resourceRules: [{apiGroups: [""], apiVersions: [v1], operations: [UPDATE], resources: [configmaps]}]
-  validations: [{expression: "object.metadata.name != 'dns'", message: shut}]
----
-apiVersion: admissionregistration.k8s.io/v1
-kind: ValidatingAdmissionPolicyBinding
-metadata: {name: shut}
-spec: {policyName: shut, validationActions: [Deny]}
-"#;

@@ -107,7 +107,7 @@ async fn of_two_channels_with_one_name_the_first_keeps_it() {
     let (first, second) = (Channel::new(), Channel::new());
     first.offer("1.0.0", "a", "one");
     second.offer("2.0.0", "b", "two");
-    second.put("beside.yaml", &manifest("1").replace("name: dns", "name: beside"));
+    second.put("beside.yaml", &manifest("first").replace("name: dns", "name: beside"));
     let beside = |version: &str| format!("  - {{name: beside, version: {version}, manifest: beside.yaml}}\n");
     second.put("index.yaml", &(index("2.0.0", "b") + &beside("1.0.0")));
     let world = World::start(&[&first.flag(), &second.flag()]).await;
@@ -115,7 +115,7 @@ async fn of_two_channels_with_one_name_the_first_keeps_it() {
     world.until_noted(&["1.0.0"]).await;
     world.until_there("/api/v1/namespaces/kube-system/configmaps/beside").await;
     let before = world.until_there(MAP).await;
-    for (version, value) in [("1.1.0", "2"), ("1.2.0", "3")] {
+    for (version, value) in [("1.1.0", "second"), ("1.2.0", "third")] {
         second.put("beside.yaml", &manifest(value).replace("name: dns", "name: beside"));
         second.put("index.yaml", &(index("2.0.0", "b") + &beside(version)));
         // The other addon shows that the second channel was read and handled.
@@ -125,6 +125,10 @@ async fn of_two_channels_with_one_name_the_first_keeps_it() {
     let after = world.until_there(MAP).await;
     assert_eq!(after["metadata"]["resourceVersion"], before["metadata"]["resourceVersion"]);
     world.until_noted(&["1.0.0"]).await;
+    let told =
+        |map: &Value| map["data"]["errors"].as_str().unwrap_or_default().contains("stands later and is passed over");
+    let parent = world.until_parent("dns", "the other channel is told", told).await;
+    assert_eq!(parent["data"]["state"], "ready", "it does no harm");
     let log = world.deck.replica(0).process().log_text();
     assert!(log.contains("which stands first and keeps it"), "{}", world.log());
 }

@@ -118,6 +118,12 @@ async fn what_kops_left_behind_is_told_and_goes_when_confirmed() {
     let channel = Channel::new();
     channel.put("1.0.0-a.yaml", &selected(labelled("kube-system", "dns")));
     channel.put("index.yaml", &index("1.0.0", "a"));
+    let client = control_plane.admin().await.unwrap();
+    let note = r#"{"version":"0.9.0","channel":"s3://b/c","id":"a","systemGeneration":1}"#;
+    let patch = serde_json::json!({"metadata": {"annotations": {"addons.k8s.io/dns": note}}}).to_string();
+    let request =
+        Request::patch("/api/v1/namespaces/kube-system").header("content-type", "application/merge-patch+json");
+    client.request::<Value>(request.body(patch.into_bytes()).unwrap()).await.unwrap();
     let world = World::on(control_plane, &[&channel.flag()]).await;
     let parent = world.until_parent("dns", "they are told", |map| !map["data"]["candidates"].is_null()).await;
     let lines = parent["data"]["candidates"].as_str().unwrap();
