@@ -39,8 +39,8 @@ impl Content {
 /// A digest of the CustomResourceDefinitions among objects; empty if there are none.
 #[must_use]
 pub fn crds(objects: &[Object]) -> String {
-    let mut texts: Vec<String> =
-        objects.iter().filter(|object| object.ident.kind == crd_kind()).map(|object| object.body.to_string()).collect();
+    let mut texts: Vec<&str> =
+        objects.iter().filter(|object| object.ident.kind == crd_kind()).map(|object| object.body.as_str()).collect();
     if texts.is_empty() {
         return String::new();
     }
@@ -102,7 +102,7 @@ pub(super) fn to_items(content: &Content) -> (Head, Vec<Item>, Vec<Item>) {
             account: object.account.as_ref().map(|account| (account.namespace.clone(), account.name.clone())),
             document: object.place.document,
             line: object.place.line,
-            body: object.body.clone(),
+            body: object.body.tree(),
         });
     }
     (head, open, secret)

@@ -5,6 +5,7 @@ mod adoption;
 mod brake;
 mod channel;
 mod directory;
+mod health_rules;
 mod keep;
 mod kinds;
 mod known_trouble;

@@ -53,7 +53,7 @@ pub(crate) struct Wish {
 
 impl Wish {
     fn new(desired: &Desired, namespace: &str, set: &str, only_exists: bool) -> Self {
-        let mut body = desired.body.clone();
+        let mut body = desired.body.tree();
         let only_exists = only_exists || desired.mode == Mode::EnsureExists;
         if !only_exists && let Some(metadata) = body["metadata"].as_object_mut() {
             let labels = metadata.entry("labels").or_insert_with(|| Value::Object(serde_json::Map::new()));
