@@ -218,7 +218,11 @@ fn status(id: &AddonId, addon: &api::Addon, content: &Content, now: Timestamp) -
         }
         told
     };
-    let mut progress = json!({STEPS: lifecycle.progress, INSTALLED: content.version});
+    let mut progress = json!({INSTALLED: content.version});
+    if !lifecycle.progress.is_null() {
+        // A merge patch stores no null: it would be written again and again.
+        progress[STEPS] = lifecycle.progress;
+    }
     for (field, texts) in [(UNHEALTHY, &content.unhealthy), (DRIFTED, &content.drifted)] {
         if !texts.is_empty() {
             progress[field] = json!(told(texts));
