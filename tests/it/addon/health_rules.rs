@@ -46,7 +46,7 @@ async fn a_kind_is_judged_by_its_rule() {
         world.send(Method::PATCH, &path, "application/merge-patch+json", &patch).await.unwrap();
     };
     // Without a status the rule cannot be evaluated, and that is told.
-    told("progressing", &["Ship.fleet.example/default/one", "its health rule, ready: ", "status"]).await;
+    told("progressing", &["Ship.fleet.example/default/one", "its health rule, degraded: ", "status"]).await;
     says(json!({"phase": "Built", "place": "the dock"})).await;
     told("progressing", &["progressing: at the dock"]).await;
     says(json!({"phase": "Afloat"})).await;
