@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use quarterdeck_runtime::controller::{Account, SetupError};
 
 use super::fields::Overrides;
+use super::health::HealthRules;
 use super::ident::GroupKind;
 use super::revision::Mode;
 use super::source::channel::ChannelFlags;
@@ -48,6 +49,10 @@ pub struct Config {
     /// last good one).
     #[arg(long, value_name = "MODE", default_value_t = Mode::Off)]
     pub addon_rollback: Mode,
+    /// File of health rules (YAML: a list of group, kind, ready, degraded and message, the last three in CEL
+    /// on self), which replace the built-in ones for these kinds.
+    #[arg(long, value_name = "FILE", value_parser = HealthRules::of_file)]
+    pub addon_health_rules: Option<HealthRules>,
     /// Addons that are worked on at the same time (1 to 50).
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub concurrent_addon_syncs: u16,

@@ -119,6 +119,7 @@ impl Controller for AddonController {
             channel_overrides: config.overrides()?.and("kops"),
             protected: config.protected()?,
             rollback: config.addon_rollback,
+            health: config.addon_health_rules.clone().unwrap_or_default(),
             metrics: Metrics::new(setup.metrics()),
         });
         let readings = Arc::clone(&engine);

@@ -112,7 +112,11 @@ impl Run<'_> {
             return self.rest(addon, before, content, state, reasons).await;
         }
         content.lifecycle = Some(life);
-        self.begin(addon, &mut content).await?;
+        if self.begin(addon, &mut content).await? {
+            content.state = Some(State::Progressing);
+            content.errors.clear();
+            self.write_parent(&content).await?;
+        }
         self.walk(addon, lifecycle, &before, content).await
     }
 

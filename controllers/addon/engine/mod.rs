@@ -47,6 +47,7 @@ use tokio::time::Instant;
 use super::applyset::ID_LABEL;
 use super::drift::Known;
 use super::fields::Overrides;
+use super::health::HealthRules;
 use super::ident::{GroupKind, Ident};
 use super::kinds::{self, Kinds};
 use super::metrics::Metrics;
@@ -103,6 +104,8 @@ pub(crate) struct Parts {
     pub(crate) protected: BTreeSet<GroupKind>,
     /// What is done about revisions of addons whose source does not say.
     pub(crate) rollback: Rollback,
+    /// Health by kind.
+    pub(crate) health: HealthRules,
     /// Metrics.
     pub(crate) metrics: Metrics,
 }

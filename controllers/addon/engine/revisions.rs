@@ -141,25 +141,25 @@ impl Run<'_> {
         (self.engine.mirrored(&mirror).as_ref() == Some(&self.id)).then(|| BackTo::of(&mirror)).flatten()
     }
 
-    /// Notes that a revision comes into force, if it does now.
-    pub(super) async fn begin(&mut self, addon: &Addon, said: &mut Content) -> Result<(), Error> {
+    /// Notes that a revision comes into force; whether it does now, which is to be written down before
+    /// anything of it is done.
+    pub(super) async fn begin(&mut self, addon: &Addon, said: &mut Content) -> Result<bool, Error> {
         if self.observing || self.back {
-            return Ok(());
+            return Ok(false);
         }
         if self.engine.rollback(addon) == Mode::Off {
             if !said.revisions.kept.is_empty() {
                 said.revisions = Revisions::default();
                 self.sweep(&[]).await?;
             }
-            return Ok(());
+            return Ok(false);
         }
         if !addon.complete && addon.lifecycle.is_none() {
-            return Ok(());
+            return Ok(false);
         }
         let version = addon.package.as_ref().map_or("", |package| &*package.version);
         let now = Timestamp::now().as_millisecond();
-        begin(&mut said.revisions.kept, &key_of(&addon.version), version, now);
-        Ok(())
+        Ok(begin(&mut said.revisions.kept, &key_of(&addon.version), version, now))
     }
 
     /// How long the revision is tried yet, if it is.

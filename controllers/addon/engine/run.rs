@@ -142,18 +142,21 @@ impl Run<'_> {
         mut content: Content,
         offered: Option<Offered>,
     ) -> Result<Action, Error> {
-        self.begin(addon, &mut content).await?;
+        let begins = self.begin(addon, &mut content).await?;
         let mut wanted = self.resolve(&addon.objects).await?;
         let edits = self.note_edits(addon, offered.as_ref(), &mut wanted, &mut content).await?;
         let known = content.members.len();
         for wanted in wanted.iter().filter(|wanted| wanted.mode == Mode::Reconcile) {
             content.members.entry(wanted.ident.clone()).or_default();
         }
-        if before.is_none() || edits || content.members.len() > known {
+        if before.is_none() || begins || edits || content.members.len() > known {
             // Wider first: a crash in between leaves nothing that nobody knows of.
             content.state = Some(State::Progressing);
             content.errors.clear();
             self.write_parent(&content).await?;
+            if begins && self.id.source != OBJECTS {
+                self.engine.parts.queue.add(Key::Mirror(self.id.clone()));
+            }
         }
         let mut memory = self.engine.take_memory(&self.id);
         if !self.recall(&wanted, &content, &mut memory) {

@@ -16,7 +16,6 @@ use super::{Engine, Memory};
 use crate::addon::drift::{Cached, Known, Look, look};
 use crate::addon::edited;
 use crate::addon::fields::Overrides;
-use crate::addon::health;
 use crate::addon::ident::Ident;
 use crate::addon::plan::{Live, MANAGER, Op, Right, Seen, View, Wanted, is_settled, plan, right};
 use crate::addon::source::AddonId;
@@ -274,7 +273,7 @@ impl Run<'_> {
                 let known = Known {
                     looks,
                     seen: shown,
-                    health: health::of(live),
+                    health: self.engine.parts.health.of(live),
                     drifted: done.drifted,
                     ..Known::new(&metadata, right, Instant::now())
                 };

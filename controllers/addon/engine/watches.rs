@@ -1,5 +1,6 @@
 //! What wakes the engine: its own objects' metadata, the parents, the predecessor.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 
@@ -12,7 +13,7 @@ use quarterdeck_runtime::view::{Metadata, PodView};
 use super::{Engine, Key};
 use crate::addon::applyset::PART_OF_LABEL;
 use crate::addon::drift::Cached;
-use crate::addon::health::{Health, Observed};
+use crate::addon::health::{Entire, Health, HealthRules, Observed};
 use crate::addon::ident::GroupKind;
 use crate::addon::manifest::{MODE_LABEL, Mode};
 use crate::addon::parent::{self, BackTo, Parent, RELEASE_ANNOTATION};
@@ -50,12 +51,15 @@ impl WatchId {
 pub(super) enum Watch {
     Plain(Lister<Metadata>),
     Healthy(Lister<Observed>),
+    /// Objects whose health is told by a rule.
+    Entire(Lister<Entire>),
 }
 
 /// An object as a watch shows it.
 pub(super) enum Shown {
     Plain(Arc<Metadata>),
     Healthy(Arc<Observed>),
+    Entire(Arc<Entire>),
 }
 
 impl Shown {
@@ -63,14 +67,16 @@ impl Shown {
         match self {
             Self::Plain(metadata) => metadata,
             Self::Healthy(observed) => &observed.metadata,
+            Self::Entire(entire) => &entire.metadata,
         }
     }
 
     /// Its health; `None` of an object without a status that tells any.
-    pub(super) fn health(&self) -> Option<&Health> {
+    pub(super) fn health(&self, rules: &HealthRules) -> Option<Cow<'_, Health>> {
         match self {
             Self::Plain(_) => None,
-            Self::Healthy(observed) => Some(&observed.health),
+            Self::Healthy(observed) => Some(Cow::Borrowed(&observed.health)),
+            Self::Entire(entire) => Some(Cow::Owned(rules.of(&entire.object()))),
         }
     }
 }
@@ -80,6 +86,7 @@ impl Watch {
         match self {
             Self::Plain(lister) => lister.get(key).map(Shown::Plain),
             Self::Healthy(lister) => lister.get(key).map(Shown::Healthy),
+            Self::Entire(lister) => lister.get(key).map(Shown::Entire),
         }
     }
 
@@ -87,6 +94,7 @@ impl Watch {
         match self {
             Self::Plain(lister) => lister.has_synced(),
             Self::Healthy(lister) => lister.has_synced(),
+            Self::Entire(lister) => lister.has_synced(),
         }
     }
 
@@ -94,6 +102,7 @@ impl Watch {
         match self {
             Self::Plain(lister) => lister.refusal().is_some(),
             Self::Healthy(lister) => lister.refusal().is_some(),
+            Self::Entire(lister) => lister.refusal().is_some(),
         }
     }
 
@@ -154,7 +163,9 @@ impl Engine {
         }
         // Declared under the lock, as it is stopped under it: what is in the table runs.
         let informers = &self.parts.informers;
-        let watch = if id.mode == Mode::EnsureExists || Observed::is_idle(&group_kind) {
+        let watch = if id.mode == Mode::Reconcile && self.parts.health.has(&group_kind) {
+            Watch::Entire(informers.dynamic::<Entire>(id.kind.clone(), id.selection()))
+        } else if id.mode == Mode::EnsureExists || Observed::is_idle(&group_kind) {
             Watch::Plain(informers.dynamic::<Metadata>(id.kind.clone(), id.selection()))
         } else {
             Watch::Healthy(informers.dynamic::<Observed>(id.kind.clone(), id.selection()))
@@ -168,6 +179,10 @@ impl Engine {
                 on_object(&engine, &group_kind, change.object().key(), gone);
             }),
             Watch::Healthy(lister) => lister.on_change(move |change| {
+                let gone = matches!(change, Change::Deleted { .. });
+                on_object(&engine, &group_kind, change.object().key(), gone);
+            }),
+            Watch::Entire(lister) => lister.on_change(move |change| {
                 let gone = matches!(change, Change::Deleted { .. });
                 on_object(&engine, &group_kind, change.object().key(), gone);
             }),
@@ -196,7 +211,8 @@ impl Engine {
             Some(held) => Cached::Held(held.metadata()),
             None => Cached::Missing,
         };
-        look(cached, held.as_ref().and_then(Shown::health))
+        let health = held.as_ref().and_then(|held| held.health(&self.parts.health));
+        look(cached, health.as_deref())
     }
 
     /// Stops watches of kinds that no file and no inventory names any more, and those of single
@@ -229,6 +245,7 @@ impl Engine {
                 match watch {
                     Watch::Plain(lister) => self.parts.informers.stop_one(lister),
                     Watch::Healthy(lister) => self.parts.informers.stop_one(lister),
+                    Watch::Entire(lister) => self.parts.informers.stop_one(lister),
                 }
                 tracing::debug!(kind = %id.kind, mode = ?id.mode, namespace = id.namespace.as_deref(), "no addon needs this watch any more");
             }

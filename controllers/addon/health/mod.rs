@@ -1,14 +1,19 @@
 //! Whether an object does what it is there for, told from its status: the rules of kstatus
 //! (`kubernetes-sigs/cli-utils:pkg/kstatus/status`, v0.37), and what an addon makes of them.
 
+mod custom;
+mod expression;
 mod observed;
 mod rules;
+mod whole;
 
 use std::fmt;
 use std::sync::Arc;
 
+pub use custom::HealthRules;
 pub use observed::Observed;
 pub use rules::of;
+pub use whole::Entire;
 
 /// How an object is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -39,11 +39,8 @@ impl Content {
 /// A digest of the CustomResourceDefinitions among objects; empty if there are none.
 #[must_use]
 pub fn crds(objects: &[Object]) -> String {
-    let mut texts: Vec<String> = objects
-        .iter()
-        .filter(|object| object.ident.kind == crd_kind())
-        .map(|object| object.body.as_str().to_owned())
-        .collect();
+    let mut texts: Vec<&str> =
+        objects.iter().filter(|object| object.ident.kind == crd_kind()).map(|object| object.body.as_str()).collect();
     if texts.is_empty() {
         return String::new();
     }

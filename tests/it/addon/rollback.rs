@@ -140,9 +140,17 @@ async fn a_revision_that_fails_is_given_up_for_the_last_good_one() {
     let own = parent["metadata"]["name"].as_str().unwrap();
     let mirrored = |addon: &Value| addon["status"]["revisions"].as_array().is_some_and(|all| all.len() == 3);
     world.until_addon(&format!("kube-system/{own}"), "its mirror shows revisions", mirrored).await;
-    world.addonctl(&["rollback", own, "-n", "kube-system"]).await;
+    world.addonctl(&["rollback", "app.yaml"]).await;
     world.until_app_says("three").await;
-    let told = |addon: &Value| addon["status"]["reason"].as_str().is_some_and(|text| text.contains("asked for"));
+    world
+        .until_parent("app.yaml", "it is ready, and tells", |map| {
+            map["data"]["state"] == "ready" && !map["data"]["rolledBack"].is_null()
+        })
+        .await;
+    let told = |addon: &Value| {
+        addon["status"]["health"] == "Ready"
+            && addon["status"]["reason"].as_str().is_some_and(|text| text.contains("asked for"))
+    };
     world.until_addon(&format!("kube-system/{own}"), "its mirror tells", told).await;
 
     // At rest nothing is written.

@@ -93,7 +93,12 @@ pub(super) fn addon(
         objects: kept,
         skipped,
         problems,
-        policy: Policy { drift: if repair { Drift::Repair } else { Drift::Report }, ..Policy::default() },
+        policy: Policy {
+            drift: if repair { Drift::Repair } else { Drift::Report },
+            // The entry was read by the same words.
+            rollback: entry.rollback.as_deref().and_then(|word| word.parse().ok()),
+            ..Policy::default()
+        },
         ..blank(entry, channel, &revision(entry, hash))
     })
 }

@@ -171,6 +171,8 @@ pub struct Entry {
     /// Whether what people change of its objects is put back before the next version (`drift: repair`
     /// or `drift: report`; kOps knows no such field and passes over it).
     pub repair_drift: Option<bool>,
+    /// What is done about its revisions: `rollback: off`, `manual` or `auto`; no field of kOps' either.
+    pub rollback: Option<String>,
 }
 
 const ENTRY_FIELDS: &[&str] = &[
@@ -186,6 +188,7 @@ const ENTRY_FIELDS: &[&str] = &[
     "needsPKI",
     "prune",
     "drift",
+    "rollback",
     // Until kOps 1.22.
     "replaceBeforeVersion",
 ];
@@ -224,6 +227,7 @@ fn direct(location: &str, bytes: &[u8]) -> Entry {
         needs_pki: false,
         prune: None,
         repair_drift: None,
+        rollback: None,
     }
 }
 
@@ -288,6 +292,10 @@ fn entry(path: String, value: &Value, index_name: &str, problems: &mut Vec<Probl
         "report" => Ok(false),
         _ => Err(Problem::error(fields.at("drift"), format!("{text:?} is neither repair nor report"))),
     };
+    let rollback = |text: &str| match text {
+        "off" | "manual" | "auto" => Ok(text.to_owned()),
+        _ => Err(Problem::error(fields.at("rollback"), format!("{text:?} is none of off, manual and auto"))),
+    };
     Ok(Entry {
         name: name.to_owned(),
         namespace: namespace.to_owned(),
@@ -301,6 +309,7 @@ fn entry(path: String, value: &Value, index_name: &str, problems: &mut Vec<Probl
         needs_pki: fields.flag("needsPKI")?,
         prune: fields.mapping("prune")?.map(|prune| self::prune(&prune, problems)).transpose()?,
         repair_drift: fields.text("drift")?.map(repair).transpose()?,
+        rollback: fields.text("rollback")?.map(rollback).transpose()?,
         path: fields.path,
     })
 }

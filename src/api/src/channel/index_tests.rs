@@ -38,7 +38,7 @@ fn every_field_is_read_and_defaults_are_kops() {
             "name": "a.addons.k8s.io", "namespace": "other", "selector": {"k8s-addon": "a.addons.k8s.io"},
             "manifest": "a/k8s-1.16.yaml", "manifestHash": HASH, "kubernetesVersion": ">=1.16.0", "id": "k8s-1.16",
             "version": "1.2.3", "needsRollingUpdate": "control-plane", "needsPKI": true,
-            "drift": "repair",
+            "drift": "repair", "rollback": "auto",
             "prune": {"kinds": [{
                 "group": "apps", "kind": "Deployment", "namespaces": ["kube-system"],
                 "labelSelector": "a=b", "fieldSelector": "metadata.name=x"
@@ -55,6 +55,7 @@ fn every_field_is_read_and_defaults_are_kops() {
     assert_eq!(full.selector["k8s-addon"], "a.addons.k8s.io");
     assert_eq!((full.needs_rolling_update, full.needs_pki), (Some(RollingUpdate::ControlPlane), true));
     assert_eq!((full.repair_drift, bare.repair_drift), (Some(true), None));
+    assert_eq!((full.rollback.as_deref(), bare.rollback.as_deref()), (Some("auto"), None));
     assert!(full.kubernetes_version.as_ref().is_some_and(|version| version.range.is_ok()));
     let kind = &full.prune.as_ref().expect("a prune").kinds[0];
     assert_eq!((kind.kind.as_str(), kind.field_selector.as_str()), ("Deployment", "metadata.name=x"));
@@ -108,6 +109,7 @@ fn faults_name_the_field_and_spare_the_others() {
         (json!({"manifest": "a", "manifestHash": "g".repeat(64)}), "manifestHash", "64 hexadecimal digits"),
         (json!({"manifest": "a", "needsRollingUpdate": "masters"}), "needsRollingUpdate", "none of"),
         (json!({"manifest": "a", "drift": "off"}), "drift", "neither repair nor report"),
+        (json!({"manifest": "a", "rollback": "on"}), "rollback", "none of off, manual and auto"),
         (json!({"manifest": "a", "needsPKI": "yes"}), "needsPKI", "neither true nor false"),
         (json!({"manifest": "a", "prune": {"kinds": {}}}), "prune.kinds", "not a list"),
         (json!({"manifest": "a", "prune": {"kinds": [{"labelSelector": "a"}]}}), "prune.kinds[0].kind", "missing"),
