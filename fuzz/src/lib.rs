@@ -10,8 +10,11 @@ use quarterdeck_controllers::addon::workflow::{
 };
 use serde_json::Value;
 
+/// What is asked of an input.
+pub type Target = fn(&[u8]);
+
 /// The targets by name.
-pub const TARGETS: [(&str, fn(&[u8])); 4] =
+pub const TARGETS: [(&str, Target); 4] =
     [("manifests", manifests), ("ranges", ranges), ("templates", templates), ("parameters", parameters)];
 
 /// A file of manifests stays within its limits, reads the same twice, and says why it is not whole.
