@@ -50,7 +50,8 @@ impl fmt::Display for Why {
 /// What waits for a person beside the inventory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Candidates {
-    /// The version of the addon for which was looked; empty if nobody has looked yet.
+    /// The version of the addon for which was looked for what kOps left, or another word while nobody has; empty if
+    /// kOps was never here.
     pub of: String,
     /// The plan that a release names; empty while nothing waits.
     pub plan: String,

@@ -19,6 +19,7 @@ use super::run::Run;
 use crate::addon::applyset::PART_OF_LABEL;
 use crate::addon::brake;
 use crate::addon::candidates::{Candidates, Why, may_go, usual_kinds};
+use crate::addon::edited::KOPS;
 use crate::addon::ident::{GroupKind, Ident};
 use crate::addon::parent::{self, Content};
 use crate::addon::plan::rank;
@@ -41,6 +42,14 @@ struct Found {
 }
 
 impl Run<'_> {
+    /// Notes, before anything of an addon is written, that kOps was here before: what it left is looked for.
+    /// What we install ourselves has nothing of kOps' about it.
+    pub(super) fn note_kops(&self, offered: Option<&Offered>, content: &mut Content) {
+        if offered.is_some_and(Offered::follows) {
+            content.candidates.of = KOPS.to_owned();
+        }
+    }
+
     /// Removes what the entry wants removed, and notes what waits for a person.
     pub(super) async fn prune_entry(
         &mut self,
@@ -54,8 +63,7 @@ impl Run<'_> {
             return Ok(());
         }
         self.release_candidates(content).await?;
-        // What we installed from the beginning has nothing of kOps' about it.
-        let was_kops = !content.candidates.of.is_empty() || (offered.follows() && content.version.is_empty());
+        let was_kops = !content.candidates.of.is_empty();
         let search = was_kops && content.candidates.of != *addon.version;
         if !search && !offered.applies() {
             return Ok(());

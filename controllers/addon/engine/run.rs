@@ -149,6 +149,9 @@ impl Run<'_> {
         for wanted in wanted.iter().filter(|wanted| wanted.mode == Mode::Reconcile) {
             content.members.entry(wanted.ident.clone()).or_default();
         }
+        if before.is_none() {
+            self.note_kops(offered.as_ref(), &mut content);
+        }
         if before.is_none() || begins || edits || content.members.len() > known {
             // Wider first: a crash in between leaves nothing that nobody knows of.
             content.state = Some(State::Progressing);

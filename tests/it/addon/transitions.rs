@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use http::Method;
 use serde_json::json;
 
+use super::killed::picture::without_mark;
 use super::objects::INSTALLER;
 use super::*;
 
@@ -191,7 +192,8 @@ impl Cluster {
                 (format!("{place}/{name}"), shown)
             });
             picture["objects"] = there.collect::<serde_json::Map<_, _>>().into();
-            picture["inventory"] = status["inventory"].clone();
+            let inventory = status["inventory"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            picture["inventory"] = inventory.map(without_mark).collect();
             picture["version"] = status["version"].clone();
             picture["kinds"] = metadata["annotations"]["applyset.kubernetes.io/contains-group-kinds"].clone();
             picture["places"] = metadata["annotations"]["applyset.kubernetes.io/additional-namespaces"].clone();

@@ -34,6 +34,11 @@ pub(super) struct Cluster {
     objects: Vec<Value>,
 }
 
+/// A line of an inventory without what the manager knows the object's state by.
+pub(in crate::addon) fn without_mark(line: &str) -> String {
+    line.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
 impl Cluster {
     pub(super) async fn read(world: &World) -> Result<Self> {
         let mut objects = Vec::new();
@@ -86,9 +91,9 @@ impl Cluster {
 
     /// What stands in an inventory, as `Kind/namespace/name uid`.
     fn inventory(parent: &Value) -> BTreeSet<String> {
-        let lines = parent["data"]["inventory"].as_str().unwrap_or_default().lines().map(str::to_owned);
+        let lines = parent["data"]["inventory"].as_str().unwrap_or_default().lines();
         let members = parent["status"]["inventory"].as_array().into_iter().flatten();
-        lines.chain(members.filter_map(Value::as_str).map(str::to_owned)).collect()
+        lines.chain(members.filter_map(Value::as_str)).map(without_mark).collect()
     }
 
     /// Members of sets that no inventory of theirs lists under their uid.
