@@ -91,13 +91,13 @@ fn pieces_are_cut_at_their_limit() {
 fn what_is_too_large_is_refused_both_ways() {
     let whole = content(vec![map("zeros", &"0".repeat(100_000))]);
     let small = Limits { content: 50_000, ..Limits::default() };
-    assert!(matches!(encode(&whole, &small), Err(EncodeError::Large { most: 50_000, .. })));
+    assert!(matches!(encode(&whole, &small), Err(EncodeError::Pack(PackError::Large { most: 50_000 }))));
     let packed = encode(&whole, &Limits::default()).expect("pieces");
     assert!(packed.open[0].len() < 2_000, "it compresses well");
-    assert!(matches!(decode(&packed, &small), Err(DecodeError::Large { most: 50_000 })));
+    assert!(matches!(decode(&packed, &small), Err(DecodeError::Pack(PackError::Large { most: 50_000 }))));
     let few = Limits { piece: 100, pieces: 2, ..Limits::default() };
     let whole = content(vec![map("noise", &noise(5000))]);
-    assert!(matches!(encode(&whole, &few), Err(EncodeError::Pieces { most: 2, .. })));
+    assert!(matches!(encode(&whole, &few), Err(EncodeError::Pack(PackError::Pieces { most: 2, .. }))));
 }
 
 #[test]
