@@ -37,6 +37,7 @@ pub mod parent;
 pub mod pki;
 pub mod plan;
 mod predecessor;
+pub mod projection;
 pub mod prune;
 pub mod removal;
 pub mod replicas;

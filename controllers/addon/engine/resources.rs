@@ -135,7 +135,7 @@ fn shown(kind: &Kind, object: &Observed) -> ObservedResource {
 }
 
 fn word(object: &Observed) -> &'static str {
-    match object.health {
+    match object.content {
         Health::Ready if !object.metadata.deleting => "Ready",
         Health::Ready | Health::Progressing(_) | Health::Unbound { .. } => "InProgress",
         Health::Degraded(_) => "Failed",

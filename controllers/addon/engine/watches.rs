@@ -13,7 +13,7 @@ use quarterdeck_runtime::view::{Metadata, PodView};
 use super::{Engine, Key};
 use crate::addon::applyset::PART_OF_LABEL;
 use crate::addon::drift::Cached;
-use crate::addon::health::{Entire, Health, HealthRules, Observed};
+use crate::addon::health::{Entire, Health, HealthRules, Observed, is_idle};
 use crate::addon::ident::GroupKind;
 use crate::addon::manifest::{MODE_LABEL, Mode};
 use crate::addon::parent::{self, BackTo, Parent, RELEASE_ANNOTATION};
@@ -75,8 +75,8 @@ impl Shown {
     pub(super) fn health(&self, rules: &HealthRules) -> Option<Cow<'_, Health>> {
         match self {
             Self::Plain(_) => None,
-            Self::Healthy(observed) => Some(Cow::Borrowed(&observed.health)),
-            Self::Entire(entire) => Some(Cow::Owned(rules.of(&entire.object()))),
+            Self::Healthy(observed) => Some(Cow::Borrowed(&observed.content)),
+            Self::Entire(entire) => Some(Cow::Owned(rules.of(&entire.content.object()))),
         }
     }
 }
@@ -165,7 +165,7 @@ impl Engine {
         let informers = &self.parts.informers;
         let watch = if id.mode == Mode::Reconcile && self.parts.health.has(&group_kind) {
             Watch::Entire(informers.dynamic::<Entire>(id.kind.clone(), id.selection()))
-        } else if id.mode == Mode::EnsureExists || Observed::is_idle(&group_kind) {
+        } else if id.mode == Mode::EnsureExists || is_idle(&group_kind) {
             Watch::Plain(informers.dynamic::<Metadata>(id.kind.clone(), id.selection()))
         } else {
             Watch::Healthy(informers.dynamic::<Observed>(id.kind.clone(), id.selection()))

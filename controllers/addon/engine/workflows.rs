@@ -93,7 +93,9 @@ fn on_workflow(engine: &Weak<Engine>, change: &Change<'_, Watched>) {
     let workflow = change.object();
     match change {
         // What it says of its steps meanwhile is shown, too.
-        Change::Updated { old, new } if old.state == new.state && old.metadata.labels == new.metadata.labels => return,
+        Change::Updated { old, new } if old.content == new.content && old.metadata.labels == new.metadata.labels => {
+            return;
+        }
         Change::Deleted { .. } => {
             engine.workflows.0.lock().deleted.remove(&*workflow.metadata.uid);
         }

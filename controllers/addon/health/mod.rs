@@ -11,9 +11,9 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use custom::HealthRules;
-pub use observed::Observed;
+pub use observed::{Observed, is_idle};
 pub use rules::of;
-pub use whole::Entire;
+pub use whole::{Entire, Text};
 
 /// How an object is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

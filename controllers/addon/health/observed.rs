@@ -1,74 +1,40 @@
 //! The form in which caches keep objects that have a status.
 
-use quarterdeck_runtime::object::{Cached, ObjectKey};
-use quarterdeck_runtime::view::Metadata;
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::{Health, of};
 use crate::addon::ident::GroupKind;
+use crate::addon::projection::{Content, Projection};
 
 /// An object's metadata and health; its content is read and dropped.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Observed {
-    /// Its metadata.
-    pub metadata: Metadata,
-    /// Its health.
-    pub health: Health,
-}
+pub type Observed = Projection<Health>;
 
-impl Observed {
-    /// Whether objects of this kind have no status that tells anything: their metadata is enough.
-    #[must_use]
-    pub fn is_idle(kind: &GroupKind) -> bool {
-        match &*kind.group {
-            "" => !matches!(&*kind.kind, "PersistentVolumeClaim" | "Pod" | "ReplicationController" | "Service"),
-            "admissionregistration.k8s.io"
-            | "coordination.k8s.io"
-            | "discovery.k8s.io"
-            | "node.k8s.io"
-            | "rbac.authorization.k8s.io"
-            | "scheduling.k8s.io"
-            | "storage.k8s.io" => true,
-            "networking.k8s.io" => matches!(&*kind.kind, "NetworkPolicy" | "IngressClass" | "Ingress"),
-            _ => false,
-        }
+impl Content for Health {
+    fn of(object: Value) -> Self {
+        of(&object)
     }
 }
 
-impl<'de> Deserialize<'de> for Observed {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let object = Value::deserialize(deserializer)?;
-        let metadata = Metadata::deserialize(&object).map_err(D::Error::custom)?;
-        Ok(Self { metadata, health: of(&object) })
-    }
-}
-
-impl Cached for Observed {
-    fn key(&self) -> ObjectKey {
-        self.metadata.key()
-    }
-
-    fn uid(&self) -> &str {
-        self.metadata.uid()
-    }
-
-    fn resource_version(&self) -> &str {
-        self.metadata.resource_version()
-    }
-
-    fn is_deleting(&self) -> bool {
-        self.metadata.is_deleting()
-    }
-
-    fn each_label(&self, visit: &mut dyn FnMut(&str, &str)) {
-        self.metadata.each_label(visit);
+/// Whether objects of this kind have no status that tells anything: their metadata is enough.
+#[must_use]
+pub fn is_idle(kind: &GroupKind) -> bool {
+    match &*kind.group {
+        "" => !matches!(&*kind.kind, "PersistentVolumeClaim" | "Pod" | "ReplicationController" | "Service"),
+        "admissionregistration.k8s.io"
+        | "coordination.k8s.io"
+        | "discovery.k8s.io"
+        | "node.k8s.io"
+        | "rbac.authorization.k8s.io"
+        | "scheduling.k8s.io"
+        | "storage.k8s.io" => true,
+        "networking.k8s.io" => matches!(&*kind.kind, "NetworkPolicy" | "IngressClass" | "Ingress"),
+        _ => false,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use quarterdeck_runtime::object::{Cached as _, ObjectKey};
     use serde_json::json;
 
     use super::*;
@@ -82,7 +48,7 @@ mod tests {
         });
         let observed: Observed = serde_json::from_value(pod).expect("a pod");
         assert_eq!((observed.key(), observed.uid()), (ObjectKey::new("a", "p"), "u"));
-        assert_eq!(observed.health, Health::Degraded("evicted".into()));
+        assert_eq!(observed.content, Health::Degraded("evicted".into()));
     }
 
     #[test]
@@ -96,7 +62,7 @@ mod tests {
             ("Deployment.apps", false),
             ("Widget.example.com", false),
         ] {
-            assert_eq!(Observed::is_idle(&GroupKind::parse(kind).expect("a kind")), idle, "{kind}");
+            assert_eq!(is_idle(&GroupKind::parse(kind).expect("a kind")), idle, "{kind}");
         }
     }
 }

@@ -1,10 +1,6 @@
 //! The Workflow object that is made where Argo runs a template
 //! (`keikoproj/addon-manager:pkg/workflows/workflow_lifecycle.go`), and what its status says.
 
-use quarterdeck_runtime::object::{Cached, ObjectKey};
-use quarterdeck_runtime::view::Metadata;
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
 use super::leaf::is_program_text;
@@ -14,6 +10,7 @@ use super::pod::owner;
 use super::revision::short;
 use super::substitute::{Found, Lookup, Miss, embedded, read_template, rewritten, shell};
 use super::{Cause, Limits, Refusal};
+use crate::addon::projection::{Content, Projection};
 
 /// API group of Argo's kinds.
 pub const GROUP: &str = "argoproj.io";
@@ -253,41 +250,11 @@ pub fn state(workflow: &Value) -> State {
 }
 
 /// A Workflow in the form in which a cache keeps it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Watched {
-    /// Its metadata.
-    pub metadata: Metadata,
-    /// How it stands.
-    pub state: State,
-}
+pub type Watched = Projection<State>;
 
-impl<'de> Deserialize<'de> for Watched {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let object = Value::deserialize(deserializer)?;
-        let metadata = Metadata::deserialize(&object).map_err(D::Error::custom)?;
-        Ok(Self { metadata, state: state(&object) })
-    }
-}
-
-impl Cached for Watched {
-    fn key(&self) -> ObjectKey {
-        self.metadata.key()
-    }
-
-    fn uid(&self) -> &str {
-        self.metadata.uid()
-    }
-
-    fn resource_version(&self) -> &str {
-        self.metadata.resource_version()
-    }
-
-    fn is_deleting(&self) -> bool {
-        self.metadata.is_deleting()
-    }
-
-    fn each_label(&self, visit: &mut dyn FnMut(&str, &str)) {
-        self.metadata.each_label(visit);
+impl Content for State {
+    fn of(object: Value) -> Self {
+        state(&object)
     }
 }
 

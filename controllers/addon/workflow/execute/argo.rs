@@ -45,7 +45,7 @@ pub fn watched(shown: &Watched, workflow: &Value) -> Option<Observed> {
     if shown.metadata.deleting || !shown.metadata.owners.iter().any(|owner| **owner == *uid) {
         return None;
     }
-    Some(match &shown.state {
+    Some(match &shown.content {
         State::UnderWay { message } => Observed::under_way(message.clone(), LATER),
         State::Succeeded => Observed::Ended(Outcome::done()),
         State::Failed { message } => Observed::failed(message.clone()),
