@@ -6,12 +6,14 @@ pub mod endpointslice;
 pub mod endpointslice_mirroring;
 pub mod namespace;
 
+use quarterdeck_cloud::Cloud;
 use quarterdeck_runtime::controller::Registrar;
 
 /// The table: every controller of this build.
 #[must_use]
 pub fn all<R: Registrar>(manager: R) -> R {
     manager
+        .facility::<Cloud>()
         .controller::<endpoints::EndpointsController>()
         .controller::<endpointslice::EndpointSliceController>()
         .controller::<endpointslice_mirroring::EndpointSliceMirroringController>()

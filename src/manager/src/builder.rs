@@ -1,11 +1,13 @@
 //! Putting a manager together: its name, and the table of its controllers.
 
+use std::any::Any;
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use quarterdeck_runtime::controller::{Controller, Descriptor, Registrar, SetupError};
 use quarterdeck_runtime::engine::{Foundation, Unit, build};
+use quarterdeck_runtime::facility::{Facilities, Facility, Given, Ground};
 
 use crate::flags::{FlagSet, Parsed, Program};
 
@@ -22,10 +24,22 @@ pub struct Manager {
     pub(crate) name: &'static str,
     pub(crate) program: Program,
     pub(crate) entries: Vec<Entry>,
+    pub(crate) shared: Vec<Shared>,
+    pub(crate) given: Given,
 }
 
 /// Sets a controller up with its flags; does no I/O.
 type Build = fn(&Parsed, &Foundation) -> Result<Arc<dyn Unit>, SetupError>;
+
+/// Sets a facility up with its flags; does no I/O.
+type Bring = fn(&Parsed, &Ground, &mut Facilities) -> Result<(), SetupError>;
+
+/// What several controllers share.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared {
+    pub(crate) flags: fn(FlagSet) -> FlagSet,
+    pub(crate) bring: Bring,
+}
 
 /// One line of the table.
 #[derive(Clone, Copy)]
@@ -46,7 +60,7 @@ impl Manager {
             controllers: Vec::new(),
             upstream: false,
         };
-        Self { name, program, entries: Vec::new() }
+        Self { name, program, entries: Vec::new(), shared: Vec::new(), given: Given::default() }
     }
 
     /// What the program is, for `--help`; one paragraph.
@@ -67,6 +81,13 @@ impl Manager {
     #[must_use]
     pub fn upstream(mut self) -> Self {
         self.program.upstream = true;
+        self
+    }
+
+    /// Gives the facilities a value that they look for by its type, such as further cloud providers.
+    #[must_use]
+    pub fn given<T: Any + Send + Sync>(mut self, value: T) -> Self {
+        self.given.put(Arc::new(value));
         self
     }
 
@@ -96,6 +117,14 @@ impl Registrar for Manager {
             descriptor,
             flags: |flags| flags.with::<C::Config>(C::DESCRIPTOR.name),
             build: |parsed, foundation| build::<C>(&parsed.get::<C::Config>(C::DESCRIPTOR.name), foundation),
+        });
+        self
+    }
+
+    fn facility<F: Facility>(mut self) -> Self {
+        self.shared.push(Shared {
+            flags: |flags| flags.with::<F::Config>(F::NAME),
+            bring: |parsed, ground, facilities| facilities.add::<F>(&parsed.get::<F::Config>(F::NAME), ground),
         });
         self
     }

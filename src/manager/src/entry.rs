@@ -13,7 +13,9 @@ const THREADS: usize = 4;
 
 /// Every flag and subcommand of a manager.
 pub(crate) fn flag_set(manager: &Manager) -> FlagSet {
-    let flags = manager.entries.iter().fold(FlagSet::new(manager.program.clone()), |flags, entry| (entry.flags)(flags));
+    let flags = FlagSet::new(manager.program.clone());
+    let flags = manager.shared.iter().fold(flags, |flags, shared| (shared.flags)(flags));
+    let flags = manager.entries.iter().fold(flags, |flags, entry| (entry.flags)(flags));
     flags
         .subcommand::<InstallFlags>(INSTALL, "Bring what the server needs: roles, a FlowSchema, the epoch fence")
         .subcommand::<InstallFlags>(UNINSTALL, "Remove what install brought")

@@ -13,6 +13,7 @@ mod replica;
 mod run;
 mod serve;
 pub mod serving;
+mod setup;
 mod status;
 mod watchdog;
 

@@ -8,11 +8,10 @@ use quarterdeck_election::fence::KubeFenceProver;
 use quarterdeck_election::{BootClock, Election, ElectionConfig, Gate, KubeLeases, Leadership, Timing};
 use quarterdeck_runtime::client::{ClientOptions, Clients, Identity, Source};
 use quarterdeck_runtime::controller::Predecessor;
-use quarterdeck_runtime::engine::{Deadlines, EngineMetrics, Foundation, Unit};
+use quarterdeck_runtime::engine::Unit;
 use quarterdeck_runtime::events::EventSink;
 use quarterdeck_runtime::informer::Informers;
 use quarterdeck_runtime::notes::Notes;
-use quarterdeck_runtime::queue::QueueMetricFamilies;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -25,6 +24,7 @@ use crate::flags::{ElectionFlags, FenceMode, Parsed};
 use crate::log::LogLevel;
 use crate::replica::ReplicaLease;
 use crate::serve::{self, Served};
+use crate::setup::{Chosen, set_up};
 use crate::{metrics, watchdog};
 
 /// How long a stop may wait for its own event to be written.
@@ -40,7 +40,8 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed, log: LogLevel) -> an
     let informers = Informers::new();
     informers.register(&registry)?;
     let notes = Notes::new(&replica_name(&options.generic.replica_name));
-    let (units, states) = set_up(manager, parsed, &informers, &registry, &notes)?;
+    let connection = Arc::default();
+    let (units, states) = sort(set_up(manager, parsed, &informers, &registry, &notes, &connection)?, &registry)?;
 
     let clock = Arc::new(BootClock);
     let (gate, keeper) = if options.election.leader_elect {
@@ -50,6 +51,7 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed, log: LogLevel) -> an
         (Gate::unelected(clock), None)
     };
     let clients = connect(manager, parsed, gate, &registry).await?;
+    let _ = connection.set(clients.clone());
     let events = EventSink::start(&clients, &registry)?;
     let stop = CancellationToken::new();
 
@@ -145,31 +147,21 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed, log: LogLevel) -> an
     Ok(())
 }
 
-/// Builds every enabled controller; does no I/O.
-fn set_up(
-    manager: &Manager,
-    parsed: &Parsed,
-    informers: &Informers,
-    registry: &prometheus::Registry,
-    notes: &Notes,
-) -> anyhow::Result<(Vec<Arc<dyn Unit>>, States)> {
-    let foundation = Foundation {
-        informers: informers.clone(),
-        registry: registry.clone(),
-        queues: QueueMetricFamilies::register(registry)?,
-        engine: EngineMetrics::register(registry)?,
-        deadlines: Deadlines::default(),
-        notes: notes.clone(),
-    };
+/// Splits the table into those that run and the states of all.
+fn sort(all: Vec<Chosen>, registry: &prometheus::Registry) -> anyhow::Result<(Vec<Arc<dyn Unit>>, States)> {
     let states = States::register(registry)?;
     let mut units = Vec::new();
-    for entry in &manager.entries {
-        let name = entry.descriptor.name;
-        if parsed.selection.is_enabled(name) {
-            units.push((entry.build)(parsed, &foundation).with_context(|| name)?);
-            states.set(name, State::Warming);
-        } else {
-            states.set(name, State::Disabled);
+    for chosen in all {
+        match chosen {
+            Chosen::In(unit) => {
+                states.set(unit.descriptor().name, State::Warming);
+                units.push(unit);
+            }
+            Chosen::Aside(name, lacks) => {
+                tracing::info!(controller = name, "stays out: {lacks}");
+                states.set(name, State::Disabled);
+            }
+            Chosen::Out(name) => states.set(name, State::Disabled),
         }
     }
     Ok((units, states))

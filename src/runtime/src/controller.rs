@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::{Api, ApiError, Class, Identity};
 use crate::events::Recorder;
+use crate::facility::{Authority, Facilities, Facility};
 use crate::informer::{Change, InformerHandle, Informers, Lister, Selection};
 use crate::notes::Notes;
 use crate::object::{Cached, Kind, Typed};
@@ -231,6 +232,8 @@ pub struct Cx {
     pub api: Api,
     /// Events under the controller's name.
     pub recorder: Recorder,
+    /// The right to make calls that change things outside the API server.
+    pub authority: Authority,
     /// Cancelled when the lease is lost or the process stops.
     pub stop: CancellationToken,
     /// How often this key has failed in a row.
@@ -251,6 +254,8 @@ pub struct Setup<K: Key> {
     pub(crate) reads: Vec<Kind>,
     pub(crate) account: Option<Account>,
     pub(crate) notes: Notes,
+    pub(crate) facilities: Facilities,
+    pub(crate) aside: Option<String>,
 }
 
 impl<K: Key> Setup<K> {
@@ -269,7 +274,26 @@ impl<K: Key> Setup<K> {
             reads: Vec::new(),
             account: None,
             notes: Notes::new(""),
+            facilities: Facilities::default(),
+            aside: None,
         }
+    }
+
+    /// What several controllers share; the program has to bring it ([`Registrar::facility`]).
+    ///
+    /// # Errors
+    /// When the program does not.
+    pub fn facility<F: Facility>(&self) -> Result<Arc<F>, SetupError> {
+        self.facilities.get::<F>().ok_or_else(|| SetupError {
+            flag: "controllers",
+            reason: format!("this program lacks the facility {:?}", F::NAME),
+        })
+    }
+
+    /// Has the controller stay out, although it is enabled: `reason` says what it would need. Naming it in
+    /// `--controllers` is then an error.
+    pub fn stand_aside(&mut self, reason: impl Into<String>) {
+        self.aside = Some(reason.into());
     }
 
     /// The shared informer of a kind; reconciles wait until it has synced.
@@ -375,6 +399,10 @@ pub trait Registrar: Sized {
     /// Adds a controller.
     #[must_use]
     fn controller<C: Controller>(self) -> Self;
+
+    /// Adds what several controllers share.
+    #[must_use]
+    fn facility<F: Facility>(self) -> Self;
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ pub mod client;
 pub mod controller;
 pub mod engine;
 pub mod events;
+pub mod facility;
 pub mod informer;
 pub mod notes;
 pub mod object;

@@ -7,6 +7,7 @@ use quarterdeck_election::leadership::{Leadership, Tenure};
 use quarterdeck_runtime::client::Clients;
 use quarterdeck_runtime::engine::{Means, Unit};
 use quarterdeck_runtime::events::EventSink;
+use quarterdeck_runtime::facility::Authority;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -96,6 +97,7 @@ impl Supervisor {
         let means = Means {
             api: self.clients.api_with(&identity, descriptor.share),
             recorder: self.events.recorder(descriptor.name, &identity),
+            authority: Authority { gate: self.clients.gate().clone(), epoch: tenure.lease_version() },
             stop: stop.clone(),
         };
         let mut work = tokio::spawn(Arc::clone(&self.unit).lead(means));

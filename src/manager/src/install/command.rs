@@ -7,16 +7,15 @@ use anyhow::Context as _;
 use quarterdeck_election::{BootClock, Gate};
 use quarterdeck_runtime::client::{ClientOptions, Clients};
 use quarterdeck_runtime::controller::Account;
-use quarterdeck_runtime::engine::{Deadlines, EngineMetrics, Foundation};
 use quarterdeck_runtime::informer::Informers;
 use quarterdeck_runtime::notes::Notes;
-use quarterdeck_runtime::queue::QueueMetricFamilies;
 use serde_json::Value;
 
 use super::{Manifest, Needs, Target, install, manifests, uninstall};
 use crate::builder::Manager;
 use crate::flags::Parsed;
 use crate::run::source;
+use crate::setup::{Chosen, set_up};
 
 /// Name of the subcommand that installs.
 pub(crate) const INSTALL: &str = "install";
@@ -81,19 +80,11 @@ fn target(parsed: &Parsed, flags: &InstallFlags) -> Target {
 
 /// What the chosen controllers declare; setting them up does no I/O.
 fn needs(manager: &Manager, parsed: &Parsed) -> anyhow::Result<Vec<Needs>> {
-    let registry = prometheus::Registry::new();
-    let foundation = Foundation {
-        informers: Informers::new(),
-        queues: QueueMetricFamilies::register(&registry)?,
-        engine: EngineMetrics::register(&registry)?,
-        registry,
-        deadlines: Deadlines::default(),
-        notes: Notes::new(""),
-    };
     let mut needs = Vec::new();
-    for entry in &manager.entries {
-        if parsed.selection.is_enabled(entry.descriptor.name) {
-            let unit = (entry.build)(parsed, &foundation).with_context(|| entry.descriptor.name)?;
+    for chosen in
+        set_up(manager, parsed, &Informers::new(), &prometheus::Registry::new(), &Notes::new(""), &Arc::default())?
+    {
+        if let Chosen::In(unit) = chosen {
             needs.push(Needs {
                 descriptor: unit.descriptor(),
                 account: unit.account().clone(),

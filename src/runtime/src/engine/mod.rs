@@ -21,6 +21,7 @@ use waiting::Waiting;
 use crate::client::Api;
 use crate::controller::{Account, Controller, Descriptor, Grant, Setup, SetupError};
 use crate::events::Recorder;
+use crate::facility::{Authority, Facilities};
 use crate::informer::{InformerHandle, Informers, State};
 use crate::notes::Notes;
 use crate::object::Kind;
@@ -61,6 +62,8 @@ pub struct Foundation {
     pub deadlines: Deadlines,
     /// What the replica says of itself to the others.
     pub notes: Notes,
+    /// What controllers share.
+    pub facilities: Facilities,
 }
 
 /// What a controller is given while it leads.
@@ -70,6 +73,8 @@ pub struct Means {
     pub api: Api,
     /// Events under the controller's name.
     pub recorder: Recorder,
+    /// The right to make calls that change things outside the API server.
+    pub authority: Authority,
     /// Cancelled when the tenure ends.
     pub stop: CancellationToken,
 }
@@ -86,6 +91,8 @@ pub trait Unit: Send + Sync {
     fn informers(&self) -> &[InformerHandle];
     /// Rights it declares beyond upstream's role.
     fn grants(&self) -> &[Grant];
+    /// Why it stays out although it is enabled, if it does.
+    fn aside(&self) -> Option<&str>;
     /// Whether all its informers have synced.
     fn synced(&self) -> bool;
     /// Why one of its informers cannot be relied on.
@@ -114,6 +121,7 @@ pub fn build<C: Controller>(config: &C::Config, foundation: &Foundation) -> Resu
     let queue = Queue::new(foundation.queues.queue(C::DESCRIPTOR.queue));
     let mut setup = Setup::new(foundation.informers.clone(), queue.enqueue(), foundation.registry.clone());
     setup.notes = foundation.notes.clone();
+    setup.facilities = foundation.facilities.clone();
     let controller = C::setup(config, &mut setup)?;
     Ok(Arc::new(ControllerUnit {
         descriptor: &C::DESCRIPTOR,
@@ -160,6 +168,10 @@ impl<C: Controller> Unit for ControllerUnit<C> {
 
     fn grants(&self) -> &[Grant] {
         &self.setup.grants
+    }
+
+    fn aside(&self) -> Option<&str> {
+        self.setup.aside.as_deref()
     }
 
     fn synced(&self) -> bool {

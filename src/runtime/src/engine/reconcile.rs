@@ -49,6 +49,7 @@ impl<C: Controller> ControllerUnit<C> {
         let cx = Cx {
             api: means.api.logging_to(log.clone()),
             recorder: means.recorder.clone(),
+            authority: means.authority.clone(),
             stop: means.stop.clone(),
             attempt: failures,
         };

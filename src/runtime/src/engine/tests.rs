@@ -115,6 +115,7 @@ fn unit(script: &Script, informers: &Informers) -> (Arc<dyn Unit>, prometheus::R
         engine: EngineMetrics::register(&registry).unwrap(),
         deadlines: Deadlines { soft: SECOND * 30, hard: SECOND * 600 },
         notes: crate::notes::Notes::new("test"),
+        facilities: crate::facility::Facilities::default(),
     };
     (build::<Scripted>(&Flags { script: script.clone() }, &foundation).unwrap(), registry)
 }
@@ -136,7 +137,8 @@ async fn no_means() -> Means {
 
 async fn means(server: &Server) -> (Means, quarterdeck_election::GateKeeper) {
     let (api, keeper) = leading(server).await;
-    (Means { api, recorder: Recorder::discard(), stop: CancellationToken::new() }, keeper)
+    let authority = crate::facility::Authority { gate: keeper.gate().clone(), epoch: 1 };
+    (Means { api, recorder: Recorder::discard(), authority, stop: CancellationToken::new() }, keeper)
 }
 
 #[tokio::test]

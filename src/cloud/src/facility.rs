@@ -1,0 +1,189 @@
+//! The clouds of a process: which providers there are, by flags, and which of them answers for what.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Namespace;
+use quarterdeck_runtime::controller::{Grant, Key, Setup, SetupError};
+use quarterdeck_runtime::facility::{Facility, Ground};
+use quarterdeck_runtime::informer::{Lister, Selection};
+use quarterdeck_runtime::object::{Cached as _, ObjectKey};
+
+use crate::guard::{Guarded, Limits};
+use crate::model::ClusterId;
+use crate::provider::SharedProvider;
+
+/// The namespace whose uid names the cluster.
+const IDENTIFYING: &str = "kube-system";
+
+/// Flags of the clouds.
+#[derive(clap::Args, Clone, Debug)]
+pub struct CloudConfig {
+    /// Cloud whose nodes, load balancers and routes are looked after, as NAME or NAME=URI; may be given repeatedly.
+    /// Without it the cloud's controllers stay out.
+    #[arg(long, value_name = "NAME[=URI]", value_delimiter = ',', help_heading = "Cloud")]
+    pub cloud_provider: Vec<String>,
+    /// File with the provider's own settings, read again when it changes.
+    #[arg(long, value_name = "FILE", default_value = "", help_heading = "Cloud")]
+    pub cloud_config: String,
+    /// Name of the cluster, which clouds show beside its id.
+    #[arg(long, value_name = "NAME", default_value = "kubernetes", help_heading = "Cloud")]
+    pub cluster_name: String,
+}
+
+/// One provider that can be asked for by name.
+#[derive(Clone)]
+pub struct ProviderKind {
+    /// What stands before `=` in `--cloud-provider`, or alone.
+    pub name: &'static str,
+    /// Makes it; does no I/O.
+    pub make: fn(&MakeProvider<'_>) -> Result<SharedProvider, SetupError>,
+    /// What its load balancers need to write in the cluster, beyond upstream's role of the service controller.
+    pub load_balancer_grants: fn() -> Vec<Grant>,
+    /// What its routes need to write in the cluster, beyond upstream's role of the route controller.
+    pub route_grants: fn() -> Vec<Grant>,
+}
+
+/// What a provider is made of.
+pub struct MakeProvider<'a> {
+    /// Its name in `--cloud-provider`.
+    pub name: &'a str,
+    /// What stands after `=`, if anything.
+    pub uri: Option<&'a str>,
+    /// The flags.
+    pub config: &'a CloudConfig,
+    /// What the process has.
+    pub ground: &'a Ground,
+}
+
+/// Providers besides the built-in ones; give them to the manager (`Manager::given`).
+#[derive(Clone, Default)]
+pub struct ProviderKinds(pub Vec<ProviderKind>);
+
+/// The clouds of a process.
+pub struct Cloud {
+    providers: Vec<Arc<Guarded>>,
+    kinds: Vec<ProviderKind>,
+    cluster: Arc<OnceLock<ClusterId>>,
+    cluster_name: String,
+}
+
+impl Facility for Cloud {
+    const NAME: &'static str = "cloud";
+    type Config = CloudConfig;
+
+    fn setup(config: &CloudConfig, ground: &Ground) -> Result<Self, SetupError> {
+        let mut known = built_in();
+        known.extend(ground.given.get::<ProviderKinds>().map(|kinds| kinds.0.clone()).unwrap_or_default());
+        let cluster: Arc<OnceLock<ClusterId>> = Arc::default();
+        let (mut providers, mut kinds) = (Vec::new(), Vec::new());
+        for entry in config.cloud_provider.iter().filter(|entry| !entry.is_empty()) {
+            let (name, uri) = entry.split_once('=').map_or((entry.as_str(), None), |(name, uri)| (name, Some(uri)));
+            let kind = find(&known, name, uri)?;
+            let provider = (kind.make)(&MakeProvider { name, uri, config, ground })?;
+            let guarded = Guarded::new(name, provider, Arc::clone(&cluster), Limits::default())
+                .map_err(|error| refuse(format!("{name}: starting its runtime: {error}")))?;
+            providers.push(Arc::new(guarded));
+            kinds.push(kind.clone());
+        }
+        Ok(Self { providers, kinds, cluster, cluster_name: config.cluster_name.clone() })
+    }
+}
+
+fn refuse(reason: String) -> SetupError {
+    SetupError { flag: "cloud-provider", reason }
+}
+
+/// The providers of this build.
+fn built_in() -> Vec<ProviderKind> {
+    Vec::new()
+}
+
+fn find<'a>(known: &'a [ProviderKind], name: &str, _uri: Option<&str>) -> Result<&'a ProviderKind, SetupError> {
+    known.iter().find(|kind| kind.name == name).ok_or_else(|| {
+        let names: Vec<&str> = known.iter().map(|kind| kind.name).collect();
+        refuse(format!("{name:?} is not a provider of this build; there are {}", names.join(", ")))
+    })
+}
+
+impl Cloud {
+    /// The clouds, for a controller that works on them; declares what it has to read for that. `None`, and the
+    /// controller stands aside, if no provider was asked for.
+    ///
+    /// # Errors
+    /// When the program brings no clouds.
+    pub fn join<K: Key>(setup: &mut Setup<K>) -> Result<Option<Arc<Self>>, SetupError> {
+        let cloud = setup.facility::<Self>()?;
+        if cloud.providers.is_empty() {
+            setup.stand_aside("it needs --cloud-provider");
+            return Ok(None);
+        }
+        let own = Selection { fields: Some(format!("metadata.name={IDENTIFYING}")), ..Selection::default() };
+        let namespaces: Lister<Namespace> = setup.informer(own);
+        let cluster = Arc::clone(&cloud.cluster);
+        setup.watch(&namespaces, move |change, _| {
+            if change.object().key() == ObjectKey::cluster(IDENTIFYING) {
+                let _ = cluster.set(ClusterId(change.object().uid().into()));
+            }
+        });
+        Ok(Some(cloud))
+    }
+
+    /// All providers, in the order of the flag.
+    #[must_use]
+    pub fn providers(&self) -> &[Arc<Guarded>] {
+        &self.providers
+    }
+
+    /// The cluster's id; `None` until it has been read, which a controller that joined waits for.
+    #[must_use]
+    pub fn cluster(&self) -> Option<&ClusterId> {
+        self.cluster.get()
+    }
+
+    /// The cluster's name, for people.
+    #[must_use]
+    pub fn cluster_name(&self) -> &str {
+        &self.cluster_name
+    }
+
+    /// The provider whose scheme a providerID has; asks providers what their schemes are.
+    ///
+    /// # Errors
+    /// When one that has not said so yet does not answer.
+    pub async fn of_provider_id(&self, provider_id: &str) -> crate::error::Result<Option<&Arc<Guarded>>> {
+        let scheme = provider_id.split_once("://").map_or(provider_id, |(scheme, _)| scheme);
+        for provider in &self.providers {
+            if provider.info().await?.schemes.iter().any(|own| own == scheme) {
+                return Ok(Some(provider));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Rights that the providers' load balancers need.
+    pub fn load_balancer_grants(&self) -> impl Iterator<Item = Grant> + '_ {
+        self.kinds.iter().flat_map(|kind| (kind.load_balancer_grants)())
+    }
+
+    /// Rights that the providers' routes need.
+    pub fn route_grants(&self) -> impl Iterator<Item = Grant> + '_ {
+        self.kinds.iter().flat_map(|kind| (kind.route_grants)())
+    }
+
+    /// A cloud of these providers, for tests: no flags, and a cluster id from the start.
+    #[must_use]
+    pub fn of(providers: Vec<(&str, SharedProvider)>, cluster: &str) -> Self {
+        let id = Arc::new(OnceLock::from(ClusterId(cluster.into())));
+        let guard = |(name, provider): (&str, SharedProvider)| {
+            let limits = Limits { patience: Duration::from_secs(1), ..Limits::default() };
+            Arc::new(Guarded::new(name, provider, Arc::clone(&id), limits).expect("a runtime starts"))
+        };
+        Self {
+            providers: providers.into_iter().map(guard).collect(),
+            kinds: Vec::new(),
+            cluster: Arc::clone(&id),
+            cluster_name: "kubernetes".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! The calls that controllers make, one function a method.
+
+use std::sync::Arc;
+
+use quarterdeck_runtime::facility::Authority;
+use uuid::Uuid;
+
+use super::{Guarded, Method};
+use crate::error::{CloudError, Result};
+use crate::model::{Deletion, Handle, LbOutcome, LoadBalancerSpec, OwnedLoadBalancer, Owner, Route};
+use crate::provider::{CallClass, LoadBalancers, ProviderInfo, Routes, SharedProvider};
+
+/// Pages of a list at most; a list that is longer than this is broken.
+const PAGES: usize = 10_000;
+
+const fn read(name: &'static str) -> Method {
+    Method { name, class: CallClass::Read }
+}
+
+fn balancers(provider: &SharedProvider) -> Result<&dyn LoadBalancers> {
+    provider.load_balancers().ok_or_else(|| CloudError::NotImplemented("load balancers".to_owned()))
+}
+
+fn routes(provider: &SharedProvider) -> Result<&dyn Routes> {
+    provider.routes().ok_or_else(|| CloudError::NotImplemented("routes".to_owned()))
+}
+
+impl Guarded {
+    /// What the provider says of itself; asked once.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn info(&self) -> Result<Arc<ProviderInfo>> {
+        if let Some(info) = self.info.get() {
+            return Ok(Arc::clone(info));
+        }
+        let info =
+            self.call(read("identity.info"), None, Uuid::new_v4(), |provider, call| async move {
+                provider.info(&call).await
+            })
+            .await?;
+        Ok(Arc::clone(self.info.get_or_init(|| Arc::new(info))))
+    }
+
+    /// Whether the cloud answers and accepts the credentials.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn probe(&self) -> Result<()> {
+        self.call(
+            read("identity.probe"),
+            None,
+            Uuid::new_v4(),
+            |provider, call| async move { provider.probe(&call).await },
+        )
+        .await
+    }
+
+    /// All load balancers of this owner: none, one, or duplicates.
+    ///
+    /// # Errors
+    /// When the provider cannot say.
+    pub async fn load_balancers_of(&self, owner: &Owner) -> Result<Vec<OwnedLoadBalancer>> {
+        let owner = owner.clone();
+        self.call(read("loadbalancers.get"), None, Uuid::new_v4(), |provider, call| async move {
+            balancers(&provider)?.get(&call, &owner).await
+        })
+        .await
+    }
+
+    /// Makes or changes a load balancer. `op_id` stays the same while the same change is tried again.
+    ///
+    /// # Errors
+    /// When it was not done, or nobody knows: [`CloudError::maybe_applied`].
+    pub async fn ensure_load_balancer(
+        &self,
+        authority: &Authority,
+        op_id: Uuid,
+        spec: &LoadBalancerSpec,
+        known: Option<&Handle>,
+    ) -> Result<LbOutcome> {
+        let (spec, known) = (spec.clone(), known.cloned());
+        let method = Method { name: "loadbalancers.ensure", class: CallClass::LoadBalancer };
+        self.call(method, Some(authority), op_id, |provider, call| async move {
+            balancers(&provider)?.ensure(&call, &spec, known.as_ref()).await
+        })
+        .await
+    }
+
+    /// Changes which nodes get traffic.
+    ///
+    /// # Errors
+    /// As [`Self::ensure_load_balancer`]; [`CloudError::NotFound`] if the load balancer is gone.
+    pub async fn update_backends(
+        &self,
+        authority: &Authority,
+        op_id: Uuid,
+        spec: &LoadBalancerSpec,
+        known: &Handle,
+    ) -> Result<LbOutcome> {
+        let (spec, known) = (spec.clone(), known.clone());
+        let method = Method { name: "loadbalancers.update_backends", class: CallClass::LoadBalancer };
+        self.call(method, Some(authority), op_id, |provider, call| async move {
+            balancers(&provider)?.update_backends(&call, &spec, &known).await
+        })
+        .await
+    }
+
+    /// Removes everything that belongs to the owner's load balancer.
+    ///
+    /// # Errors
+    /// When something may be left.
+    pub async fn ensure_load_balancer_deleted(
+        &self,
+        authority: &Authority,
+        op_id: Uuid,
+        owner: &Owner,
+        known: Option<&Handle>,
+    ) -> Result<Deletion> {
+        let (owner, known) = (owner.clone(), known.cloned());
+        let method = Method { name: "loadbalancers.ensure_deleted", class: CallClass::LoadBalancer };
+        self.call(method, Some(authority), op_id, |provider, call| async move {
+            balancers(&provider)?.ensure_deleted(&call, &owner, known.as_ref()).await
+        })
+        .await
+    }
+
+    /// All load balancers of this cluster.
+    ///
+    /// # Errors
+    /// When a page could not be had: nothing may be concluded then.
+    pub async fn owned_load_balancers(&self) -> Result<Vec<OwnedLoadBalancer>> {
+        let mut all = Vec::new();
+        let mut page = None;
+        for _ in 0..PAGES {
+            let from = page.take();
+            let got = self
+                .call(read("loadbalancers.list_owned"), None, Uuid::new_v4(), |provider, call| async move {
+                    let from: Option<String> = from;
+                    balancers(&provider)?.list_owned(&call, from.as_deref()).await
+                })
+                .await?;
+            all.extend(got.items);
+            page = got.next;
+            if page.is_none() {
+                return Ok(all);
+            }
+        }
+        Err(CloudError::Other(format!("the list of load balancers has more than {PAGES} pages")))
+    }
+
+    /// All routes of this cluster.
+    ///
+    /// # Errors
+    /// When a page could not be had: nothing may be concluded then.
+    pub async fn routes(&self) -> Result<Vec<Route>> {
+        let mut all = Vec::new();
+        let mut page = None;
+        for _ in 0..PAGES {
+            let from = page.take();
+            let got = self
+                .call(read("routes.list"), None, Uuid::new_v4(), |provider, call| async move {
+                    let from: Option<String> = from;
+                    routes(&provider)?.list(&call, from.as_deref()).await
+                })
+                .await?;
+            all.extend(got.items);
+            page = got.next;
+            if page.is_none() {
+                return Ok(all);
+            }
+        }
+        Err(CloudError::Other(format!("the list of routes has more than {PAGES} pages")))
+    }
+
+    /// Makes a route.
+    ///
+    /// # Errors
+    /// When it was not done, or nobody knows.
+    pub async fn create_route(&self, authority: &Authority, op_id: Uuid, route: &Route) -> Result<()> {
+        let route = route.clone();
+        let method = Method { name: "routes.create", class: CallClass::Route };
+        self.call(method, Some(authority), op_id, |provider, call| async move {
+            routes(&provider)?.create(&call, &route).await
+        })
+        .await
+    }
+
+    /// Has a destination lead elsewhere.
+    ///
+    /// # Errors
+    /// When it was not done, or nobody knows.
+    pub async fn replace_route(&self, authority: &Authority, op_id: Uuid, old: &Route, new: &Route) -> Result<()> {
+        let (old, new) = (old.clone(), new.clone());
+        let method = Method { name: "routes.replace", class: CallClass::Route };
+        self.call(method, Some(authority), op_id, |provider, call| async move {
+            routes(&provider)?.replace(&call, &old, &new).await
+        })
+        .await
+    }
+
+    /// Removes a route.
+    ///
+    /// # Errors
+    /// When it was not done, or nobody knows.
+    pub async fn delete_route(&self, authority: &Authority, op_id: Uuid, route: &Route) -> Result<()> {
+        let route = route.clone();
+        let method = Method { name: "routes.delete", class: CallClass::Route };
+        self.call(method, Some(authority), op_id, |provider, call| async move {
+            routes(&provider)?.delete(&call, &route).await
+        })
+        .await
+    }
+}
