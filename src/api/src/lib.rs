@@ -3,4 +3,5 @@
 pub mod addon;
 pub mod channel;
 pub mod duration;
+pub mod nearest;
 pub mod version;
