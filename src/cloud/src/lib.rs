@@ -11,6 +11,7 @@ pub mod facility;
 pub mod guard;
 pub mod model;
 pub mod provider;
+pub mod sim;
 
 pub use error::CloudError;
 pub use facility::Cloud;
