@@ -19,6 +19,9 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+/// Where `quarterdeck-cloud-sim` listens, and the manager looks for it, unless told otherwise.
+pub const DEFAULT_SOCKET: &str = "unix:///run/quarterdeck/cloud-sim.sock";
+
 pub use balancers::{ANNOTATIONS, ELSEWHERE, HOSTNAME, STEPS};
 pub use clock::Clock;
 pub use control::{Command, Dump, Reply};

@@ -19,6 +19,8 @@ use crate::model::{
 };
 use crate::provider::{CallCtx, Instances, LoadBalancers, Provider, ProviderInfo, Routes};
 
+/// Outcome of a call whose caller left before its end.
+const ABANDONED: &str = "abandoned";
 /// How often a call that blocks its thread looks whether it still should.
 const BLOCK: Duration = Duration::from_millis(10);
 
@@ -80,6 +82,15 @@ impl Sim {
                 *latest = version.max(*latest);
                 later
             });
+        }
+    }
+
+    /// Waits until the state as it is now is kept; at once if nobody keeps it.
+    pub async fn until_kept(&self) {
+        let version = *self.version.borrow();
+        if let Some(kept) = &self.kept {
+            // The sender is ours: it cannot be gone.
+            let _ = kept.subscribe().wait_for(|kept| *kept >= version).await;
         }
     }
 
@@ -189,7 +200,7 @@ impl Sim {
         running: &Running<'_>,
         transition: impl FnOnce(&mut State, &Twist, u64) -> Result<T> + Send,
     ) -> Result<T> {
-        running.befall(drawn, Moment::Before).await?;
+        running.befall(call, drawn, Moment::Before).await?;
         let changes = CHANGES.contains(&running.method);
         let takes = if changes { self.inner.lock().state.settings.change_ms } else { 0 };
         if takes > 0 {
@@ -201,7 +212,7 @@ impl Sim {
             let _ = kept.wait_for(|kept| *kept >= version).await;
         }
         let answer = answer?;
-        running.befall(drawn, Moment::After).await?;
+        running.befall(call, drawn, Moment::After).await?;
         Ok(answer)
     }
 
@@ -276,13 +287,23 @@ impl Drop for Running<'_> {
     fn drop(&mut self) {
         let mut inner = self.sim.inner.lock();
         inner.held.retain(|held| held.call != self.number);
-        inner.journal.end(self.number, "abandoned");
+        inner.journal.end(self.number, ABANDONED);
     }
 }
 
 impl Running<'_> {
-    /// Has happen what is to go wrong at this moment.
-    async fn befall(&self, drawn: &Drawn, moment: Moment) -> Result<()> {
+    /// Has happen what is to go wrong at this moment, unless the caller leaves meanwhile.
+    async fn befall(&self, call: &CallCtx, drawn: &Drawn, moment: Moment) -> Result<()> {
+        let Some(befallen) = call.cancel.run_until_cancelled(self.happen(drawn, moment)).await else {
+            let mut inner = self.sim.inner.lock();
+            inner.held.retain(|held| held.call != self.number);
+            inner.journal.end(self.number, ABANDONED);
+            return Err(CloudError::Unavailable("the caller has left".to_owned()));
+        };
+        befallen
+    }
+
+    async fn happen(&self, drawn: &Drawn, moment: Moment) -> Result<()> {
         for (rule, fault) in &drawn.faults {
             match fault {
                 Fault::Hang { at } if *at == moment => {
