@@ -8,6 +8,8 @@
 
 pub mod error;
 pub mod facility;
+#[cfg(feature = "grpc")]
+pub mod grpc;
 pub mod guard;
 pub mod model;
 pub mod provider;
