@@ -9,6 +9,7 @@
 pub mod error;
 pub mod facility;
 pub mod guard;
+pub mod metal;
 pub mod model;
 pub mod provider;
 
