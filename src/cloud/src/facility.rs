@@ -4,8 +4,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Namespace;
+use parking_lot::Mutex;
 use quarterdeck_runtime::controller::{Grant, Key, Setup, SetupError};
-use quarterdeck_runtime::facility::{Facility, Ground};
+use quarterdeck_runtime::facility::{Facility, Given, Ground};
 use quarterdeck_runtime::informer::{Lister, Selection};
 use quarterdeck_runtime::object::{Cached as _, ObjectKey};
 
@@ -54,6 +55,8 @@ pub struct MakeProvider<'a> {
     pub config: &'a CloudConfig,
     /// What the process has.
     pub ground: &'a Ground,
+    /// What the provider shares with controllers of its own ([`Cloud::shared`]).
+    pub shared: &'a Mutex<Given>,
 }
 
 /// Providers besides the built-in ones; give them to the manager (`Manager::given`).
@@ -66,6 +69,7 @@ pub struct Cloud {
     kinds: Vec<ProviderKind>,
     cluster: Arc<OnceLock<ClusterId>>,
     cluster_name: String,
+    shared: Given,
 }
 
 impl Facility for Cloud {
@@ -77,16 +81,18 @@ impl Facility for Cloud {
         known.extend(ground.given.get::<ProviderKinds>().map(|kinds| kinds.0.clone()).unwrap_or_default());
         let cluster: Arc<OnceLock<ClusterId>> = Arc::default();
         let (mut providers, mut kinds) = (Vec::new(), Vec::new());
+        let shared = Mutex::default();
         for entry in config.cloud_provider.iter().filter(|entry| !entry.is_empty()) {
             let (name, uri) = entry.split_once('=').map_or((entry.as_str(), None), |(name, uri)| (name, Some(uri)));
             let kind = find(&known, name, uri)?;
-            let provider = (kind.make)(&MakeProvider { name, uri, config, ground })?;
+            let provider = (kind.make)(&MakeProvider { name, uri, config, ground, shared: &shared })?;
             let guarded = Guarded::new(name, provider, Arc::clone(&cluster), Limits::default())
                 .map_err(|error| refuse(format!("{name}: starting its runtime: {error}")))?;
             providers.push(Arc::new(guarded));
             kinds.push(kind.clone());
         }
-        Ok(Self { providers, kinds, cluster, cluster_name: config.cluster_name.clone() })
+        let (cluster_name, shared) = (config.cluster_name.clone(), shared.into_inner());
+        Ok(Self { providers, kinds, cluster, cluster_name, shared })
     }
 }
 
@@ -141,6 +147,12 @@ impl Cloud {
         self.cluster.get()
     }
 
+    /// What a provider of this process shares with controllers of its own.
+    #[must_use]
+    pub fn shared<T: std::any::Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.shared.get::<T>()
+    }
+
     /// The cluster's name, for people.
     #[must_use]
     pub fn cluster_name(&self) -> &str {
@@ -184,6 +196,7 @@ impl Cloud {
             kinds: Vec::new(),
             cluster: Arc::clone(&id),
             cluster_name: "kubernetes".to_owned(),
+            shared: Given::default(),
         }
     }
 }
