@@ -10,6 +10,7 @@ pub mod error;
 pub mod facility;
 pub mod guard;
 pub mod model;
+pub mod nodes;
 pub mod provider;
 
 pub use error::CloudError;
