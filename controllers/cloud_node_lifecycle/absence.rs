@@ -19,6 +19,9 @@ pub(super) const SPACING: Duration = Duration::from_secs(15);
 /// When the cloud is asked again about a node that cannot be deleted for now.
 const HELD_SPACING: Duration = Duration::from_secs(30);
 
+/// How old the latest answer may be when a node is deleted.
+const FRESH: Duration = Duration::from_secs(60);
+
 /// What makes an absence count for nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Doubt {
@@ -118,10 +121,15 @@ pub(super) struct Suspect {
 }
 
 impl Suspect {
-    /// Whether the instance is proven to be gone.
-    pub(super) fn is_proven(&self) -> bool {
+    /// Whether the instance was proven to be gone.
+    fn is_proven(&self) -> bool {
         let (Some((first, _)), Some(last)) = (&self.first, self.last) else { return false };
         self.doubt.is_none() && last.saturating_duration_since(*first) >= SPACING
+    }
+
+    /// Whether it was proven, and that still counts: the cloud may have been silent since.
+    pub(super) fn is_proven_at(&self, now: Instant) -> bool {
+        self.is_proven() && now.saturating_duration_since(self.asked) <= FRESH
     }
 
     /// Whether the doubt has lasted: a first one often passes by itself, when a node that went stops being Ready, or the
@@ -291,6 +299,9 @@ mod tests {
         suspects.keep([&gone]);
         hear(&mut suspects);
         assert!(suspects.get(&gone).unwrap().is_proven());
+        assert!(suspects.get(&gone).unwrap().is_proven_at(Instant::now() + FRESH));
+        let late = Instant::now() + FRESH + Duration::from_millis(1);
+        assert!(!suspects.get(&gone).unwrap().is_proven_at(late), "the cloud was silent since");
         tokio::time::advance(SPACING).await;
         assert!(!suspects.get(&gone).unwrap().is_due(Instant::now()), "kept nodes are asked for less often");
         tokio::time::advance(HELD_SPACING - SPACING).await;

@@ -89,6 +89,7 @@ impl Watch {
                 .iter()
                 .filter(|node| node.ready && !node.deleting && is_control_plane(node))
                 .count(),
+            at: Instant::now(),
             now: jiff::Timestamp::now().as_second(),
             grace: self.rules.grace,
             percent: self.rules.percent,

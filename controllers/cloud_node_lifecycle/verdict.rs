@@ -3,6 +3,7 @@
 use std::fmt;
 
 use quarterdeck_runtime::view::NodeView;
+use tokio::time::Instant;
 
 use super::absence::{Doubt, Suspect};
 
@@ -22,7 +23,9 @@ pub(super) struct Census {
     pub(super) in_cloud: usize,
     /// Control-plane nodes that are Ready.
     pub(super) ready_control_planes: usize,
-    /// Seconds since 1970.
+    /// The moment of the judgement.
+    pub(super) at: Instant,
+    /// The same, in seconds since 1970.
     pub(super) now: i64,
     /// Nodes younger than this many seconds are kept.
     pub(super) grace: i64,
@@ -98,7 +101,7 @@ pub(super) fn judge(census: &Census, suspects: &[(&NodeView, &Suspect)]) -> Vec<
         if braked {
             return Verdict::Keep(Hold::Brake { absent, of });
         }
-        if !suspect.is_proven() || census.now.saturating_sub(node.created) < census.grace {
+        if !suspect.is_proven_at(census.at) || census.now.saturating_sub(node.created) < census.grace {
             return Verdict::Wait;
         }
         if is_control_plane(node) && census.ready_control_planes == 0 {
@@ -119,13 +122,23 @@ mod tests {
 
     use quarterdeck_cloud::guard::Seen;
     use quarterdeck_cloud::model::{Lookup, Proof};
-    use tokio::time::Instant;
 
     use super::super::absence::{SPACING, Suspects};
     use super::*;
 
-    const CENSUS: Census =
-        Census { in_cluster: 100, in_cloud: 100, ready_control_planes: 1, now: 10_000, grace: 300, percent: 20 };
+    const NOW: i64 = 10_000;
+
+    fn census() -> Census {
+        Census {
+            in_cluster: 100,
+            in_cloud: 100,
+            ready_control_planes: 1,
+            at: Instant::now() + SPACING,
+            now: NOW,
+            grace: 300,
+            percent: 20,
+        }
+    }
 
     fn nodes(count: usize) -> Vec<NodeView> {
         let node = |index| NodeView { uid: format!("uid-{index}").into(), ..NodeView::named(&format!("n{index}")) };
@@ -156,24 +169,24 @@ mod tests {
 
     #[test]
     fn proof_is_needed() {
-        assert_eq!(judged(&CENSUS, &nodes(1), SPACING, None), [Verdict::Delete]);
-        assert_eq!(judged(&CENSUS, &nodes(1), SPACING - Duration::from_millis(1), None), [Verdict::Wait]);
+        assert_eq!(judged(&census(), &nodes(1), SPACING, None), [Verdict::Delete]);
+        assert_eq!(judged(&census(), &nodes(1), SPACING - Duration::from_millis(1), None), [Verdict::Wait]);
         let kept = Verdict::Keep(Hold::Doubt(Doubt::NoWitness));
-        assert_eq!(judged(&CENSUS, &nodes(1), SPACING, Some(&Doubt::NoWitness)), [kept]);
+        assert_eq!(judged(&census(), &nodes(1), SPACING, Some(&Doubt::NoWitness)), [kept]);
     }
 
     #[test]
     fn young_nodes_have_grace() {
         let of_age = |age: i64| {
-            let node = NodeView { created: CENSUS.now - age, ..nodes(1).remove(0) };
-            judged(&CENSUS, &[node], SPACING, None).remove(0)
+            let node = NodeView { created: NOW - age, ..nodes(1).remove(0) };
+            judged(&census(), &[node], SPACING, None).remove(0)
         };
         assert_eq!([of_age(299), of_age(300), of_age(-5)], [Verdict::Wait, Verdict::Delete, Verdict::Wait]);
     }
 
     #[test]
     fn many_at_once_are_not_believed() {
-        let of = |in_cloud| Census { in_cloud, ..CENSUS };
+        let of = |in_cloud| Census { in_cloud, ..census() };
         assert_eq!(deleted(&of(100), &nodes(20)), 20, "a fifth is believed");
         assert_eq!(deleted(&of(100), &nodes(21)), 0);
         assert_eq!(deleted(&of(4), &nodes(2)), 2, "so few never are too many");
@@ -188,20 +201,20 @@ mod tests {
 
     #[test]
     fn a_small_cluster_loses_one_node_at_a_time() {
-        assert_eq!(deleted(&Census { in_cluster: 9, ..CENSUS }, &nodes(2)), 1);
-        assert_eq!(deleted(&Census { in_cluster: 10, ..CENSUS }, &nodes(2)), 2);
+        assert_eq!(deleted(&Census { in_cluster: 9, ..census() }, &nodes(2)), 1);
+        assert_eq!(deleted(&Census { in_cluster: 10, ..census() }, &nodes(2)), 2);
     }
 
     #[test]
     fn the_last_control_plane_node_stays() {
         for label in CONTROL_PLANE {
             let node = NodeView { labels: [(label, "")].into_iter().collect(), ..nodes(1).remove(0) };
-            let none_left = Census { ready_control_planes: 0, ..CENSUS };
+            let none_left = Census { ready_control_planes: 0, ..census() };
             assert_eq!(
                 judged(&none_left, std::slice::from_ref(&node), SPACING, None),
                 [Verdict::Keep(Hold::LastControlPlane)]
             );
-            assert_eq!(judged(&CENSUS, &[node], SPACING, None), [Verdict::Delete], "{label}");
+            assert_eq!(judged(&census(), &[node], SPACING, None), [Verdict::Delete], "{label}");
         }
     }
 }
