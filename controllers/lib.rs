@@ -1,6 +1,8 @@
 //! The controllers, one folder each, and their table.
 
 pub mod addon;
+pub mod cloud_node;
+pub mod cloud_node_lifecycle;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod endpointslice_mirroring;
@@ -19,4 +21,6 @@ pub fn all<R: Registrar>(manager: R) -> R {
         .controller::<endpointslice_mirroring::EndpointSliceMirroringController>()
         .controller::<namespace::NamespaceController>()
         .controller::<addon::AddonController>()
+        .controller::<cloud_node::CloudNodeController>()
+        .controller::<cloud_node_lifecycle::CloudNodeLifecycleController>()
 }
