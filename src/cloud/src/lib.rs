@@ -13,6 +13,7 @@ pub mod grpc;
 pub mod guard;
 pub mod model;
 pub mod provider;
+pub mod sim;
 
 pub use error::CloudError;
 pub use facility::Cloud;
