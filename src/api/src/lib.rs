@@ -2,6 +2,7 @@
 
 pub mod addon;
 pub mod channel;
+pub mod cloud;
 pub mod duration;
 pub mod nearest;
 pub mod version;
