@@ -115,8 +115,7 @@ impl Balancer {
         let _busy = Busy { memory: &self.memory, key };
         let known = self.memory.begin(key, &owner, provider.name(), cx.authority.epoch);
         let (before, claimed) = (Record::of(service), has_finalizer(service));
-        let new = || Record { uid: owner.uid.clone(), provider: provider.name().to_owned(), ..Record::default() };
-        let record = before.clone().unwrap_or_else(new);
+        let record = before.clone().unwrap_or_else(|| Record::new(&owner.uid, provider.name()));
 
         let needed = match provider.info().await {
             Ok(info) => info.needs_addresses,
@@ -415,7 +414,7 @@ fn operation(task: &Task<'_>, epoch: u64) -> Uuid {
         _ => format!("{epoch}/{}/{}", known.done, known.drift.as_deref().unwrap_or_default()),
     };
     let revision = record.revision.to_string();
-    operation_id(&[&spec.owner.cluster.0, &spec.owner.uid, &revision, digest, &backends, &tenure])
+    operation_id(&[&spec.owner.cluster.0, &spec.owner.uid, &record.claim, &revision, digest, &backends, &tenure])
 }
 
 /// An id made of these parts.
