@@ -1,6 +1,8 @@
 //! The controllers, one folder each, and their table.
 
 pub mod addon;
+pub mod cloud_node;
+pub mod cloud_node_lifecycle;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod endpointslice_mirroring;
@@ -21,4 +23,6 @@ pub fn all<R: Registrar>(manager: R) -> R {
         .controller::<namespace::NamespaceController>()
         .controller::<service_lb::ServiceLbController>()
         .controller::<addon::AddonController>()
+        .controller::<cloud_node::CloudNodeController>()
+        .controller::<cloud_node_lifecycle::CloudNodeLifecycleController>()
 }
