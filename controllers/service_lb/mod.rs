@@ -30,12 +30,12 @@ use quarterdeck_runtime::controller::{
 };
 use quarterdeck_runtime::informer::{Lister, Selection};
 use quarterdeck_runtime::queue::{Enqueue, Retry};
+use quarterdeck_runtime::view::NodeView;
 
 use address::Addresses;
 use config::Classes;
 use memory::Memory;
 use metrics::Metrics;
-use node::BackendNode;
 use watch::NodesChanged;
 
 pub use config::ServiceLbConfig;
@@ -54,7 +54,7 @@ struct Balancer {
     cloud: Arc<Cloud>,
     classes: Classes,
     services: Lister<Service>,
-    nodes: Lister<BackendNode>,
+    nodes: Lister<NodeView>,
     addresses: Arc<Addresses>,
     memory: Memory,
     audits: audit::Audits,
@@ -94,7 +94,7 @@ impl Controller for ServiceLbController {
         grants(setup, &cloud);
 
         let services = setup.informer::<Service>(Selection::default());
-        let nodes = setup.informer::<BackendNode>(Selection::default());
+        let nodes = setup.informer::<NodeView>(Selection::default());
         let pools = setup.informer::<AddressPool>(Selection::default());
         let reservations = setup.informer::<AddressReservation>(Selection::default());
         let namespaces = setup.informer::<Namespace>(Selection::default());

@@ -184,7 +184,7 @@ impl Balancer {
             known.announced = Some(digest.clone());
         });
         self.metrics.syncs.inc();
-        let op = operation(task, cx.authority.epoch);
+        let op = operation(spec, digest, record, known, cx.authority.epoch);
         match provider.ensure_load_balancer(&cx.authority, op, spec, handle).await {
             Ok(LbOutcome::Ready { ingress, handle, fingerprint }) => {
                 let made = self.remember(task, ingress, handle, fingerprint);
@@ -217,13 +217,13 @@ impl Balancer {
     }
 
     async fn update_backends(&self, cx: &Cx, task: &Task<'_>) -> Result<Action, Error> {
-        let Task { key, provider, spec, digest, known, .. } = task;
+        let Task { key, provider, spec, digest, record, known, .. } = task;
         let owner = &spec.owner;
         let handle = known.made.as_ref().map(|made| made.handle.clone()).expect("it was made in this tenure");
         self.memory.change(key, |known| known.uncertain = true);
         self.metrics.syncs.inc();
         let began = Instant::now();
-        let op = operation(task, cx.authority.epoch);
+        let op = operation(spec, digest, record, known, cx.authority.epoch);
         let outcome = provider.update_backends(&cx.authority, op, spec, &handle).await;
         match outcome {
             Ok(LbOutcome::Ready { ingress, handle, fingerprint }) => {
@@ -255,8 +255,7 @@ impl Balancer {
             Err(CloudError::NotFound(_) | CloudError::NotImplemented(_) | CloudError::Immutable(_)) => {
                 self.memory.change(key, |known| known.drift = Some("backends".to_owned()));
                 let known = self.memory.get(key).unwrap_or_else(|| known.clone());
-                let task =
-                    Task { spec: spec.clone(), digest: digest.clone(), record: task.record.clone(), known, ..*task };
+                let task = Task { spec: spec.clone(), digest: digest.clone(), record: record.clone(), known, ..*task };
                 self.find_and_ensure(cx, &task).await
             }
             Err(error) => {
@@ -406,8 +405,7 @@ pub(super) fn adopt<'a>(recorded: Option<&Handle>, found: &'a [OwnedLoadBalancer
 ///
 /// Until a load balancer was made once, it is the same for every leader: whoever tries again after a crash says so.
 /// After that, the same change may be wanted again later (there and back), and the count of changes tells them apart.
-fn operation(task: &Task<'_>, epoch: u64) -> Uuid {
-    let Task { spec, digest, record, known, .. } = task;
+fn operation(spec: &LoadBalancerSpec, digest: &str, record: &Record, known: &Known, epoch: u64) -> Uuid {
     let backends = serde_json::to_string(&spec.backends).expect("texts are JSON");
     let tenure = match (record.revision, known.done, &known.drift) {
         (0, 0, None) => String::new(),
@@ -429,3 +427,7 @@ pub(super) fn operation_id(parts: &[&str]) -> Uuid {
     bytes.copy_from_slice(&digest[..16]);
     uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
+
+#[cfg(test)]
+#[path = "sync_tests.rs"]
+mod tests;
