@@ -72,7 +72,17 @@ impl Balancer {
             Ok(ours) => ours,
             Err(error) => return self.failed(cx, key, &owner, Doing::Syncing, &error),
         };
-        match aim(&service, ours.as_deref()) {
+        let aim = aim(&service, ours.as_deref());
+        let asked = match &aim {
+            Aim::Keep { provider, instead_of } => Some(instead_of.as_ref().unwrap_or(provider)),
+            Aim::Remove { provider } => provider.as_ref(),
+            Aim::Ignore => None,
+        };
+        let place = asked.map(|name| self.place_for(name));
+        if matches!(place, Some(None)) && asked.is_some_and(|name| self.provider(name).is_some()) {
+            return Ok(Action::RequeueAfter(SOON));
+        }
+        match aim {
             Aim::Ignore => Ok(Action::Done),
             Aim::Remove { provider } => self.remove(cx, key, &service, &owner, provider.as_deref()).await,
             Aim::Keep { provider, instead_of: Some(before) } => {
