@@ -8,6 +8,7 @@ pub mod endpointslice;
 pub mod endpointslice_mirroring;
 pub mod namespace;
 pub mod node_route;
+pub mod service_lb;
 
 use quarterdeck_cloud::Cloud;
 use quarterdeck_runtime::controller::Registrar;
@@ -21,6 +22,7 @@ pub fn all<R: Registrar>(manager: R) -> R {
         .controller::<endpointslice::EndpointSliceController>()
         .controller::<endpointslice_mirroring::EndpointSliceMirroringController>()
         .controller::<namespace::NamespaceController>()
+        .controller::<service_lb::ServiceLbController>()
         .controller::<addon::AddonController>()
         .controller::<cloud_node::CloudNodeController>()
         .controller::<cloud_node_lifecycle::CloudNodeLifecycleController>()

@@ -11,6 +11,7 @@ pub mod facility;
 #[cfg(feature = "grpc")]
 pub mod grpc;
 pub mod guard;
+pub mod metal;
 pub mod model;
 pub mod nodes;
 pub mod provider;

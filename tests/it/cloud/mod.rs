@@ -1,0 +1,6 @@
+//! Clouds.
+
+mod lifecycle;
+mod node;
+mod node_world;
+mod route;
