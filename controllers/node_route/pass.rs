@@ -25,6 +25,18 @@ use super::tries::{Tries, verb};
 /// How many changes are made at once: as many as a cloud has places for.
 const AT_ONCE: usize = 16;
 
+/// When a pass that was stopped short by a shut gate begins again; a real loss of the lease ends it long before.
+const GATE_RETRY: Duration = Duration::from_millis(200);
+
+/// How one change ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Made {
+    Yes,
+    No,
+    /// It may not be made by this process now: nothing is known of what others do.
+    NotByUs,
+}
+
 /// What is remembered of one cloud from pass to pass.
 #[derive(Default)]
 pub(super) struct Memory {
@@ -64,7 +76,7 @@ impl Router {
         let claims = claims(&nodes, &routes, &self.cluster);
         self.tell_wrong(cx, provider, &claims, is_own, memory);
         let plan = plan(&nodes, is_own, &routes, &claims, &self.cluster);
-        let missing = self.change(cx, provider, &plan, memory).await;
+        let Some(missing) = self.change(cx, provider, &plan, memory).await else { return Ok(GATE_RETRY) };
         self.say(cx, &plan, &missing).await?;
         let next = memory.tries.next().map(|next| next.saturating_duration_since(Instant::now()));
         Ok(next.unwrap_or(self.period))
@@ -97,20 +109,29 @@ impl Router {
         self.metrics.wrong(provider.name(), &own.iter().map(|(_, wrong)| wrong).collect::<Vec<_>>());
     }
 
-    /// Makes the changes, several destinations at once; returns those whose route is not as it should be.
-    async fn change(&self, cx: &Cx, provider: &Guarded, plan: &Plan, memory: &mut Memory) -> BTreeSet<IpNet> {
+    /// Makes the changes, several destinations at once; returns those whose route is not as it should be. `None` if this
+    /// process may not change anything.
+    async fn change(&self, cx: &Cx, provider: &Guarded, plan: &Plan, memory: &mut Memory) -> Option<BTreeSet<IpNet>> {
         memory.tries.keep(plan.changes.values().flatten());
         let tries = Mutex::new(&mut memory.tries);
-        let missing = Mutex::new(BTreeSet::new());
+        let missing = Mutex::new(Some(BTreeSet::new()));
         let changes = futures::stream::iter(&plan.changes);
         let one = |(destination, ops): (&IpNet, &Vec<Op>)| {
             let (destination, ops, tries, missing) = (*destination, ops.clone(), &tries, &missing);
             async move {
                 for op in &ops {
-                    if !self.make(cx, provider, plan, op, tries).await {
-                        missing.lock().insert(destination);
-                        return;
+                    match self.make(cx, provider, plan, op, tries).await {
+                        Made::Yes => continue,
+                        Made::NotByUs => *missing.lock() = None,
+                        // A route too many is not one that lacks.
+                        Made::No if matches!(op, Op::Delete(_)) => {}
+                        Made::No => {
+                            if let Some(missing) = &mut *missing.lock() {
+                                missing.insert(destination);
+                            }
+                        }
                     }
+                    return;
                 }
             }
         };
@@ -118,9 +139,9 @@ impl Router {
         missing.into_inner()
     }
 
-    /// Makes one change, unless it failed and is not due again; whether it is made.
-    async fn make(&self, cx: &Cx, provider: &Guarded, plan: &Plan, op: &Op, tries: &Mutex<&mut Tries>) -> bool {
-        let Some(op_id) = tries.lock().begin(op, Instant::now()) else { return false };
+    /// Makes one change, unless it failed and is not due again.
+    async fn make(&self, cx: &Cx, provider: &Guarded, plan: &Plan, op: &Op, tries: &Mutex<&mut Tries>) -> Made {
+        let Some(op_id) = tries.lock().begin(op, Instant::now()) else { return Made::No };
         let authority = &cx.authority;
         let result = match op {
             Op::Create(new) => provider.create_route(authority, op_id, new).await,
@@ -132,14 +153,15 @@ impl Router {
         };
         let outcome = result.as_ref().map_or_else(CloudError::outcome, |()| "ok");
         self.metrics.changed(provider.name(), verb(op), outcome);
+        if matches!(result, Err(CloudError::NotLeading(_) | CloudError::Superseded(_))) {
+            return Made::NotByUs;
+        }
         tries.lock().end(op, op_id, result.as_ref().map(|()| ()), Instant::now());
         match result {
             Ok(()) => {
                 tracing::info!(provider = provider.name(), operation = verb(op), route = ?op, "changed a route");
-                true
+                Made::Yes
             }
-            // Whoever leads now does it.
-            Err(CloudError::NotLeading(_) | CloudError::Superseded(_)) => false,
             Err(error) => {
                 let cause = &error as &dyn std::error::Error;
                 tracing::warn!(provider = provider.name(), operation = verb(op), route = ?op, error = cause, "a route could not be changed");
@@ -149,7 +171,7 @@ impl Router {
                     let message = format!("Could not create route {} for node {}: {error}", new.destination, new.node);
                     cx.recorder.event(&about(node), EventType::Warning, "FailedToCreateRoute", message);
                 }
-                false
+                Made::No
             }
         }
     }
