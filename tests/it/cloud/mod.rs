@@ -4,3 +4,7 @@ mod service;
 mod service_failover;
 mod service_pools;
 mod service_yard;
+mod lifecycle;
+mod node;
+mod node_world;
+mod route;
