@@ -1,0 +1,3 @@
+//! Clouds.
+
+mod conformance;
