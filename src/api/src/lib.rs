@@ -2,5 +2,6 @@
 
 pub mod addon;
 pub mod channel;
+pub mod cloud;
 pub mod duration;
 pub mod version;
