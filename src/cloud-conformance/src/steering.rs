@@ -82,6 +82,11 @@ pub trait Steering: Send + Sync {
         cannot("see routes of somebody else")
     }
 
+    /// Removes it again.
+    async fn remove_foreign_route(&self, _destination: IpNet) -> Result<(), Stop> {
+        cannot("remove a route of somebody else")
+    }
+
     /// Has lists come in pages of this size.
     async fn page(&self, _size: usize) -> Result<(), Stop> {
         cannot("choose how large a page is")
@@ -221,6 +226,10 @@ impl<C: Commanded> Steering for ByCommand<C> {
     async fn has_foreign_route(&self, destination: IpNet) -> Result<bool, Stop> {
         let state = self.ask().await?.state;
         Ok(state.routes.values().any(|one| !one.owned && one.destination == destination))
+    }
+
+    async fn remove_foreign_route(&self, destination: IpNet) -> Result<(), Stop> {
+        self.tell(Command::LoseRoutes { destination }).await.map(drop)
     }
 
     async fn page(&self, size: usize) -> Result<(), Stop> {

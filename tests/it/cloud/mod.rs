@@ -1,3 +1,5 @@
 //! Clouds.
 
 mod conformance;
+mod faults;
+mod faults_world;

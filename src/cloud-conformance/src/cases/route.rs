@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use futures::future::join_all;
 use quarterdeck_cloud::CloudError;
 
 use crate::suite::{Outcome, Stop, Suite, check};
@@ -59,7 +59,9 @@ pub async fn r4_foreign(suite: &Suite) -> Outcome {
         let _ = suite.routes()?.create(&suite.change(), &mine).await;
         let _ = suite.routes()?.replace(&suite.change(), &mine, &mine).await;
         let _ = suite.routes()?.delete(&suite.change(), &mine).await;
-        check!(suite.steering.has_foreign_route(foreign).await?, "somebody else's route to {foreign} is gone");
+        let stays = suite.steering.has_foreign_route(foreign).await?;
+        suite.steering.remove_foreign_route(foreign).await?;
+        check!(stays, "somebody else's route to {foreign} is gone");
     }
     Ok(())
 }
@@ -134,8 +136,13 @@ pub async fn r8_paged(suite: &Suite) -> Outcome {
     };
     let wanted: Vec<_> = (0..many).map(|network| suite.route(network, machine)).collect::<Outcome<_>>()?;
     let routes = suite.routes()?;
-    let make = |route| async move { routes.create(&suite.change(), route).await };
-    stream::iter(&wanted).map(make).buffer_unordered(8).try_collect::<Vec<()>>().await?;
+    for some in wanted.chunks(8) {
+        let calls: Vec<_> = some.iter().map(|_| suite.change()).collect();
+        let making = some.iter().zip(&calls).map(|(route, call)| routes.create(call, route));
+        for made in join_all(making).await {
+            made?;
+        }
+    }
     let (listed, pages) = suite.routes_of(&suite.known.cluster).await?;
     let destinations: BTreeSet<_> = wanted.iter().map(|route| route.destination).collect();
     let found: Vec<_> = listed.iter().map(|route| route.destination).filter(|one| destinations.contains(one)).collect();
