@@ -7,6 +7,7 @@ pub mod endpoints;
 pub mod endpointslice;
 pub mod endpointslice_mirroring;
 pub mod namespace;
+pub mod node_route;
 pub mod service_lb;
 
 use quarterdeck_cloud::Cloud;
@@ -25,4 +26,5 @@ pub fn all<R: Registrar>(manager: R) -> R {
         .controller::<addon::AddonController>()
         .controller::<cloud_node::CloudNodeController>()
         .controller::<cloud_node_lifecycle::CloudNodeLifecycleController>()
+        .controller::<node_route::NodeRouteController>()
 }

@@ -3,6 +3,10 @@
 mod conformance;
 mod faults;
 mod faults_world;
+mod lifecycle;
+mod node;
+mod node_world;
+mod route;
 mod service;
 mod service_failover;
 mod service_pools;
