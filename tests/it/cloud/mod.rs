@@ -1,10 +1,13 @@
 //! Clouds.
 
-mod service;
-mod service_failover;
-mod service_pools;
-mod service_yard;
+mod conformance;
+mod faults;
+mod faults_world;
 mod lifecycle;
 mod node;
 mod node_world;
 mod route;
+mod service;
+mod service_failover;
+mod service_pools;
+mod service_yard;
