@@ -196,7 +196,7 @@ impl CloudSim {
             .method(method)
             .uri(path)
             .header(http::header::HOST, "sim")
-            .body(Full::from(Bytes::from(body)))?;
+            .body(Full::new(Bytes::from(body)))?;
         let answer = sender.send_request(request).await?;
         let status = answer.status();
         let text = answer.into_body().collect().await?.to_bytes();

@@ -106,9 +106,10 @@ async fn run(cli: Cli) -> Result<()> {
         sim.add_fault(fault);
     }
     let steered = control::listen(&steering)?;
+    // Never: calls that stand still would be waited for.
     let stop = CancellationToken::new();
     let mut terminated = signal(SignalKind::terminate())?;
-    let serving = quarterdeck_cloud::grpc::serve(Arc::clone(&sim) as _, &plugin, stop.clone());
+    let serving = quarterdeck_cloud::grpc::serve(Arc::clone(&sim) as _, control::listen(&plugin)?, stop);
     tracing::info!(listen = %plugin.display(), control = %steering.display(), "serving");
     writeln!(std::io::stdout(), "serving on {}, steered on {}", plugin.display(), steering.display())?;
     tokio::select! {

@@ -6,8 +6,9 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::FuturesOrdered;
 use k8s_openapi::api::core::v1::Namespace;
+use parking_lot::Mutex;
 use quarterdeck_runtime::controller::{Grant, Key, Setup, SetupError};
-use quarterdeck_runtime::facility::{Facility, Ground};
+use quarterdeck_runtime::facility::{Facility, Given, Ground};
 use quarterdeck_runtime::informer::{Lister, Selection};
 use quarterdeck_runtime::object::{Cached as _, ObjectKey};
 
@@ -67,6 +68,8 @@ pub struct MakeProvider<'a> {
     pub config: &'a CloudConfig,
     /// What the process has.
     pub ground: &'a Ground,
+    /// What the provider shares with controllers of its own ([`Cloud::shared`]).
+    pub shared: &'a Mutex<Given>,
 }
 
 /// Providers besides the built-in ones; give them to the manager (`Manager::given`).
@@ -79,6 +82,7 @@ pub struct Cloud {
     kinds: Vec<ProviderKind>,
     cluster: Arc<OnceLock<ClusterId>>,
     cluster_name: String,
+    shared: Given,
 }
 
 impl Facility for Cloud {
@@ -90,14 +94,17 @@ impl Facility for Cloud {
         known.extend(ground.given.get::<ProviderKinds>().map(|kinds| kinds.0.clone()).unwrap_or_default());
         let cluster: Arc<OnceLock<ClusterId>> = Arc::default();
         let (mut providers, mut kinds) = (Vec::new(), Vec::new());
+        let shared = Mutex::default();
         for (name, uri, kind) in asked_for(config, &known)? {
-            let provider = (kind.make)(&MakeProvider { name: &name, uri: uri.as_deref(), config, ground })?;
+            let make = MakeProvider { name: &name, uri: uri.as_deref(), config, ground, shared: &shared };
+            let provider = (kind.make)(&make)?;
             let guarded = Guarded::new(&name, provider, Arc::clone(&cluster), Limits::default())
                 .map_err(|error| refuse(format!("{name}: starting its runtime: {error}")))?;
             providers.push(Arc::new(guarded));
             kinds.push(kind);
         }
-        Ok(Self { providers, kinds, cluster, cluster_name: config.cluster_name.clone() })
+        let (cluster_name, shared) = (config.cluster_name.clone(), shared.into_inner());
+        Ok(Self { providers, kinds, cluster, cluster_name, shared })
     }
 }
 
@@ -178,6 +185,12 @@ impl Cloud {
         self.cluster.get()
     }
 
+    /// What a provider of this process shares with controllers of its own.
+    #[must_use]
+    pub fn shared<T: std::any::Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.shared.get::<T>()
+    }
+
     /// The cluster's name, for people.
     #[must_use]
     pub fn cluster_name(&self) -> &str {
@@ -230,6 +243,7 @@ impl Cloud {
             kinds: Vec::new(),
             cluster: Arc::clone(&id),
             cluster_name: "kubernetes".to_owned(),
+            shared: Given::default(),
         }
     }
 }

@@ -11,7 +11,9 @@ pub mod facility;
 #[cfg(feature = "grpc")]
 pub mod grpc;
 pub mod guard;
+pub mod metal;
 pub mod model;
+pub mod nodes;
 pub mod provider;
 pub mod sim;
 
