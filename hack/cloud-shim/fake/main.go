@@ -66,6 +66,26 @@ func errorNamed(word string) error {
 	}
 }
 
+// provider is the fake, but for its memory of errors: one that came of a route would come of everything after it.
+type provider struct{ *fake.Cloud }
+
+// Routes implements cloudprovider.Interface.
+func (p provider) Routes() (cloudprovider.Routes, bool) { return p, true }
+
+// CreateRoute implements cloudprovider.Routes.
+func (p provider) CreateRoute(ctx context.Context, cluster, hint string, route *cloudprovider.Route) error {
+	before := p.Err
+	defer func() { p.Err = before }()
+	return p.Cloud.CreateRoute(ctx, cluster, hint, route)
+}
+
+// DeleteRoute implements cloudprovider.Routes.
+func (p provider) DeleteRoute(ctx context.Context, cluster string, route *cloudprovider.Route) error {
+	before := p.Err
+	defer func() { p.Err = before }()
+	return p.Cloud.DeleteRoute(ctx, cluster, route)
+}
+
 func (b *behaviour) apply(cloud *fake.Cloud) {
 	cloud.Exists, cloud.Err = b.Exists, errorNamed(b.Err)
 	cloud.ExistsByProviderID, cloud.ErrByProviderID = b.InstanceExists, errorNamed(b.InstanceErr)
@@ -125,5 +145,5 @@ func run(socket, file string) error {
 	defer stop()
 	cloud.Initialize(nil, ctx.Done())
 	options := shim.Options{ClusterName: "kubernetes", Server: []grpc.ServerOption{grpc.ChainUnaryInterceptor(behave)}}
-	return shim.New(cloud, options).Serve(ctx, listener)
+	return shim.New(provider{cloud}, options).Serve(ctx, listener)
 }

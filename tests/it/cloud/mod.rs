@@ -1,0 +1,5 @@
+//! Clouds.
+
+mod plugin;
+mod plugin_shim;
+mod plugin_template;
