@@ -11,3 +11,6 @@ mod service;
 mod service_failover;
 mod service_pools;
 mod service_yard;
+mod plugin;
+mod plugin_shim;
+mod plugin_template;
