@@ -31,6 +31,7 @@ pub mod checker;
 mod control_plane;
 pub mod deck;
 mod kubeconfig;
+pub mod netns;
 mod pki;
 mod ports;
 mod process;

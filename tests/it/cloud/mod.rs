@@ -1,0 +1,3 @@
+//! The cloud side.
+
+mod metal_net;
