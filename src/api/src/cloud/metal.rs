@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use k8s_openapi::ClusterResourceScope;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -18,6 +18,16 @@ pub const GROUP: &str = "cloud.quarterdeck.dev";
 pub const VERSION: &str = "v1alpha1";
 /// `apiVersion` as objects carry it.
 pub const API_VERSION: &str = "cloud.quarterdeck.dev/v1alpha1";
+/// The custom resource definitions of the three kinds, as YAML.
+pub const CRDS: [&str; 3] = [
+    include_str!("../../../../deploy/crds/metalloadbalancers.cloud.quarterdeck.dev.yaml"),
+    include_str!("../../../../deploy/crds/metalroutes.cloud.quarterdeck.dev.yaml"),
+    include_str!("../../../../deploy/crds/metalagents.cloud.quarterdeck.dev.yaml"),
+];
+/// Condition of a [`MetalLoadBalancer`]: each of its addresses has a gateway.
+pub const ASSIGNED: &str = "Assigned";
+/// Condition of a [`MetalLoadBalancer`]: the gateways say that they announce its addresses.
+pub const ANNOUNCED: &str = "Announced";
 /// Namespace of the agents' Leases; a Lease has the name of its host's Node.
 pub const AGENTS_NAMESPACE: &str = "quarterdeck-agents";
 
@@ -29,6 +39,19 @@ pub struct MetalLoadBalancer {
     pub metadata: ObjectMeta,
     /// How it should be.
     pub spec: LoadBalancerSpec,
+    /// What came of it; `None` until the manager has looked. Left out where the object is written whole: the server
+    /// takes it as a subresource alone.
+    pub status: Option<LoadBalancerStatus>,
+}
+
+/// `status` of a [`MetalLoadBalancer`]; written by the manager.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LoadBalancerStatus {
+    /// `metadata.generation` of the spec that was looked at.
+    pub observed_generation: i64,
+    /// [`ASSIGNED`] and [`ANNOUNCED`].
+    pub conditions: Vec<Condition>,
 }
 
 /// `spec` of a [`MetalLoadBalancer`].
