@@ -14,3 +14,5 @@ mod service_yard;
 mod plugin;
 mod plugin_shim;
 mod plugin_template;
+
+mod metal_net;
