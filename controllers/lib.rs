@@ -4,6 +4,7 @@ pub mod addon;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod endpointslice_mirroring;
+pub mod metal;
 pub mod namespace;
 
 use quarterdeck_cloud::Cloud;
@@ -19,4 +20,5 @@ pub fn all<R: Registrar>(manager: R) -> R {
         .controller::<endpointslice_mirroring::EndpointSliceMirroringController>()
         .controller::<namespace::NamespaceController>()
         .controller::<addon::AddonController>()
+        .controller::<metal::MetalController>()
 }

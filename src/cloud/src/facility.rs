@@ -102,7 +102,7 @@ fn refuse(reason: String) -> SetupError {
 
 /// The providers of this build.
 fn built_in() -> Vec<ProviderKind> {
-    Vec::new()
+    vec![crate::metal::kind()]
 }
 
 fn find<'a>(known: &'a [ProviderKind], name: &str, _uri: Option<&str>) -> Result<&'a ProviderKind, SetupError> {
