@@ -169,6 +169,15 @@ pub enum Op {
         /// Which.
         index: usize,
     },
+    /// It is only to exist, and still carries the label of the set that it was a member of: take that off.
+    Release {
+        /// Which.
+        index: usize,
+        /// The live object's uid.
+        uid: String,
+        /// Its version.
+        resource_version: String,
+    },
     /// It is being deleted: wait until it is gone, then make it anew.
     Wait {
         /// Which.
@@ -191,6 +200,7 @@ impl Op {
             Self::Create { index }
             | Self::Apply { index, .. }
             | Self::Accept { index }
+            | Self::Release { index, .. }
             | Self::Wait { index }
             | Self::Refuse { index, .. } => *index,
         }
@@ -212,14 +222,20 @@ fn plan_one(view: &View<'_>, index: usize) -> Option<Op> {
         Live::Absent => return Some(Op::Create { index }),
         Live::Present(live) => *live,
     };
+    let owners = fields::owners(live);
+    let set = live.pointer("/metadata/labels").and_then(|labels| labels.get(PART_OF_LABEL)).and_then(Value::as_str);
+    let text = |pointer: &str| live.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     if wanted.mode == Mode::EnsureExists {
-        return Some(Op::Accept { index });
+        // A member's label outlives the change of mode; with it kubectl would prune the object.
+        return Some(if set.is_some() && labelled_by_us(&owners) {
+            Op::Release { index, uid: text("/metadata/uid"), resource_version: text("/metadata/resourceVersion") }
+        } else {
+            Op::Accept { index }
+        });
     }
     if live.pointer("/metadata/deletionTimestamp").is_some() {
         return Some(Op::Wait { index });
     }
-    let owners = fields::owners(live);
-    let set = live.pointer("/metadata/labels").and_then(|labels| labels.get(PART_OF_LABEL)).and_then(Value::as_str);
     if let Some(set) = set.filter(|set| !(view.is_ours)(set) && !labelled_by_us(&owners)) {
         let reason =
             format!("it belongs to the set {set} of another tool; take the label {PART_OF_LABEL} off to hand it over");
@@ -239,7 +255,6 @@ fn plan_one(view: &View<'_>, index: usize) -> Option<Op> {
     if take_back.is_none() && !differs {
         return Some(Op::Accept { index });
     }
-    let text = |pointer: &str| live.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     let adopts = ours.is_none() && fields::is_within(&without_label(body.clone()), live);
     Some(Op::Apply {
         adopts,

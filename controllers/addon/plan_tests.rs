@@ -80,6 +80,7 @@ fn what_is_seen_decides() {
         None => "nothing".to_owned(),
         Some(Op::Create { .. }) => "create".to_owned(),
         Some(Op::Accept { .. }) => "accept".to_owned(),
+        Some(Op::Release { .. }) => "release".to_owned(),
         Some(Op::Wait { .. }) => "wait".to_owned(),
         Some(Op::Refuse { .. }) => "refuse".to_owned(),
         Some(Op::Apply { take_back, drift, fields, .. }) => {
@@ -112,8 +113,9 @@ fn what_is_seen_decides() {
             "apply alone metadata.labels.applyset.kubernetes.io/part-of",
         ),
         ("ensure: absent", &ensure, Live::Absent, None, "create"),
-        ("ensure: changed", &ensure, Live::Present(&changed), None, "accept"),
-        ("ensure: a person added", &ensure, Live::Present(&added_by_person), None, "accept"),
+        ("ensure: a member before, changed", &ensure, Live::Present(&changed), None, "release"),
+        ("ensure: never a member", &ensure, Live::Present(&kubectl_only), None, "accept"),
+        ("ensure: a member before", &ensure, Live::Present(&good), None, "release"),
         ("ensure: another tool's", &ensure, Live::Present(&foreign), None, "accept"),
     ] {
         assert_eq!(name(run(wanted, live, right)), expected, "{case}");

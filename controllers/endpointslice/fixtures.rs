@@ -49,13 +49,12 @@ pub(super) fn pods(numbers: impl IntoIterator<Item = u16>) -> Vec<Arc<PodView>> 
 pub(super) fn node(name: &str, zone: &str) -> NodeView {
     let labels: Labels = Some((ZONE, zone)).filter(|_| !zone.is_empty()).into_iter().collect();
     NodeView {
-        key: ObjectKey::cluster(name),
         uid: format!("uid-{name}").into(),
         resource_version: "1".into(),
         labels,
-        deleting: false,
         ready: true,
         allocatable_cpu_milli: 4000,
+        ..NodeView::named(name)
     }
 }
 

@@ -28,6 +28,7 @@
 pub mod audit;
 mod binaries;
 pub mod checker;
+pub mod cloud;
 mod control_plane;
 pub mod deck;
 mod kubeconfig;
@@ -39,6 +40,7 @@ mod turnstile;
 mod wait;
 
 pub use audit::{AuditPolicy, AuditReader};
+pub use cloud::CloudSim;
 pub use binaries::{Binaries, Peer, repository, target};
 pub use control_plane::{Builder, ControlPlane, Node, Server, shared};
 pub use deck::Deck;

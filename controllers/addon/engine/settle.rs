@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::run::Run;
 use super::{Engine, Memory};
+use crate::addon::applyset::PART_OF_LABEL;
 use crate::addon::drift::{Cached, Known, Look, look};
 use crate::addon::edited;
 use crate::addon::fields::Overrides;
@@ -299,7 +300,9 @@ async fn carry_out(api: Api, seen: &[Seen<'_>], op: Op, carry: Carry) -> Done {
         Op::Accept { index } => done(index, "", false, Ok(None)),
         Op::Wait { index } => done(index, "waiting", false, Ok(None)),
         Op::Refuse { index, reason } => done(index, "refused", false, Ok(Some(Value::String(reason)))),
-        Op::Create { index } | Op::Apply { index, .. } if observing => done(index, "planned", false, Ok(None)),
+        Op::Create { index } | Op::Apply { index, .. } | Op::Release { index, .. } if observing => {
+            done(index, "planned", false, Ok(None))
+        }
         Op::Apply { index, fields, adopts: false, .. } if !repair => {
             let fields = if fields.is_empty() { "fields were added".to_owned() } else { fields.join(", ") };
             Done { drifted: Some(fields), ..done(index, "", false, Ok(None)) }
@@ -312,6 +315,13 @@ async fn carry_out(api: Api, seen: &[Seen<'_>], op: Op, carry: Carry) -> Done {
             let key = wanted.ident.key();
             let made = api.apply(&wanted.kind, &key, &wanted.body, &ApplyTo::Absent, &options(false)).await;
             done(index, "created", right.is_some(), made.map(Some))
+        }
+        Op::Release { index, uid, resource_version } => {
+            let wanted = seen[index].wanted;
+            let patch = json!({"metadata": {"labels": {PART_OF_LABEL: null}}});
+            let precondition = PatchPrecondition::ResourceVersion { uid, resource_version };
+            let freed = api.merge_patch(&wanted.kind, &wanted.ident.key(), None, &patch, &precondition).await;
+            done(index, "released", false, freed.map(|_| None))
         }
         Op::Apply { index, uid, resource_version, take_back, body, drift, .. } => {
             let wanted = seen[index].wanted;

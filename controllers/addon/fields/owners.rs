@@ -6,10 +6,15 @@
 //! follows then finds fields that are ours and no longer in the file, and removes them, unless a
 //! controller owns them too. This is also how objects that kubectl applied are adopted
 //! (`client-go:util/csaupgrade`).
+//!
+//! kubectl's memory of what it applied, an annotation, is nobody's change: it stays as it is, and kubectl's.
 
 use serde_json::{Value, json};
 
 use super::set::FieldSet;
+
+/// Path of kubectl's memory, the annotation that holds what it applied.
+const MEMORY: [&str; 3] = ["metadata", "annotations", "kubectl.kubernetes.io/last-applied-configuration"];
 
 /// How a manager came to own its fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +34,10 @@ pub struct Owner {
     pub operation: Operation,
     /// The subresource written through; empty for the object itself.
     pub subresource: String,
-    /// Its fields.
+    /// Its fields, without kubectl's memory.
     pub fields: FieldSet,
+    /// Whether it owns kubectl's memory.
+    remembers: bool,
     /// The entry as the server wrote it.
     raw: Value,
 }
@@ -79,14 +86,28 @@ pub fn owners(object: &Value) -> Vec<Owner> {
     entries
         .into_iter()
         .flatten()
-        .map(|entry| Owner {
-            manager: text(entry, "manager"),
-            operation: if text(entry, "operation") == "Apply" { Operation::Apply } else { Operation::Update },
-            subresource: text(entry, "subresource"),
-            fields: entry.get("fieldsV1").map(FieldSet::parse).unwrap_or_default(),
-            raw: entry.clone(),
+        .map(|entry| {
+            let mut fields = entry.get("fieldsV1").map(FieldSet::parse).unwrap_or_default();
+            Owner {
+                manager: text(entry, "manager"),
+                operation: if text(entry, "operation") == "Apply" { Operation::Apply } else { Operation::Update },
+                subresource: text(entry, "subresource"),
+                remembers: fields.take(&MEMORY),
+                fields,
+                raw: entry.clone(),
+            }
         })
         .collect()
+}
+
+impl Owner {
+    /// The entry with nothing but kubectl's memory.
+    fn memory(&self) -> Value {
+        let mut entry = self.raw.clone();
+        let [metadata, annotations, memory] = MEMORY.map(|name| format!("f:{name}"));
+        entry["fieldsV1"] = json!({metadata: {annotations: {memory: {}}}});
+        entry
+    }
 }
 
 /// The fields that `manager` applied.
@@ -117,8 +138,12 @@ pub fn take_back(owners: &[Owner], overrides: &Overrides, manager: &str, api_ver
     if let Some(time) = time {
         ours["time"] = time.into();
     }
-    let rest =
-        owners.iter().filter(|owner| !human(owner) && !is_applier(owner, manager)).map(|owner| owner.raw.clone());
+    let rest = owners.iter().filter(|owner| !is_applier(owner, manager)).filter_map(|owner| {
+        if !human(&owner) {
+            return Some(owner.raw.clone());
+        }
+        owner.remembers.then(|| owner.memory())
+    });
     Some(std::iter::once(ours).chain(rest).collect())
 }
 
@@ -222,6 +247,20 @@ mod tests {
         let moved = take_back(&all, &Overrides::default(), OURS, "v1").expect("kubectl was there");
         assert_eq!(moved[0]["fieldsV1"], json!({"f:data": {"f:a": {}}}));
         assert_eq!(moved[0]["apiVersion"], json!("v1"));
+    }
+
+    #[test]
+    fn what_kubectl_remembers_stays_with_kubectl() {
+        let last = MEMORY[2];
+        let whole = json!({"f:data": {"f:a": {}}, "f:metadata": {"f:annotations": {".": {}, format!("f:{last}"): {}}}});
+        let all = object(&[entry("kubectl-client-side-apply", "Update", "", &whole)]);
+        let moved = take_back(&all, &Overrides::default(), OURS, "v1").expect("kubectl was there");
+        assert_eq!(moved[0]["fieldsV1"], json!({"f:data": {"f:a": {}}}));
+        let memory = json!({"f:metadata": {"f:annotations": {format!("f:{last}"): {}}}});
+        assert_eq!(moved[1], entry("kubectl-client-side-apply", "Update", "", &memory));
+        // What is left of kubectl's is no change of a person's: the second pass finds nothing.
+        let again = owners(&json!({"metadata": {"managedFields": moved}}));
+        assert_eq!(take_back(&again, &Overrides::default(), OURS, "v1"), None);
     }
 
     #[test]

@@ -66,6 +66,22 @@ impl FieldSet {
         }
     }
 
+    /// Takes the field at `path` out, with all below it and with what is empty without it; whether it was there.
+    pub fn take(&mut self, path: &[&str]) -> bool {
+        let Some((name, rest)) = path.split_first() else { return false };
+        let element = format!("f:{name}");
+        if rest.is_empty() {
+            return self.children.remove(&element).is_some();
+        }
+        let Some(child) = self.children.get_mut(&element) else { return false };
+        let taken = child.take(rest);
+        // Whoever owned a map for this one entry has nothing left in it.
+        if taken && child.children.is_empty() {
+            self.children.remove(&element);
+        }
+        taken
+    }
+
     /// A field below, by name.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&Self> {

@@ -3,6 +3,8 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::stream::FuturesOrdered;
 use k8s_openapi::api::core::v1::Namespace;
 use parking_lot::Mutex;
 use quarterdeck_runtime::controller::{Grant, Key, Setup, SetupError};
@@ -21,7 +23,8 @@ const IDENTIFYING: &str = "kube-system";
 #[derive(clap::Args, Clone, Debug)]
 pub struct CloudConfig {
     /// Cloud whose nodes, load balancers and routes are looked after, as NAME or NAME=URI; may be given repeatedly.
-    /// Without it the cloud's controllers stay out.
+    /// Without it the cloud's controllers stay out. A URI that begins with grpc: is a plug-in's, under any name:
+    /// grpc:unix:///PATH or grpc:https://HOST:PORT; grpc-dir:/PATH is a folder of plug-ins' sockets (NAME.sock).
     #[arg(long, value_name = "NAME[=URI]", value_delimiter = ',', help_heading = "Cloud")]
     pub cloud_provider: Vec<String>,
     /// File with the provider's own settings, read again when it changes.
@@ -30,6 +33,16 @@ pub struct CloudConfig {
     /// Name of the cluster, which clouds show beside its id.
     #[arg(long, value_name = "NAME", default_value = "kubernetes", help_heading = "Cloud")]
     pub cluster_name: String,
+    /// File with the certificates of the authority that plug-ins at grpc:https://… prove themselves by; read again
+    /// when it changes.
+    #[arg(long, value_name = "FILE", default_value = "", help_heading = "Cloud")]
+    pub cloud_grpc_ca: String,
+    /// File with the certificate that is shown to such plug-ins; read again when it changes.
+    #[arg(long, value_name = "FILE", default_value = "", help_heading = "Cloud")]
+    pub cloud_grpc_cert: String,
+    /// File with its key; read again when it changes.
+    #[arg(long, value_name = "FILE", default_value = "", help_heading = "Cloud")]
+    pub cloud_grpc_key: String,
 }
 
 /// One provider that can be asked for by name.
@@ -82,14 +95,13 @@ impl Facility for Cloud {
         let cluster: Arc<OnceLock<ClusterId>> = Arc::default();
         let (mut providers, mut kinds) = (Vec::new(), Vec::new());
         let shared = Mutex::default();
-        for entry in config.cloud_provider.iter().filter(|entry| !entry.is_empty()) {
-            let (name, uri) = entry.split_once('=').map_or((entry.as_str(), None), |(name, uri)| (name, Some(uri)));
-            let kind = find(&known, name, uri)?;
-            let provider = (kind.make)(&MakeProvider { name, uri, config, ground, shared: &shared })?;
-            let guarded = Guarded::new(name, provider, Arc::clone(&cluster), Limits::default())
+        for (name, uri, kind) in asked_for(config, &known)? {
+            let make = MakeProvider { name: &name, uri: uri.as_deref(), config, ground, shared: &shared };
+            let provider = (kind.make)(&make)?;
+            let guarded = Guarded::new(&name, provider, Arc::clone(&cluster), Limits::default())
                 .map_err(|error| refuse(format!("{name}: starting its runtime: {error}")))?;
             providers.push(Arc::new(guarded));
-            kinds.push(kind.clone());
+            kinds.push(kind);
         }
         let (cluster_name, shared) = (config.cluster_name.clone(), shared.into_inner());
         Ok(Self { providers, kinds, cluster, cluster_name, shared })
@@ -105,9 +117,35 @@ fn built_in() -> Vec<ProviderKind> {
     vec![crate::metal::kind()]
 }
 
-fn find<'a>(known: &'a [ProviderKind], name: &str, _uri: Option<&str>) -> Result<&'a ProviderKind, SetupError> {
+/// The providers that the flag asks for, each with its name and URI.
+fn asked_for(
+    config: &CloudConfig,
+    known: &[ProviderKind],
+) -> Result<Vec<(String, Option<String>, ProviderKind)>, SetupError> {
+    let mut all: Vec<(String, Option<String>, ProviderKind)> = Vec::new();
+    for entry in config.cloud_provider.iter().filter(|entry| !entry.is_empty()) {
+        #[cfg(feature = "grpc")]
+        if let Some(plugins) = crate::grpc::expand(entry)? {
+            all.extend(plugins.into_iter().map(|(name, uri)| (name, Some(uri), crate::grpc::KIND)));
+            continue;
+        }
+        let (name, uri) = entry.split_once('=').map_or((entry.as_str(), None), |(name, uri)| (name, Some(uri)));
+        all.push((name.to_owned(), uri.map(str::to_owned), find(known, name)?.clone()));
+    }
+    for (index, (name, ..)) in all.iter().enumerate() {
+        if all[..index].iter().any(|(earlier, ..)| earlier == name) {
+            return Err(refuse(format!("{name:?} is there twice; NAME=URI gives a provider another name")));
+        }
+    }
+    Ok(all)
+}
+
+fn find<'a>(known: &'a [ProviderKind], name: &str) -> Result<&'a ProviderKind, SetupError> {
     known.iter().find(|kind| kind.name == name).ok_or_else(|| {
-        let names: Vec<&str> = known.iter().map(|kind| kind.name).collect();
+        let mut names: Vec<&str> = known.iter().map(|kind| kind.name).collect();
+        if cfg!(feature = "grpc") {
+            names.push("plug-ins (grpc:unix:///PATH, grpc:https://HOST:PORT, grpc-dir:/PATH)");
+        }
         refuse(format!("{name:?} is not a provider of this build; there are {}", names.join(", ")))
     })
 }
@@ -159,18 +197,27 @@ impl Cloud {
         &self.cluster_name
     }
 
-    /// The provider whose scheme a providerID has; asks providers what their schemes are.
+    /// The provider whose scheme a providerID has; asks providers what their schemes are, all at once: one that does
+    /// not answer keeps nobody else from being found.
     ///
     /// # Errors
-    /// When one that has not said so yet does not answer.
+    /// When none of those that answered has it, and one that has not said so yet does not answer.
     pub async fn of_provider_id(&self, provider_id: &str) -> crate::error::Result<Option<&Arc<Guarded>>> {
         let scheme = provider_id.split_once("://").map_or(provider_id, |(scheme, _)| scheme);
+        let ask = |provider: &Arc<Guarded>| {
+            let provider = Arc::clone(provider);
+            async move { provider.info().await.map(|info| info.schemes.iter().any(|own| own == scheme)) }
+        };
+        let mut asking: FuturesOrdered<_> = self.providers.iter().map(ask).collect();
+        let mut silent = None;
         for provider in &self.providers {
-            if provider.info().await?.schemes.iter().any(|own| own == scheme) {
-                return Ok(Some(provider));
+            match asking.next().await {
+                Some(Ok(true)) => return Ok(Some(provider)),
+                Some(Err(error)) => silent = Some(error),
+                Some(Ok(false)) | None => {}
             }
         }
-        Ok(None)
+        silent.map_or(Ok(None), Err)
     }
 
     /// Rights that the providers' load balancers need.

@@ -8,10 +8,13 @@
 
 pub mod error;
 pub mod facility;
+#[cfg(feature = "grpc")]
+pub mod grpc;
 pub mod guard;
 pub mod metal;
 pub mod model;
 pub mod provider;
+pub mod sim;
 
 pub use error::CloudError;
 pub use facility::Cloud;

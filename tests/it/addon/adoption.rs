@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 use super::killed::picture::differences;
 use super::{LONG, World, at, map};
 
+/// kubectl's memory of what it applied.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
 #[tokio::test]
 async fn what_kubectl_applied_is_adopted() {
     let world = World::start(&[]).await;
@@ -17,15 +20,25 @@ async fn what_kubectl_applied_is_adopted() {
     world.write("x.yaml", &map("x", "Reconcile", "v"));
     let after = world.until(&at("x"), "it is as the file says", |object| object["data"] == json!({"k": "v"})).await;
     assert_eq!(after["metadata"]["uid"], before["metadata"]["uid"]);
-    let annotations = after["metadata"]["annotations"].as_object();
-    assert!(
-        annotations.is_none_or(|all| !all.contains_key("kubectl.kubernetes.io/last-applied-configuration")),
-        "{after}"
-    );
+    let memory = |object: &Value| object["metadata"]["annotations"][LAST_APPLIED].clone();
+    assert!(memory(&before).is_string(), "{before}");
+    assert_eq!(memory(&after), memory(&before));
     world.write("stays.yaml", &map("stays", "Reconcile", "v"));
     world.parent("x.yaml", "ready").await;
     world.remove("x.yaml");
     world.until_gone(&at("x")).await;
+}
+
+/// "EnsureExists objects are never set members", also those that were.
+#[tokio::test]
+async fn what_is_only_to_exist_leaves_the_set() {
+    let world = World::start(&[]).await;
+    world.write("x.yaml", &map("x", "Reconcile", "v"));
+    world.write("stays.yaml", &map("stays", "Reconcile", "v"));
+    let before = world.until(&at("x"), "it is a member", is_member).await;
+    world.write("x.yaml", &map("x", "EnsureExists", "v"));
+    let after = world.until(&at("x"), "it is no member", |object| !is_member(object)).await;
+    assert_eq!(after["metadata"]["uid"], before["metadata"]["uid"]);
 }
 
 #[tokio::test]
@@ -137,19 +150,6 @@ async fn portrait(client: &kube::Client, namespace: &str) -> anyhow::Result<(Vec
             metadata.remove("resourceVersion");
             if let Some(labels) = metadata.get_mut("labels").and_then(Value::as_object_mut) {
                 labels.remove("applyset.kubernetes.io/part-of");
-            }
-            // kubectl's own memory goes with its field manager: the next `kubectl apply` would go by it. A
-            // Deployment's generation counts changes of annotations, too (kubernetes:pkg/registry/apps/
-            // deployment/strategy.go v1.36.3); its spec and its ReplicaSet are compared below.
-            if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
-                annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
-                if annotations.is_empty() {
-                    metadata.remove("annotations");
-                }
-            }
-            if namespace != "kops" && object["status"]["observedGeneration"].is_number() {
-                object["metadata"]["generation"] = Value::Null;
-                object["status"]["observedGeneration"] = Value::Null;
             }
             objects.push(object);
         }

@@ -6,8 +6,8 @@
 //! namespaces, are kept or only created; versions go up and down; specs are broken and repaired; Addons
 //! are deleted and made again. After each round every lane looks as the reference of its spec does.
 //!
-//! `QUARTERDECK_TRANSITIONS` says how many (75, of which a run takes a quarter of a minute; 500 take one and a
-//! half), `QUARTERDECK_SEED` which (a failure prints it).
+//! `QUARTERDECK_TRANSITIONS` says how many (500, of which a run takes one and a half minutes), `QUARTERDECK_SEED` which
+//! (a failure prints it).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -293,7 +293,7 @@ fn from_env(name: &str, default: u64) -> u64 {
 async fn whatever_came_before_an_addon_is_what_its_spec_says() {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let seed = from_env("QUARTERDECK_SEED", u64::from(now.subsec_nanos()));
-    let count = usize::try_from(from_env("QUARTERDECK_TRANSITIONS", 75)).unwrap();
+    let count = usize::try_from(from_env("QUARTERDECK_TRANSITIONS", 500)).unwrap();
     println!("QUARTERDECK_SEED={seed}");
     let mut random = Random(seed);
     let world = World::start(&["--concurrent-addon-syncs=20", "--kube-api-qps=1000", "--kube-api-burst=1000"]).await;

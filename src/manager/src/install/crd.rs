@@ -1,17 +1,35 @@
 //! The custom resource definitions that controllers serve. The manifests in `deploy/crds` are the
 //! source; they are built into the program.
 
-use quarterdeck_api::addon;
+use quarterdeck_api::{addon, cloud};
 use serde_json::Value;
+
+use super::Needs;
 
 /// Kind of a custom resource definition.
 pub(super) const KIND: &str = "CustomResourceDefinition";
 /// Name of the manifest.
 pub(super) const MANIFEST: &str = "crds";
 
-/// The definitions, in the order in which they are applied.
-pub(super) fn objects() -> Vec<Value> {
-    vec![serde_saphyr::from_str(addon::CRD).expect("the built-in manifest is YAML; a test reads it")]
+/// The built-in definitions of kinds that controllers read: group, plural name, manifest.
+const READ: [(&str, &str, &str); 2] = [
+    (cloud::GROUP, "addresspools", cloud::pool::POOL_CRD),
+    (cloud::GROUP, "addressreservations", cloud::pool::RESERVATION_CRD),
+];
+
+/// The definitions that these controllers need, in the order in which they are applied.
+pub(super) fn objects(controllers: &[Needs]) -> Vec<Value> {
+    // The addon engine is the one that writes whatever it is handed, and the one that serves Addons.
+    let addons = controllers.iter().any(|needs| needs.descriptor.writes_anything).then_some(addon::CRD);
+    let reads = |(group, plural): (&str, &str)| {
+        controllers.iter().flat_map(|needs| &needs.reads).any(|kind| kind.group == group && kind.plural == plural)
+    };
+    let read = READ.iter().filter(|(group, plural, _)| reads((group, plural))).map(|(_, _, manifest)| *manifest);
+    addons
+        .into_iter()
+        .chain(read)
+        .map(|manifest| serde_saphyr::from_str(manifest).expect("the built-in manifest is YAML; a test reads it"))
+        .collect()
 }
 
 /// What is written to a definition that is there already: it as it stands, with our spec in the place
@@ -28,13 +46,47 @@ pub(super) fn replacement(live: &Value, wanted: &Value) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::Resource as _;
+    use quarterdeck_api::cloud::pool::{AddressPool, AddressReservation};
+    use quarterdeck_runtime::controller::{Account, ClientShare, Descriptor};
+    use quarterdeck_runtime::object::Kind;
     use serde_json::json;
 
     use super::*;
 
+    const KEEPER: Descriptor = Descriptor {
+        name: "keeper",
+        aliases: &[],
+        enabled_by_default: true,
+        account: "keeper",
+        upstream_role: false,
+        writes_anything: true,
+        predecessor: None,
+        queue: "keeper",
+        share: ClientShare::ONE,
+    };
+    const READER: Descriptor = Descriptor { writes_anything: false, ..KEEPER };
+
+    fn needs(descriptor: &'static Descriptor, reads: Vec<Kind>) -> Needs {
+        Needs { descriptor, account: Account::system("keeper"), reads, grants: Vec::new() }
+    }
+
+    #[test]
+    fn a_definition_comes_with_those_who_read_its_kind() {
+        let pools = [Kind::of::<AddressPool>(), Kind::of::<AddressReservation>()];
+        let objects = objects(&[needs(&READER, pools.to_vec())]);
+        let names: Vec<&str> = objects.iter().filter_map(|object| object["metadata"]["name"].as_str()).collect();
+        assert_eq!(names, pools.map(|kind| kind.to_string()));
+        for (object, kind) in objects.iter().zip([AddressPool::KIND, AddressReservation::KIND]) {
+            assert_eq!(object["spec"]["names"]["kind"], kind);
+            assert_eq!(object["spec"]["versions"][0]["name"], cloud::VERSION);
+        }
+        assert!(super::objects(&[needs(&READER, Vec::new())]).is_empty());
+    }
+
     #[test]
     fn the_definition_is_the_types() {
-        let [object] = &objects()[..] else { panic!("one definition") };
+        let [object] = &objects(&[needs(&KEEPER, Vec::new())])[..] else { panic!("one definition") };
         assert_eq!(object["kind"], KIND);
         assert_eq!(object["metadata"]["name"], format!("{}.{}", addon::PLURAL, addon::GROUP));
         assert_eq!(object["spec"]["group"], addon::GROUP);

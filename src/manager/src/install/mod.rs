@@ -69,9 +69,9 @@ pub fn manifests(target: &Target, controllers: &[Needs]) -> Vec<Manifest> {
         let objects = rbac::cluster_admin(needs.descriptor);
         all.insert(1, Manifest { name: "addons-cluster-admin", objects });
     }
-    // The addon engine is the one that writes whatever it is handed, and the one that serves Addons.
-    if controllers.iter().any(|needs| needs.descriptor.writes_anything) {
-        all.insert(0, Manifest { name: crd::MANIFEST, objects: crd::objects() });
+    let definitions = crd::objects(controllers);
+    if !definitions.is_empty() {
+        all.insert(0, Manifest { name: crd::MANIFEST, objects: definitions });
     }
     for manifest in &mut all {
         for object in &mut manifest.objects {

@@ -393,7 +393,19 @@ impl Api {
         patch: &Value,
         precondition: &PatchPrecondition,
     ) -> Result<Written, ApiError> {
-        let mut write = Write::new("patch", Method::PATCH, kind, key, of_object(kind, key, None));
+        self.strategic_patch_of(kind, key, None, patch, precondition).await
+    }
+
+    /// [`Self::strategic_patch`] of a subresource, such as one condition of `status`.
+    pub async fn strategic_patch_of(
+        &self,
+        kind: &Kind,
+        key: &ObjectKey,
+        subresource: Option<&'static str>,
+        patch: &Value,
+        precondition: &PatchPrecondition,
+    ) -> Result<Written, ApiError> {
+        let mut write = Write::new("patch", Method::PATCH, kind, key, of_object(kind, key, subresource));
         write.content_type = accept::STRATEGIC_PATCH;
         self.patch(write, patch, precondition).await
     }

@@ -16,7 +16,7 @@ use std::any::Any;
 pub use common::Labels;
 pub use intern::intern;
 pub use metadata::Metadata;
-pub use node::NodeView;
+pub use node::{Address, Condition, NodeView, Taint};
 pub use pod::{IpFamily, PodIp, PodPhase, PodView, PortView, Protocol};
 
 /// About how many bytes a view holds on the heap beside itself, shared text left out; `None` when

@@ -1,0 +1,124 @@
+//! Flags, and which class of Services is which provider's.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use quarterdeck_runtime::controller::SetupError;
+
+/// Flags of the service controller.
+#[derive(clap::Args, Clone, Debug)]
+pub struct ServiceLbConfig {
+    /// Number of Services whose load balancers are made, changed or removed at once. A call to a cloud takes seconds, and a provider has
+    /// 20 places for such calls.
+    #[arg(long, value_name = "COUNT", default_value_t = 24, help_heading = "Service controller")]
+    pub concurrent_service_syncs: usize,
+    /// spec.loadBalancerClass of the Services that a provider looks after, as PROVIDER=CLASS, or CLASS alone with one provider; may be given
+    /// repeatedly. Services without a class go to the first provider without one.
+    #[arg(long, value_name = "[PROVIDER=]CLASS", value_delimiter = ',', help_heading = "Service controller")]
+    pub load_balancer_class: Vec<String>,
+    /// How often the load balancers of the cloud are compared with the Services.
+    #[arg(long, value_name = "DURATION", default_value = "5m", help_heading = "Service controller")]
+    pub load_balancer_audit_period: SignedDuration,
+    /// Delete load balancers of this cluster whose Service is gone, once that has been so for 10 minutes. Without it they are reported.
+    #[arg(long, help_heading = "Service controller")]
+    pub cloud_delete_orphans: bool,
+}
+
+const CLASS_FLAG: &str = "load-balancer-class";
+const PERIOD_FLAG: &str = "load-balancer-audit-period";
+/// Comparing more often than this costs the cloud calls and gains nothing.
+const SHORTEST_PERIOD: Duration = Duration::from_secs(1);
+
+impl ServiceLbConfig {
+    /// How often load balancers are compared with Services.
+    ///
+    /// # Errors
+    /// When that is too often.
+    pub(super) fn audit_period(&self) -> Result<Duration, SetupError> {
+        let refuse = |reason: &str| SetupError { flag: PERIOD_FLAG, reason: reason.to_owned() };
+        let period =
+            Duration::try_from(self.load_balancer_audit_period).map_err(|_| refuse("must not be negative"))?;
+        if period < SHORTEST_PERIOD { Err(refuse("must be at least 1s")) } else { Ok(period) }
+    }
+}
+
+/// Which class is whose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Classes {
+    /// For each provider, in the order of `--cloud-provider`.
+    of: Vec<Option<String>>,
+}
+
+impl Classes {
+    /// Reads the flag for these providers.
+    ///
+    /// # Errors
+    /// When it names no provider, or says twice what class one has, or gives a class to two.
+    pub(super) fn read(flag: &[String], providers: &[&str]) -> Result<Self, SetupError> {
+        let refuse = |reason: String| Err(SetupError { flag: CLASS_FLAG, reason });
+        let mut of = vec![None; providers.len()];
+        for entry in flag.iter().filter(|entry| !entry.is_empty()) {
+            let (at, class) = match (entry.split_once('='), providers) {
+                (Some((name, class)), _) => {
+                    let Some(at) = providers.iter().position(|provider| *provider == name) else {
+                        return refuse(format!("{name:?} is not among --cloud-provider: {}", providers.join(", ")));
+                    };
+                    (at, class)
+                }
+                (None, [_]) => (0, entry.as_str()),
+                (None, _) => return refuse(format!("{entry:?}: with several providers, say PROVIDER=CLASS")),
+            };
+            if class.is_empty() {
+                return refuse(format!("{entry:?}: the class is empty"));
+            }
+            if of.iter().flatten().any(|other| other == class) {
+                return refuse(format!("class {class:?} stands twice"));
+            }
+            if of[at].replace(class.to_owned()).is_some() {
+                return refuse(format!("provider {} has two classes", providers[at]));
+            }
+        }
+        Ok(Self { of })
+    }
+
+    /// The providers that may look after Services of this class, by their place in `--cloud-provider`; the first one
+    /// that makes load balancers does.
+    pub(super) fn candidates<'a>(&'a self, class: Option<&'a str>) -> impl Iterator<Item = usize> + 'a {
+        self.of.iter().enumerate().filter(move |(_, own)| own.as_deref() == class).map(|(at, _)| at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_find_their_provider() {
+        let flag = |entries: &[&str]| entries.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let candidates = |entries: &[&str], providers: &[&str], class: Option<&str>| {
+            Classes::read(&flag(entries), providers).map(|classes| classes.candidates(class).collect::<Vec<_>>())
+        };
+        let cases: [(&[&str], &[&str], Option<&str>, Vec<usize>); 6] = [
+            (&[], &["a", "b"], None, vec![0, 1]),
+            (&[], &["a"], Some("example.com/x"), vec![]),
+            (&["example.com/x"], &["a"], Some("example.com/x"), vec![0]),
+            (&["example.com/x"], &["a"], None, vec![]),
+            (&["a=example.com/x"], &["a", "b"], None, vec![1]),
+            (&["a=example.com/x", "b=y"], &["a", "b"], Some("y"), vec![1]),
+        ];
+        for (entries, providers, class, expected) in cases {
+            assert_eq!(candidates(entries, providers, class).unwrap(), expected, "{entries:?} {class:?}");
+        }
+        let refused: [(&[&str], &str); 5] = [
+            (&["x"], "PROVIDER=CLASS"),
+            (&["c=x"], "not among"),
+            (&["a=x", "b=x"], "twice"),
+            (&["a=x", "a=y"], "two classes"),
+            (&["a="], "empty"),
+        ];
+        for (entries, part) in refused {
+            let error = candidates(entries, &["a", "b"], None).unwrap_err();
+            assert!(error.reason.contains(part), "{entries:?}: {error}");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What tests do to a made-up cloud, in memory and over the control socket alike.
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::faults::{Held, Rule};
+use super::instances::NewInstance;
+use super::journal::Call;
+use super::provider::Sim;
+use super::state::{Power, Settings, State};
+use crate::error::Result;
+use crate::model::{ClusterId, NodeAddress};
+
+/// One thing to do to a made-up cloud.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Command {
+    /// Makes a machine; the reply is its providerID.
+    AddInstance(NewInstance),
+    /// Starts, stops or terminates a machine.
+    SetPower {
+        /// Its name.
+        name: String,
+        /// What it should be.
+        power: Power,
+    },
+    /// Forgets a machine, as if there had never been one.
+    ForgetInstance {
+        /// Its name.
+        name: String,
+    },
+    /// Gives a machine other addresses.
+    SetAddresses {
+        /// Its name.
+        name: String,
+        /// The addresses, in order of preference.
+        addresses: Vec<NodeAddress>,
+    },
+    /// Adds a fault; the reply is its number.
+    AddFault(Rule),
+    /// Takes a fault away, or all; calls that it held go on.
+    ClearFaults {
+        /// Its number; all if absent.
+        #[serde(default)]
+        id: Option<u64>,
+    },
+    /// Makes a second load balancer with an owner's tags; the reply is its id.
+    DuplicateLoadBalancer {
+        /// uid of the Service.
+        uid: String,
+    },
+    /// Removes an owner's load balancers behind everybody's back.
+    LoseLoadBalancer {
+        /// uid of the Service.
+        uid: String,
+    },
+    /// Changes an owner's load balancers behind everybody's back: takes their ports.
+    SpoilLoadBalancer {
+        /// uid of the Service.
+        uid: String,
+    },
+    /// Puts a route of somebody else into a cluster's table; the reply is its id.
+    AddForeignRoute {
+        /// The cluster.
+        cluster: ClusterId,
+        /// Its destination.
+        destination: IpNet,
+    },
+    /// Removes the routes to a destination behind everybody's back; the reply is their number.
+    LoseRoutes {
+        /// The destination.
+        destination: IpNet,
+    },
+    /// Changes how the cloud behaves; what is not said is as by default.
+    SetSettings(Settings),
+    /// Moves everything to another account.
+    SetAccount {
+        /// Its id.
+        account: String,
+    },
+    /// Forgets which tenures were seen.
+    ForgetEpochs,
+    /// Forgets the calls that came so far.
+    ClearCalls,
+}
+
+/// What came of a command.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reply {
+    /// Id or number of what was made; empty if nothing was.
+    pub id: String,
+}
+
+/// All there is to know of a made-up cloud.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Dump {
+    /// What it consists of.
+    pub state: State,
+    /// The calls that came, oldest first.
+    pub calls: Vec<Call>,
+    /// The faults in force, by number.
+    pub faults: Vec<(u64, Rule)>,
+    /// The calls that stand still.
+    pub held: Vec<Held>,
+}
+
+impl Sim {
+    /// Does one thing to the cloud.
+    ///
+    /// # Errors
+    /// When it cannot be done; nothing was done then.
+    pub fn command(&self, command: Command) -> Result<Reply> {
+        let made = |id: String| Reply { id };
+        Ok(match command {
+            Command::AddInstance(new) => made(self.change(|state| state.add_instance(new))?),
+            Command::SetPower { name, power } => self.change(|state| state.set_power(&name, power)).map(none)?,
+            Command::ForgetInstance { name } => self.change(|state| state.forget_instance(&name)).map(none)?,
+            Command::SetAddresses { name, addresses } => {
+                self.change(|state| state.set_addresses(&name, addresses)).map(none)?
+            }
+            Command::AddFault(rule) => made(self.add_fault(rule).to_string()),
+            Command::ClearFaults { id } => none(self.clear_faults(id)),
+            Command::DuplicateLoadBalancer { uid } => made(self.change(|state| state.duplicate_balancer(&uid))?),
+            Command::LoseLoadBalancer { uid } => self.change(|state| state.lose_balancer(&uid)).map(none)?,
+            Command::SpoilLoadBalancer { uid } => self.change(|state| state.spoil_balancer(&uid)).map(none)?,
+            Command::AddForeignRoute { cluster, destination } => {
+                made(self.change(|state| Ok(state.add_foreign_route(&cluster, destination)))?)
+            }
+            Command::LoseRoutes { destination } => {
+                made(self.change(|state| Ok(state.lose_routes(destination)))?.to_string())
+            }
+            Command::SetSettings(settings) => none(self.change(|state| {
+                state.settings = settings;
+                state.touch();
+                Ok(())
+            })?),
+            Command::SetAccount { account } => none(self.change(|state| {
+                state.account = account;
+                state.touch();
+                Ok(())
+            })?),
+            Command::ForgetEpochs => none(self.change(|state| {
+                state.epochs.clear();
+                state.touch();
+                Ok(())
+            })?),
+            Command::ClearCalls => none(self.clear_calls()),
+        })
+    }
+}
+
+fn none((): ()) -> Reply {
+    Reply::default()
+}
