@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -104,14 +104,15 @@ impl Controller for MetalController {
         let pulses = Arc::new(Pulses::default());
         setup.watch(&balancers, |_, queue| queue.add(All));
         setup.watch(&agents, |_, queue| queue.add(All));
-        let seen = Arc::clone(&pulses);
+        let (seen, read) = (Arc::clone(&pulses), leases.clone());
         setup.watch(&leases, move |change, queue| {
             let news = match change {
                 Change::Deleted { last, .. } => {
                     seen.lost(last.key().name());
                     true
                 }
-                _ => seen.saw(change.object(), Instant::now()),
+                Change::Added(lease) => seen.saw(lease, read.has_synced(), Instant::now()),
+                Change::Updated { new, .. } => seen.saw(new, false, Instant::now()),
             };
             if news {
                 queue.add(All);
@@ -190,12 +191,15 @@ impl Desk {
         let changes: BTreeMap<String, plan::Change> =
             plan(&snapshot).into_iter().map(|change| (change.balancer.clone(), change)).collect();
         let at = Timestamp::now();
-        let writes = balancers.iter().filter(|own| !own.is_deleting()).filter_map(|own| {
+        let mut writes = Vec::new();
+        for own in balancers.iter().filter(|own| !own.is_deleting()) {
             let change = changes.get(own.name());
             // What is said of it follows when its new spec has been seen.
             let status = if change.is_none() { report::status(own, &reports, at) } else { None };
-            (change.is_some() || status.is_some()).then(|| self.write(cx, own, change, status))
-        });
+            if change.is_some() || status.is_some() {
+                writes.push(self.write(cx, own, change, status).boxed());
+            }
+        }
         let results: Vec<Result<(), Error>> = futures::stream::iter(writes).buffer_unordered(AT_ONCE).collect().await;
         results.into_iter().collect::<Result<(), Error>>()?;
         let next = self.pulses.next(now).map_or(RESYNC, |next| next.saturating_duration_since(now));

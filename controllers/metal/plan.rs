@@ -90,7 +90,8 @@ enum Fit {
 struct Place<'a> {
     address: IpAddr,
     balancers: Vec<&'a str>,
-    holder: Option<&'a str>,
+    /// Who announces it, by the order of the load balancers' names.
+    holders: Vec<&'a str>,
 }
 
 /// What has to be written so that each address has one working gateway, if there is one.
@@ -102,22 +103,22 @@ pub(super) fn plan(snapshot: &Snapshot) -> Vec<Change> {
     let mut decided: BTreeMap<IpAddr, (&str, Option<&'static str>)> = BTreeMap::new();
     let mut open = Vec::new();
     for place in &places {
-        let fit = place.holder.map(|holder| (holder, gateways.get(holder).map_or(NOT_LISTED, |own| fit(own, place))));
-        match fit {
-            Some((holder, Fit::Good | Fit::Doubtful)) => {
-                decided.insert(place.address, (holder, None));
-                *load.entry(holder).or_default() += 1;
-            }
-            Some((_, Fit::Bad(why))) => open.push((place, why)),
-            None => open.push((place, "")),
+        let fits = |holder: &str| gateways.get(holder).map_or(NOT_LISTED, |own| fit(own, place));
+        if let Some(working) = place.holders.iter().find(|holder| !matches!(fits(holder), Fit::Bad(_))) {
+            decided.insert(place.address, (*working, None));
+            *load.entry(*working).or_default() += 1;
+            continue;
         }
+        let holder = place.holders.first().copied();
+        let why = holder.map_or("", |holder| if let Fit::Bad(why) = fits(holder) { why } else { "" });
+        open.push((place, holder, why));
     }
-    for (place, why) in open {
+    for (place, holder, why) in open {
         let good = gateways.values().filter(|gateway| fit(gateway, place) == Fit::Good);
         // One that failed this very load balancer before is left only for one that is known to have it.
         let good = good.filter(|gateway| why != CANNOT_PROGRAM || has_all(gateway, place));
         let best = good.min_by_key(|gateway| (load[&*gateway.name], weight(place.address, &gateway.name)));
-        match (best, place.holder) {
+        match (best, holder) {
             (Some(best), _) => {
                 *load.entry(&best.name).or_default() += 1;
                 decided.insert(place.address, (&best.name, Some(why)));
@@ -142,20 +143,17 @@ fn listed(gateways: &BTreeMap<&str, &Gateway>) -> Vec<metal::Gateway> {
 }
 
 /// The addresses, each with all the load balancers that share it, and who announces it. Where those disagree, the
-/// first by name counts: an address is never on two gateways.
+/// first that may work counts: an address is never on two gateways.
 fn places(snapshot: &Snapshot) -> Vec<Place<'_>> {
     let mut sorted: Vec<&Balancer> = snapshot.balancers.iter().collect();
     sorted.sort_by(|a, b| a.name.cmp(&b.name));
     let mut all: BTreeMap<IpAddr, Place<'_>> = BTreeMap::new();
     for balancer in sorted {
         for own in &balancer.addresses {
-            let place = all.entry(own.address).or_insert_with(|| Place {
-                address: own.address,
-                balancers: Vec::new(),
-                holder: None,
-            });
+            let empty = || Place { address: own.address, balancers: Vec::new(), holders: Vec::new() };
+            let place = all.entry(own.address).or_insert_with(empty);
             place.balancers.push(&balancer.name);
-            place.holder = place.holder.or(own.gateway.as_deref());
+            place.holders.extend(own.gateway.as_deref());
         }
     }
     all.into_values().collect()

@@ -2,10 +2,10 @@
 //!
 //! Wall clocks are never compared: an agent is silent when its Lease has not been seen to change for the Lease's own
 //! duration. Silence alone proves nothing, for the server may have been away, or this process: an agent counts as dead
-//! only if another one was seen to renew all that time, through the same server and the same watch. A gateway that
-//! could take over is such a witness; without one nothing could be done anyway.
+//! only if another one was seen to renew all that time, often, through the same server and the same watch. A gateway
+//! that could take over is such a witness; without one nothing could be done anyway.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
@@ -14,6 +14,10 @@ use tokio::time::Instant;
 
 /// For how long a Lease counts that does not say so.
 const DEFAULT_DURATION: Duration = Duration::from_secs(15);
+/// Renewals that are remembered of an agent.
+const REMEMBERED: usize = 256;
+/// How soon to look again while somebody's life is not certain.
+const UNCERTAIN: Duration = Duration::from_secs(2);
 
 /// What is known of an agent's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +48,8 @@ struct Pulse {
     lasts: Duration,
     /// When the stamp was seen to change, or was seen first.
     heard: Instant,
-    /// Since when it has renewed without a gap; `None` before a change was seen.
-    beats_since: Option<Instant>,
+    /// When it was seen to renew, without a gap as long as the Lease lasts.
+    beats: VecDeque<Instant>,
     /// Whether nobody holds the Lease.
     left: bool,
     /// Whether the Lease was deleted.
@@ -56,6 +60,22 @@ impl Pulse {
     fn is_fresh(&self, now: Instant) -> bool {
         !self.gone && !self.left && now.duration_since(self.heard) <= self.lasts
     }
+
+    /// Whether somebody whose Lease lasts so long would have been seen to renew it, had they: this one was, all that
+    /// time until now, with no gap that is more than half of it.
+    fn testifies(&self, lasts: Duration, now: Instant) -> bool {
+        let mut after = now;
+        for beat in self.beats.iter().rev().filter(|_| self.is_fresh(now)) {
+            if after.duration_since(*beat) > lasts / 2 {
+                return false;
+            }
+            if now.duration_since(*beat) >= lasts {
+                return true;
+            }
+            after = *beat;
+        }
+        false
+    }
 }
 
 /// What was seen of the agents' Leases. Kept on every replica, so that a new leader knows what the old one knew.
@@ -63,8 +83,9 @@ impl Pulse {
 pub(super) struct Pulses(Mutex<BTreeMap<String, Pulse>>);
 
 impl Pulses {
-    /// Takes in a Lease as it was seen; says whether that may change what is known of its agent's life.
-    pub(super) fn saw(&self, lease: &Lease, now: Instant) -> bool {
+    /// Takes in a Lease as it was seen; one that was just made was renewed just now. Says whether that may change what
+    /// is known of its agent's life.
+    pub(super) fn saw(&self, lease: &Lease, just_made: bool, now: Instant) -> bool {
         let name = lease.metadata.name.clone().unwrap_or_default();
         let spec = lease.spec.as_ref();
         let holder = spec.and_then(|spec| spec.holder_identity.clone()).unwrap_or_default();
@@ -73,17 +94,24 @@ impl Pulses {
         let lasts = seconds.filter(|seconds| *seconds > 0).map_or(DEFAULT_DURATION, Duration::from_secs);
         let (left, stamp) = (holder.is_empty(), (renewed, holder));
         let mut all = self.0.lock();
-        let Some(before) = all.get(&name) else {
-            all.insert(name, Pulse { stamp, lasts, heard: now, beats_since: None, left, gone: false });
+        let mut beats = VecDeque::new();
+        if let Some(before) = all.get_mut(&name) {
+            if before.stamp == stamp && !before.gone {
+                return false;
+            }
+            if before.is_fresh(now) {
+                beats = std::mem::take(&mut before.beats);
+            }
+        } else if !just_made {
+            all.insert(name, Pulse { stamp, lasts, heard: now, beats, left, gone: false });
             return true;
-        };
-        if before.stamp == stamp && !before.gone {
-            return false;
         }
-        let gap = !before.is_fresh(now);
-        let beats_since = before.beats_since.filter(|_| !gap).or(Some(now));
-        let news = gap || left || before.beats_since.is_none();
-        all.insert(name, Pulse { stamp, lasts, heard: now, beats_since, left, gone: false });
+        let news = left || beats.is_empty();
+        if beats.len() == REMEMBERED {
+            beats.pop_front();
+        }
+        beats.push_back(now);
+        all.insert(name, Pulse { stamp, lasts, heard: now, beats, left, gone: false });
         news
     }
 
@@ -105,7 +133,7 @@ impl Pulses {
             return Life::Left;
         }
         if pulse.is_fresh(now) {
-            return if pulse.beats_since.is_some() { Life::Alive } else { Life::Unsure };
+            return if pulse.beats.is_empty() { Life::Unsure } else { Life::Alive };
         }
         if is_witnessed(&all, name, pulse.lasts, now) { Life::Silent } else { Life::Unsure }
     }
@@ -113,23 +141,18 @@ impl Pulses {
     /// When what is known may change although nothing is seen.
     pub(super) fn next(&self, now: Instant) -> Option<Instant> {
         let all = self.0.lock();
-        let expiries = all.values().filter(|pulse| pulse.is_fresh(now)).map(|pulse| pulse.heard + pulse.lasts);
-        // A witness is one after as long as the Lease it testifies about lasts.
-        let longest = all.values().map(|pulse| pulse.lasts).max().unwrap_or(DEFAULT_DURATION).max(DEFAULT_DURATION);
-        let lasts: Vec<Duration> = all.values().map(|pulse| pulse.lasts).chain([DEFAULT_DURATION, longest]).collect();
-        let testimonies = all.values().filter(|pulse| pulse.is_fresh(now)).filter_map(|pulse| pulse.beats_since);
-        let testimonies = testimonies.flat_map(|since| lasts.iter().map(move |lasts| since + *lasts));
-        expiries.chain(testimonies).filter(|at| *at >= now).min().map(|at| at + Duration::from_millis(1))
+        let fresh = all.values().filter(|pulse| pulse.is_fresh(now));
+        let expiry = fresh.map(|pulse| pulse.heard + pulse.lasts + Duration::from_millis(1)).min()?;
+        let uncertain = |(name, pulse): (&String, &Pulse)| {
+            !pulse.left && !pulse.is_fresh(now) && !is_witnessed(&all, name, pulse.lasts, now)
+        };
+        Some(if all.iter().any(uncertain) { expiry.min(now + UNCERTAIN) } else { expiry })
     }
 }
 
-/// Whether another agent was seen to renew for at least this time until now.
+/// Whether another agent was seen to renew for this time until now.
 fn is_witnessed(all: &BTreeMap<String, Pulse>, name: &str, lasts: Duration, now: Instant) -> bool {
-    all.iter().any(|(other, pulse)| {
-        other != name
-            && pulse.is_fresh(now)
-            && pulse.beats_since.is_some_and(|since| now.duration_since(since) >= lasts)
-    })
+    all.iter().any(|(other, pulse)| other != name && pulse.testifies(lasts, now))
 }
 
 #[cfg(test)]
@@ -137,8 +160,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    const LASTS: Duration = Duration::from_secs(10);
 
     struct Desk {
         pulses: Pulses,
@@ -154,7 +175,7 @@ mod tests {
         fn renew(&mut self, name: &str) -> bool {
             self.beat += 1;
             let lease = lease(name, "holder", self.beat);
-            self.pulses.saw(&lease, self.now)
+            self.pulses.saw(&lease, false, self.now)
         }
 
         fn pass(&mut self, seconds: u64, renewing: &[&str]) {
@@ -233,13 +254,35 @@ mod tests {
     fn a_lease_given_back_is_taken_at_its_word_and_a_deleted_one_needs_a_witness() {
         let mut desk = Desk::new();
         desk.pass(3, &["a", "b"]);
-        assert!(desk.pulses.saw(&lease("a", "", 99), desk.now));
+        assert!(desk.pulses.saw(&lease("a", "", 99), false, desk.now));
         assert_eq!(desk.life("a"), Life::Left);
         desk.pulses.lost("b");
         assert_eq!(desk.life("b"), Life::Unsure);
         desk.pass(12, &["c"]);
         assert_eq!(desk.life("b"), Life::Missing);
         assert!(desk.renew("b"));
+    }
+
+    /// A node's Lease lasts longer than a gateway's, and is renewed less often: that the server was away for so long
+    /// does not show in it.
+    #[test]
+    fn whoever_renews_seldom_is_no_witness_for_the_quick() {
+        let mut desk = Desk::new();
+        desk.pass(30, &["a", "b"]);
+        for _ in 0..5 {
+            desk.pass(6, &[]);
+            desk.renew("b");
+        }
+        assert_eq!((desk.life("a"), desk.life("b")), (Life::Unsure, Life::Alive));
+        desk.pass(10, &["b"]);
+        assert_eq!(desk.life("a"), Life::Silent);
+    }
+
+    #[test]
+    fn a_lease_that_was_just_made_is_that_of_one_who_lives() {
+        let desk = Desk::new();
+        assert!(desk.pulses.saw(&lease("a", "holder", 1), true, desk.now));
+        assert_eq!(desk.life("a"), Life::Alive);
     }
 
     #[test]
@@ -250,8 +293,7 @@ mod tests {
         desk.pass(3, &["b"]);
         let next = desk.pulses.next(desk.now).expect("a's Lease expires");
         assert!(next > desk.now + Duration::from_secs(6) && next <= desk.now + Duration::from_secs(8));
-        desk.now = next;
-        desk.renew("b");
+        desk.pass(8, &["b"]);
         assert_eq!(desk.life("a"), Life::Silent);
     }
 }
