@@ -1,11 +1,14 @@
 //! The controllers, one folder each, and their table.
 
 pub mod addon;
+pub mod cloud_node;
+pub mod cloud_node_lifecycle;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod endpointslice_mirroring;
 pub mod metal;
 pub mod namespace;
+pub mod service_lb;
 
 use quarterdeck_cloud::Cloud;
 use quarterdeck_runtime::controller::Registrar;
@@ -19,6 +22,9 @@ pub fn all<R: Registrar>(manager: R) -> R {
         .controller::<endpointslice::EndpointSliceController>()
         .controller::<endpointslice_mirroring::EndpointSliceMirroringController>()
         .controller::<namespace::NamespaceController>()
+        .controller::<service_lb::ServiceLbController>()
         .controller::<addon::AddonController>()
         .controller::<metal::MetalController>()
+        .controller::<cloud_node::CloudNodeController>()
+        .controller::<cloud_node_lifecycle::CloudNodeLifecycleController>()
 }

@@ -19,12 +19,16 @@ pub struct ServiceLbConfig {
     /// How often the load balancers of the cloud are compared with the Services.
     #[arg(long, value_name = "DURATION", default_value = "5m", help_heading = "Service controller")]
     pub load_balancer_audit_period: SignedDuration,
-    /// Delete load balancers of this cluster whose Service is gone, once that has been so for 10 minutes. Without it they are reported.
+    /// For how long the Service of a load balancer has to be gone before that counts as an orphan.
+    #[arg(long, value_name = "DURATION", default_value = "10m", help_heading = "Service controller")]
+    pub load_balancer_orphan_grace: SignedDuration,
+    /// Delete load balancers of this cluster that are orphans. Without it they are reported.
     #[arg(long, help_heading = "Service controller")]
     pub cloud_delete_orphans: bool,
 }
 
 const CLASS_FLAG: &str = "load-balancer-class";
+const GRACE_FLAG: &str = "load-balancer-orphan-grace";
 const PERIOD_FLAG: &str = "load-balancer-audit-period";
 /// Comparing more often than this costs the cloud calls and gains nothing.
 const SHORTEST_PERIOD: Duration = Duration::from_secs(1);
@@ -36,9 +40,17 @@ impl ServiceLbConfig {
     /// When that is too often.
     pub(super) fn audit_period(&self) -> Result<Duration, SetupError> {
         let refuse = |reason: &str| SetupError { flag: PERIOD_FLAG, reason: reason.to_owned() };
-        let period =
-            Duration::try_from(self.load_balancer_audit_period).map_err(|_| refuse("must not be negative"))?;
+        let period = Duration::try_from(self.load_balancer_audit_period).map_err(|_| refuse("must not be negative"))?;
         if period < SHORTEST_PERIOD { Err(refuse("must be at least 1s")) } else { Ok(period) }
+    }
+
+    /// For how long a Service has to be gone.
+    ///
+    /// # Errors
+    /// When that is negative.
+    pub(super) fn orphan_grace(&self) -> Result<Duration, SetupError> {
+        let refuse = |_| SetupError { flag: GRACE_FLAG, reason: "must not be negative".to_owned() };
+        Duration::try_from(self.load_balancer_orphan_grace).map_err(refuse)
     }
 }
 

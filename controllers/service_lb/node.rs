@@ -161,8 +161,7 @@ impl Typed for BackendNode {
 
 /// The nodes that get traffic, in the order of their names.
 pub(super) fn backends<'a>(nodes: impl IntoIterator<Item = &'a Arc<BackendNode>>) -> Vec<Backend> {
-    let mut all: Vec<Backend> =
-        nodes.into_iter().filter(|node| node.serves()).map(|node| node.backend()).collect();
+    let mut all: Vec<Backend> = nodes.into_iter().filter(|node| node.serves()).map(|node| node.backend()).collect();
     all.sort_unstable();
     all
 }

@@ -13,6 +13,7 @@ pub mod grpc;
 pub mod guard;
 pub mod metal;
 pub mod model;
+pub mod nodes;
 pub mod provider;
 pub mod sim;
 

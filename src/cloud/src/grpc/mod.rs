@@ -11,6 +11,8 @@ mod listen;
 mod select;
 mod server;
 mod status;
+#[cfg(test)]
+mod tests;
 mod uri;
 
 pub use channel::TlsFiles;

@@ -1,0 +1,157 @@
+//! The service controller: a load balancer for each Service of type `LoadBalancer`.
+//!
+//! Behaviour: cloud-provider:controllers/service/controller.go v0.36.3. What differs, and why, stands in
+//! `docs/controllers/service-lb-controller.md`.
+
+mod address;
+mod audit;
+mod config;
+mod key;
+mod memory;
+mod metrics;
+mod node;
+mod plan;
+mod record;
+mod remove;
+mod status;
+mod sync;
+mod watch;
+mod wish;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use quarterdeck_api::cloud::pool::{AddressPool, AddressReservation};
+use quarterdeck_cloud::error::Result as CloudResult;
+use quarterdeck_cloud::{Cloud, Guarded};
+use quarterdeck_runtime::controller::{
+    Action, ClientShare, Controller, Cx, Descriptor, Error, Grant, Predecessor, Setup, SetupError,
+};
+use quarterdeck_runtime::informer::{Lister, Selection};
+use quarterdeck_runtime::queue::{Enqueue, Retry};
+
+use address::Addresses;
+use config::Classes;
+use memory::Memory;
+use metrics::Metrics;
+use node::BackendNode;
+use watch::NodesChanged;
+
+pub use config::ServiceLbConfig;
+pub use key::Key;
+
+/// First and longest delay after a failure; upstream's.
+const RETRY: Retry = Retry { base: Duration::from_secs(5), max: Duration::from_secs(300), tries: None };
+/// Keeps a load balancer for each Service that wants one.
+pub struct ServiceLbController {
+    /// Nothing without a cloud.
+    balancer: Option<Balancer>,
+}
+
+/// The controller, where there is a cloud.
+struct Balancer {
+    cloud: Arc<Cloud>,
+    classes: Classes,
+    services: Lister<Service>,
+    nodes: Lister<BackendNode>,
+    addresses: Arc<Addresses>,
+    memory: Memory,
+    audits: audit::Audits,
+    nodes_changed: NodesChanged,
+    metrics: Metrics,
+    queue: Enqueue<Key>,
+}
+
+impl Controller for ServiceLbController {
+    const DESCRIPTOR: Descriptor = Descriptor {
+        name: "service-lb-controller",
+        aliases: &["service"],
+        enabled_by_default: true,
+        account: "service-controller",
+        upstream_role: true,
+        writes_anything: false,
+        predecessor: Some(Predecessor::CloudControllerManager),
+        queue: "service",
+        // Two patches, a reservation and two events a Service: 500 Services within the minute that their cloud needs.
+        share: ClientShare { qps: 5.0, burst: 10 },
+    };
+    type Config = ServiceLbConfig;
+    type Key = Key;
+
+    fn setup(config: &ServiceLbConfig, setup: &mut Setup<Key>) -> Result<Self, SetupError> {
+        if config.concurrent_service_syncs == 0 {
+            return Err(SetupError { flag: "concurrent-service-syncs", reason: "must be at least 1".to_owned() });
+        }
+        let audit_period = config.audit_period()?;
+        let orphan_grace = config.orphan_grace()?;
+        let Some(cloud) = Cloud::join(setup)? else { return Ok(Self { balancer: None }) };
+        let names: Vec<&str> = cloud.providers().iter().map(|provider| provider.name()).collect();
+        let classes = Classes::read(&config.load_balancer_class, &names)?;
+
+        setup.workers(config.concurrent_service_syncs);
+        setup.retry(RETRY);
+        grants(setup, &cloud);
+
+        let services = setup.informer::<Service>(Selection::default());
+        let nodes = setup.informer::<BackendNode>(Selection::default());
+        let pools = setup.informer::<AddressPool>(Selection::default());
+        let reservations = setup.informer::<AddressReservation>(Selection::default());
+        let namespaces = setup.informer::<Namespace>(Selection::default());
+        services.add_index(watch::balanced());
+        let addresses = Arc::new(Addresses::new(pools, reservations, namespaces));
+        let nodes_changed = NodesChanged::default();
+        watch::watch_services(setup, &services);
+        watch::watch_nodes(setup, &nodes, &services, &nodes_changed);
+        watch::watch_addresses(setup, &addresses);
+        let queue = setup.queue();
+        for at in 0..cloud.providers().len() {
+            queue.add(Key::Audit(at));
+        }
+
+        let metrics = Metrics::new(setup.metrics());
+        let audits = audit::Audits::new(audit_period, orphan_grace, config.cloud_delete_orphans);
+        let memory = Memory::default();
+        let balancer =
+            Balancer { cloud, classes, services, nodes, addresses, memory, audits, nodes_changed, metrics, queue };
+        Ok(Self { balancer: Some(balancer) })
+    }
+
+    async fn reconcile(&self, cx: &Cx, key: Key) -> Result<Action, Error> {
+        let Some(balancer) = &self.balancer else { return Ok(Action::Done) };
+        match key {
+            Key::Service(key) => balancer.sync_service(cx, &key).await,
+            Key::Pool(name) => balancer.addresses.sync_pool(cx, &name).await,
+            Key::Audit(at) => balancer.audit(cx, at).await,
+        }
+    }
+}
+
+/// Rights beyond upstream's role: reservations, the status of pools, and what providers need.
+fn grants(setup: &mut Setup<Key>, cloud: &Cloud) {
+    let group = quarterdeck_api::cloud::GROUP;
+    setup.grant(Grant { group, resource: "addressreservations", verbs: &["get", "create", "update", "delete"] });
+    setup.grant(Grant { group, resource: "addresspools/status", verbs: &["patch", "update"] });
+    cloud.load_balancer_grants().for_each(|grant| setup.grant(grant));
+}
+
+impl Balancer {
+    /// The provider of this name.
+    fn provider(&self, name: &str) -> Option<&Arc<Guarded>> {
+        self.cloud.providers().iter().find(|provider| provider.name() == name)
+    }
+
+    /// The provider that looks after Services of this class: the first one of the class that makes load balancers.
+    ///
+    /// # Errors
+    /// When one does not say whether it does.
+    async fn provider_of_class(&self, class: Option<&str>) -> CloudResult<Option<&Arc<Guarded>>> {
+        for at in self.classes.candidates(class) {
+            let provider = &self.cloud.providers()[at];
+            if provider.info().await?.load_balancers {
+                return Ok(Some(provider));
+            }
+        }
+        Ok(None)
+    }
+}

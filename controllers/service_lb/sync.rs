@@ -1,0 +1,432 @@
+//! One Service: read, plan, call the cloud, write down what came of it.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Service;
+use quarterdeck_cloud::model::{Handle, Ingress, LbOutcome, LoadBalancerSpec, OwnedLoadBalancer, Owner};
+use quarterdeck_cloud::{CloudError, Guarded};
+use quarterdeck_runtime::controller::{Action, Cx, Error};
+use quarterdeck_runtime::events::EventType;
+use quarterdeck_runtime::object::{Kind, ObjectKey};
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::Balancer;
+use super::address::Settled;
+use super::memory::{Busy, Hold, Known, Made};
+use super::node::backends;
+use super::plan::{Aim, Snapshot, Step, aim, step};
+use super::record::{Record, has_finalizer};
+use super::status::{self, ServicePatch, reference};
+use super::wish::{digest, owner, wish};
+
+/// Shortest and longest time after which a cloud that works on something is asked again.
+const POLL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(300));
+/// How soon a call is tried again that found no place, or the lease too near its end.
+const SOON: Duration = Duration::from_secs(1);
+/// How soon after the cloud refused us for a later leader.
+const SUPERSEDED: Duration = Duration::from_secs(5);
+/// How often a Service that waits for an address is looked at if nothing wakes it.
+const WAITING: Duration = Duration::from_secs(60);
+/// Names of nodes in an event at most.
+const NAMES: usize = 20;
+
+/// A load balancer that is to be kept.
+struct Task<'a> {
+    key: &'a ObjectKey,
+    service: &'a Service,
+    provider: &'a Guarded,
+    /// What it should be.
+    spec: LoadBalancerSpec,
+    /// [`digest`] of that.
+    digest: String,
+    /// What the Service carries.
+    record: Record,
+    known: Known,
+}
+
+/// Which call failed, for the event.
+#[derive(Clone, Copy)]
+pub(super) enum Doing {
+    /// Making, changing or removing it.
+    Syncing,
+    /// Telling it of nodes.
+    UpdatingHosts,
+}
+
+impl Balancer {
+    /// Brings the load balancer of one Service to where it should be.
+    pub(super) async fn sync_service(&self, cx: &Cx, key: &ObjectKey) -> Result<Action, Error> {
+        let Some(cluster) = self.cloud.cluster() else {
+            return Err(Error::Transient("the cluster's id is not known yet".to_owned()));
+        };
+        let service = self.services.get(key);
+        if let Some(action) = self.remove_of_vanished(cx, key, service.as_deref()).await? {
+            return Ok(action);
+        }
+        let Some(service) = service else { return Ok(Action::Done) };
+        let owner = owner(&service, cluster);
+        let ours = match self.provider_of(&service).await {
+            Ok(ours) => ours,
+            Err(error) => return self.failed(cx, key, &owner, Doing::Syncing, &error),
+        };
+        match aim(&service, ours.as_deref()) {
+            Aim::Ignore => Ok(Action::Done),
+            Aim::Remove { provider } => self.remove(cx, key, &service, &owner, provider.as_deref()).await,
+            Aim::Keep { provider, instead_of: Some(before) } => {
+                self.remove_from_former(cx, key, &service, &owner, &before, &provider).await
+            }
+            Aim::Keep { provider, instead_of: None } => self.keep(cx, key, &service, owner, &provider).await,
+        }
+    }
+
+    /// The provider that looks after the Service. Of one that goes, only whether any does.
+    async fn provider_of(&self, service: &Service) -> Result<Option<String>, CloudError> {
+        let spec = service.spec.as_ref().filter(|spec| spec.type_.as_deref() == Some("LoadBalancer"));
+        let Some(spec) = spec else { return Ok(None) };
+        let class = spec.load_balancer_class.as_deref();
+        if service.metadata.deletion_timestamp.is_some() {
+            let first = self.classes.candidates(class).next();
+            return Ok(first.map(|at| self.cloud.providers()[at].name().to_owned()));
+        }
+        Ok(self.provider_of_class(class).await?.map(|provider| provider.name().to_owned()))
+    }
+
+    async fn keep(
+        &self,
+        cx: &Cx,
+        key: &ObjectKey,
+        service: &Service,
+        owner: Owner,
+        provider: &str,
+    ) -> Result<Action, Error> {
+        let provider = self.provider(provider).expect("the aim names a provider of ours");
+        let cluster = &owner.cluster;
+        let wish = match wish(service, cluster) {
+            Ok(wish) => wish,
+            Err(error) => {
+                self.warn(cx, &owner, "SyncLoadBalancerFailed", format!("Error syncing load balancer: {error}"));
+                // It is looked at again when it changes.
+                return Err(Error::Terminal(error.to_string()));
+            }
+        };
+        let _busy = Busy { memory: &self.memory, key };
+        let known = self.memory.begin(key, &owner, provider.name(), cx.authority.epoch);
+        let (before, claimed) = (Record::of(service), has_finalizer(service));
+        let new = || Record { uid: owner.uid.clone(), provider: provider.name().to_owned(), ..Record::default() };
+        let record = before.clone().unwrap_or_else(new);
+
+        let needed = match provider.info().await {
+            Ok(info) => info.needs_addresses,
+            Err(error) => return self.failed(cx, key, &owner, Doing::Syncing, &error),
+        };
+        // Before anything is made or reserved: whoever deletes the Service from now on waits for us.
+        if !claimed || before.is_none() {
+            self.write(cx, key, status::claim(service, &record, false)).await?;
+        }
+        let addresses = match self.addresses.settle(cx, service, &wish, provider.name(), needed).await? {
+            Settled::Have(addresses) => addresses,
+            Settled::Waiting { why, news } => {
+                if news {
+                    self.warn(cx, &owner, "AddressUnavailable", why);
+                }
+                return Ok(Action::RequeueAfter(WAITING));
+            }
+        };
+        let spec = LoadBalancerSpec { addresses, backends: backends(&self.nodes.all()), ..wish.spec };
+        let digest = digest(&spec);
+        let next = step(&Snapshot {
+            known: &known,
+            record: before.as_ref(),
+            claimed,
+            digest: &digest,
+            backends: &spec.backends,
+            now: Instant::now(),
+        });
+        let task = Task { key, service, provider, spec, digest, record, known };
+        match next {
+            Step::Wait(until) => Ok(Action::RequeueAfter(until.saturating_duration_since(Instant::now()))),
+            Step::Nothing => {
+                let made = task.known.made.clone().expect("it is known to be as it should be");
+                self.finish(cx, &task, &made).await.map(|()| Action::Done)
+            }
+            Step::UpdateBackends => self.update_backends(cx, &task).await,
+            Step::Ensure => self.ensure(cx, &task, None).await,
+            Step::FindAndEnsure => self.find_and_ensure(cx, &task).await,
+        }
+    }
+
+    /// Looks for what may have been made already, and goes on with that.
+    async fn find_and_ensure(&self, cx: &Cx, task: &Task<'_>) -> Result<Action, Error> {
+        let owner = &task.spec.owner;
+        let found = match task.provider.load_balancers_of(owner).await {
+            Ok(found) => found,
+            Err(error) => return self.failed(cx, task.key, owner, Doing::Syncing, &error),
+        };
+        self.report_duplicates(cx, owner, task.record.handle.as_ref(), &found);
+        let adopted = adopt(task.record.handle.as_ref(), &found);
+        self.ensure(cx, task, adopted).await
+    }
+
+    async fn ensure(&self, cx: &Cx, task: &Task<'_>, found: Option<&Handle>) -> Result<Action, Error> {
+        let Task { key, provider, spec, digest, record, known, .. } = task;
+        let owner = &spec.owner;
+        let made = known.made.as_ref().map(|made| &made.handle);
+        let handle = found.or(made).or(record.handle.as_ref());
+        let announce = record.made != *digest || known.drift.is_some();
+        if announce && known.announced.as_ref() != Some(digest) {
+            self.tell(cx, owner, "EnsuringLoadBalancer", "Ensuring load balancer");
+        }
+        // If this is cut short, nobody knows what came of it.
+        self.memory.change(key, |known| {
+            known.uncertain = true;
+            known.announced = Some(digest.clone());
+        });
+        self.metrics.syncs.inc();
+        let op = operation(task, cx.authority.epoch);
+        match provider.ensure_load_balancer(&cx.authority, op, spec, handle).await {
+            Ok(LbOutcome::Ready { ingress, handle, fingerprint }) => {
+                let made = self.remember(task, ingress, handle, fingerprint);
+                self.finish(cx, task, &made).await?;
+                if spec.backends.is_empty() {
+                    self.warn(cx, owner, "UnAvailableLoadBalancer", NOBODY.to_owned());
+                }
+                if announce {
+                    self.tell(cx, owner, "EnsuredLoadBalancer", "Ensured load balancer");
+                }
+                Ok(Action::Done)
+            }
+            Ok(LbOutcome::Provisioning { poll_after, handle }) => {
+                let after = self.hold(key, Some(digest), poll_after);
+                self.memory.change(key, |known| known.uncertain = false);
+                if let Some(handle) = handle {
+                    let record = Record { handle: Some(handle), ..record.clone() };
+                    if let Some(patch) = status::made(task.service, &record, None) {
+                        self.write(cx, key, patch).await?;
+                    }
+                }
+                Ok(Action::RequeueAfter(after))
+            }
+            Err(CloudError::ImplementedElsewhere(_)) => {
+                self.memory.change(key, |known| known.uncertain = false);
+                Ok(Action::Done)
+            }
+            Err(error) => self.failed(cx, key, owner, Doing::Syncing, &error),
+        }
+    }
+
+    async fn update_backends(&self, cx: &Cx, task: &Task<'_>) -> Result<Action, Error> {
+        let Task { key, provider, spec, digest, known, .. } = task;
+        let owner = &spec.owner;
+        let handle = known.made.as_ref().map(|made| made.handle.clone()).expect("it was made in this tenure");
+        self.memory.change(key, |known| known.uncertain = true);
+        self.metrics.syncs.inc();
+        let began = Instant::now();
+        let op = operation(task, cx.authority.epoch);
+        let outcome = provider.update_backends(&cx.authority, op, spec, &handle).await;
+        match outcome {
+            Ok(LbOutcome::Ready { ingress, handle, fingerprint }) => {
+                let since = self.nodes_changed.lock().map(|changed| changed.elapsed());
+                self.metrics.told_of_nodes(began.elapsed(), since);
+                let made = self.remember(task, ingress, handle, fingerprint);
+                self.finish(cx, task, &made).await?;
+                if spec.backends.is_empty() {
+                    self.warn(cx, owner, "UnAvailableLoadBalancer", NOBODY.to_owned());
+                } else {
+                    self.tell(cx, owner, "UpdatedLoadBalancer", "Updated load balancer with new hosts");
+                }
+                Ok(Action::Done)
+            }
+            Ok(LbOutcome::Provisioning { poll_after, .. }) => {
+                self.memory.change(key, |known| known.uncertain = false);
+                Ok(Action::RequeueAfter(self.hold(key, Some(digest), poll_after)))
+            }
+            Err(CloudError::ImplementedElsewhere(_)) => {
+                self.memory.change(key, |known| {
+                    known.uncertain = false;
+                    if let Some(made) = &mut known.made {
+                        made.backends.clone_from(&spec.backends);
+                    }
+                });
+                Ok(Action::Done)
+            }
+            // It is gone, or can only be changed as a whole.
+            Err(CloudError::NotFound(_) | CloudError::NotImplemented(_) | CloudError::Immutable(_)) => {
+                self.memory.change(key, |known| known.drift = Some("backends".to_owned()));
+                let known = self.memory.get(key).unwrap_or_else(|| known.clone());
+                let task =
+                    Task { spec: spec.clone(), digest: digest.clone(), record: task.record.clone(), known, ..*task };
+                self.find_and_ensure(cx, &task).await
+            }
+            Err(error) => {
+                self.metrics.node_sync_errors.inc();
+                self.failed(cx, key, owner, Doing::UpdatingHosts, &error)
+            }
+        }
+    }
+
+    /// The provider says that it is as it should be.
+    fn remember(&self, task: &Task<'_>, ingress: Vec<Ingress>, handle: Handle, fingerprint: String) -> Made {
+        let made = Made {
+            digest: task.digest.clone(),
+            backends: task.spec.backends.clone(),
+            handle,
+            fingerprint,
+            ingress,
+            at: Instant::now(),
+        };
+        self.memory.change(task.key, |known| {
+            known.made = Some(made.clone());
+            known.done += 1;
+            known.uncertain = false;
+            known.drift = None;
+            known.hold = None;
+        });
+        made
+    }
+
+    /// Writes down what was made, and gives addresses back that it no longer has.
+    async fn finish(&self, cx: &Cx, task: &Task<'_>, made: &Made) -> Result<(), Error> {
+        let record = &task.record;
+        let revision = record.revision + u64::from(record.made != made.digest);
+        let record =
+            Record { handle: Some(made.handle.clone()), made: made.digest.clone(), revision, ..record.clone() };
+        if let Some(patch) = status::made(task.service, &record, Some(&made.ingress)) {
+            self.write(cx, task.key, patch).await?;
+        }
+        let keep: &[IpAddr] = &task.spec.addresses;
+        self.addresses.release(cx, &task.spec.owner.uid, keep).await
+    }
+
+    /// Writes to a Service; one that is gone needs nothing.
+    pub(super) async fn write(&self, cx: &Cx, key: &ObjectKey, patch: ServicePatch) -> Result<(), Error> {
+        let ServicePatch { patch, precondition } = patch;
+        match cx.api.merge_patch(&Kind::of::<Service>(), key, Some("status"), &patch, &precondition).await {
+            Err(error) if !error.is_not_found() => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Leaves a load balancer alone for a while; answers for how long.
+    pub(super) fn hold(&self, key: &ObjectKey, digest: Option<&str>, after: Duration) -> Duration {
+        let after = after.clamp(POLL.0, POLL.1);
+        let hold = Hold { until: Instant::now() + after, digest: digest.map(str::to_owned) };
+        self.memory.change(key, |known| known.hold = Some(hold));
+        after
+    }
+
+    /// What a failed call asks for: an event, and another try at the time that the cloud names, or after a backoff.
+    pub(super) fn failed(
+        &self,
+        cx: &Cx,
+        key: &ObjectKey,
+        owner: &Owner,
+        doing: Doing,
+        error: &CloudError,
+    ) -> Result<Action, Error> {
+        self.memory.change(key, |known| known.uncertain = known.uncertain && error.maybe_applied());
+        match error {
+            CloudError::NotLeading(_) | CloudError::Busy { .. } => return Ok(Action::RequeueAfter(SOON)),
+            CloudError::Superseded(_) => {
+                tracing::warn!(%key, %error, "the cloud has heard of a later leader");
+                return Ok(Action::RequeueAfter(SUPERSEDED));
+            }
+            _ => {}
+        }
+        let (reason, message) = match doing {
+            Doing::Syncing => ("SyncLoadBalancerFailed", format!("Error syncing load balancer: {error}")),
+            Doing::UpdatingHosts => {
+                let nodes = self.node_names();
+                ("UpdateLoadBalancerFailed", format!("Error updating load balancer with new hosts {nodes}: {error}"))
+            }
+        };
+        self.warn(cx, owner, reason, message);
+        match error.retry_after() {
+            Some(after) => Ok(Action::RequeueAfter(self.hold(key, None, after))),
+            None => Err(Error::Transient(error.to_string())),
+        }
+    }
+
+    /// The nodes that get traffic, for an event.
+    fn node_names(&self) -> String {
+        let all = backends(&self.nodes.all());
+        let names: Vec<&str> = all.iter().take(NAMES).map(|backend| backend.name.as_str()).collect();
+        let more = all.len().saturating_sub(NAMES);
+        let rest = if more == 0 { String::new() } else { format!(" and {more} more") };
+        format!("[{}{rest}]", names.join(" "))
+    }
+
+    /// Load balancers beyond the one that is adopted are somebody's mistake: told, and left alone.
+    pub(super) fn report_duplicates(
+        &self,
+        cx: &Cx,
+        owner: &Owner,
+        recorded: Option<&Handle>,
+        found: &[OwnedLoadBalancer],
+    ) {
+        let Some(kept) = adopt(recorded, found).filter(|_| found.len() > 1) else { return };
+        let others: Vec<&str> = found
+            .iter()
+            .map(|balancer| &balancer.handle)
+            .filter(|handle| *handle != kept)
+            .map(|handle| &*handle.0)
+            .collect();
+        let message = format!(
+            "The cloud has {} load balancers of this Service: {} is looked after, {} should be removed by hand",
+            found.len(),
+            kept.0,
+            others.join(", ")
+        );
+        self.warn(cx, owner, "DuplicateLoadBalancers", message);
+    }
+
+    pub(super) fn warn(&self, cx: &Cx, owner: &Owner, reason: &'static str, message: String) {
+        let about = reference(&owner.namespace, &owner.name, &owner.uid);
+        cx.recorder.event(&about, EventType::Warning, reason, message);
+    }
+
+    pub(super) fn tell(&self, cx: &Cx, owner: &Owner, reason: &'static str, message: &str) {
+        let about = reference(&owner.namespace, &owner.name, &owner.uid);
+        cx.recorder.event(&about, EventType::Normal, reason, message);
+    }
+}
+
+const NOBODY: &str = "There are no available nodes for LoadBalancer";
+
+/// Which of several load balancers of one owner is looked after: the one that is written down, else the oldest, else
+/// the first by name; always the same one.
+pub(super) fn adopt<'a>(recorded: Option<&Handle>, found: &'a [OwnedLoadBalancer]) -> Option<&'a Handle> {
+    let written_down = found.iter().find(|balancer| Some(&balancer.handle) == recorded);
+    let oldest = || found.iter().min_by_key(|balancer| (std::cmp::Reverse(balancer.age), &balancer.handle));
+    written_down.or_else(oldest).map(|balancer| &balancer.handle)
+}
+
+/// The number of an operation: the same in each try of it, another one for every other.
+///
+/// Until a load balancer was made once, it is the same for every leader: whoever tries again after a crash says so.
+/// After that, the same change may be wanted again later (there and back), and the count of changes tells them apart.
+fn operation(task: &Task<'_>, epoch: u64) -> Uuid {
+    let Task { spec, digest, record, known, .. } = task;
+    let backends = serde_json::to_string(&spec.backends).expect("texts are JSON");
+    let tenure = match (record.revision, known.done, &known.drift) {
+        (0, 0, None) => String::new(),
+        _ => format!("{epoch}/{}/{}", known.done, known.drift.as_deref().unwrap_or_default()),
+    };
+    let revision = record.revision.to_string();
+    operation_id(&[&spec.owner.cluster.0, &spec.owner.uid, &revision, digest, &backends, &tenure])
+}
+
+/// An id made of these parts.
+pub(super) fn operation_id(parts: &[&str]) -> Uuid {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part.len().to_be_bytes());
+        hash.update(part);
+    }
+    let digest = hash.finalize();
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
+}

@@ -1,0 +1,17 @@
+//! Our table in nftables: what it should hold, what it holds, and the one transaction between.
+//!
+//! `Ruleset` → (`diff` against an `Observed`) → text → `nft -f -`. Elements and rules that stay are not touched, so
+//! that a change of one backend costs a few elements, and counters, timeouts and connections live on.
+
+mod diff;
+mod observe;
+mod ruleset;
+mod run;
+
+pub use diff::{full, removal, update};
+pub use observe::{Observed, ObservedSet, UnreadableTable};
+pub use ruleset::{Chain, Rule, Ruleset, Set};
+pub use run::{Nft, NftError, generation};
+
+/// Family and name of our table. Nothing outside it is ever read or changed.
+pub const TABLE: &str = "inet quarterdeck";
