@@ -8,6 +8,7 @@ pub mod endpointslice;
 pub mod endpointslice_mirroring;
 pub mod metal;
 pub mod namespace;
+pub mod node_route;
 pub mod service_lb;
 
 use quarterdeck_cloud::Cloud;
@@ -27,4 +28,5 @@ pub fn all<R: Registrar>(manager: R) -> R {
         .controller::<metal::MetalController>()
         .controller::<cloud_node::CloudNodeController>()
         .controller::<cloud_node_lifecycle::CloudNodeLifecycleController>()
+        .controller::<node_route::NodeRouteController>()
 }

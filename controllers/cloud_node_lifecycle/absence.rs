@@ -140,7 +140,7 @@ impl Suspect {
 
     /// Whether the cloud is to be asked again.
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        let spacing = if self.doubt.is_some() || self.is_proven() { HELD_SPACING } else { SPACING };
+        let spacing = if self.is_proven() || self.is_doubt_lasting() { HELD_SPACING } else { SPACING };
         now.saturating_duration_since(self.asked) >= spacing
     }
 

@@ -67,6 +67,7 @@ struct Desk {
     agents: Lister<MetalAgent>,
     leases: Lister<Lease>,
     pulses: Arc<Pulses>,
+    moves: prometheus::IntCounter,
     /// What was said last of the inventory's trouble.
     told: Mutex<Option<String>>,
 }
@@ -123,7 +124,9 @@ impl Controller for MetalController {
         setup.grant(Grant { group: GROUP, resource: "metalloadbalancers", verbs: &["update"] });
         setup.grant(Grant { group: GROUP, resource: "metalloadbalancers/status", verbs: &["patch"] });
         setup.grant(Grant { group: "", resource: "events", verbs: &["create", "patch"] });
-        Ok(Self(Some(Desk { inventory, balancers, agents, leases, pulses, told: Mutex::default() })))
+        let moves = moves(setup.metrics())
+            .map_err(|error| SetupError { flag: "controllers", reason: format!("metal-controller: {error}") })?;
+        Ok(Self(Some(Desk { inventory, balancers, agents, leases, pulses, moves, told: Mutex::default() })))
     }
 
     async fn reconcile(&self, cx: &Cx, _: All) -> Result<Action, Error> {
@@ -132,6 +135,15 @@ impl Controller for MetalController {
             None => Ok(Action::Done),
         }
     }
+}
+
+fn moves(registry: &prometheus::Registry) -> prometheus::Result<prometheus::IntCounter> {
+    let moves = prometheus::IntCounter::new(
+        "quarterdeck_metal_address_moves_total",
+        "Addresses of load balancers that were given to another gateway.",
+    )?;
+    registry.register(Box::new(moves.clone()))?;
+    Ok(moves)
 }
 
 /// Which agents, of those that may live, still have a load balancer; `None` before they have been read.
@@ -244,6 +256,7 @@ impl Desk {
             next.spec.epoch = next.spec.epoch.max(cx.authority.epoch);
             settle(cx.api.replace(&next).await.map(drop))?;
             for moved in &change.moves {
+                self.moves.inc();
                 let about = report::service(&stored.spec.owner);
                 cx.recorder.event(&about, EventType::Warning, "LoadBalancerAddressMoved", report::moved(moved));
                 tracing::info!(
