@@ -126,6 +126,7 @@ fn refuse(reason: String) -> SetupError {
 /// The providers of this build.
 fn built_in() -> Vec<ProviderKind> {
     vec![
+        crate::metal::kind(),
         #[cfg(feature = "grpc")]
         crate::sim::KIND,
     ]
