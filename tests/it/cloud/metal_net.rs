@@ -202,6 +202,16 @@ impl Scene {
         .with_context(|| self.logs())
     }
 
+    /// Waits until a machine's agent reports that it has applied this epoch.
+    async fn applied(&self, machine: &Machine, epoch: u64) -> Result<()> {
+        eventually(&format!("{} has applied epoch {epoch}", machine.name()), LONG, || async {
+            let status: Value = serde_json::from_str(&get(machine, 10290, "/status")?)?;
+            if status["epoch"] == epoch { Ok(()) } else { bail!("{status}") }
+        })
+        .await
+        .with_context(|| self.logs())
+    }
+
     fn logs(&self) -> String {
         let texts = self.agents.iter().map(|agent| format!("{}:\n{}", agent.launch().name(), agent.log_text()));
         texts.collect::<Vec<_>>().join("\n")
@@ -362,7 +372,7 @@ async fn clients_are_let_in_and_stick_and_pods_are_reached() -> Result<()> {
     let mut state = scene.state(3, &["n1", "n2"], "gw1");
     state["items"][0]["spec"]["affinitySeconds"] = json!(600);
     scene.write(&state)?;
-    let stuck = |to: SocketAddr| {
+    let stuck = |to: SocketAddr| -> Result<String> {
         let servers: Result<BTreeSet<String>> =
             (0..20).map(|_| Ok(dial_from(&scene.client, client, to)?.server)).collect();
         let servers = servers?;
@@ -373,7 +383,7 @@ async fn clients_are_let_in_and_stick_and_pods_are_reached() -> Result<()> {
     let mut state = scene.state(4, &NODES, "gw1");
     state["items"][0]["spec"]["affinitySeconds"] = json!(600);
     scene.write(&state)?;
-    scene.answer(at(VIP[1]), &NODES).await?;
+    scene.applied(&scene.gateways[0], 4).await?;
     assert_eq!(stuck(at(VIP[0]))?, first);
     let others: Vec<&str> = NODES.into_iter().filter(|name| *name != first).collect();
     let mut state = scene.state(5, &others, "gw1");

@@ -6,6 +6,7 @@
 mod traffic;
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -35,7 +36,7 @@ impl Machine {
     /// # Errors
     /// When namespaces cannot be made; the error says what is missing.
     pub async fn start(name: &str) -> Result<Self> {
-        if !nix::unistd::geteuid().is_root() {
+        if std::fs::metadata("/proc/self")?.uid() != 0 {
             bail!("tests in network namespaces need root");
         }
         let holder = Launch::new(name, "unshare").args(["--net", "sleep", "infinity"]).spawn()?;
@@ -59,7 +60,7 @@ impl Machine {
     }
 
     /// The process whose namespace it is.
-    pub fn pid(&self) -> u32 {
+    pub fn pid(&self) -> i32 {
         self.holder.pid()
     }
 

@@ -222,7 +222,8 @@ impl Engine {
         let generation = nft::generation().ok();
         let believed = self.loaded.take().filter(|(_, known)| generation == Some(*known));
         let there = match &believed {
-            Some((ruleset, _)) => Some(Observed::from(ruleset)),
+            // Without anything in it there is no table.
+            Some((ruleset, _)) => (*ruleset != Ruleset::default()).then(|| Observed::from(ruleset)),
             None => self.tools.nft.observe().await?,
         };
         let began = std::time::Instant::now();
