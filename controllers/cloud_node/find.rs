@@ -10,7 +10,7 @@ use quarterdeck_cloud::model::{Instance, Lookup, NodeRef};
 use quarterdeck_cloud::nodes::scheme;
 use quarterdeck_cloud::{Cloud, CloudError, Guarded};
 
-/// How long a cloud that found a node by its name waits for others that may know the name, too.
+/// How long the answer of one cloud to a question by name waits for those of others, which may know the name, too.
 const OTHERS: Duration = Duration::from_secs(5);
 
 /// Where a node's instance is.
@@ -25,8 +25,8 @@ pub(super) enum Found {
     },
     /// In several: nobody can tell which is the node's.
     Ambiguous(Vec<String>),
-    /// In none, by the word of those whose it would be.
-    Absent(String),
+    /// Nobody who could say has it, or not yet.
+    Nowhere(String),
     /// None of the clouds has to do with it.
     NotOurs,
     /// At least one cloud that might have it could not say.
@@ -74,7 +74,7 @@ async fn ask(provider: &Guarded, node: &NodeRef) -> Result<Seen, CloudError> {
     seen.into_iter().next().ok_or_else(|| CloudError::Other("the provider did not answer for this node".to_owned()))
 }
 
-/// The words of all clouds that have instances; of those that answer late, once one has found it, an error.
+/// The words of all clouds that have instances; those that answer much later than the first are left out.
 async fn ask_all(providers: &[Arc<Guarded>], node: &NodeRef) -> Vec<Word> {
     let one = |(index, provider): (usize, &Arc<Guarded>)| {
         let provider = Arc::clone(provider);
@@ -95,7 +95,8 @@ async fn ask_all(providers: &[Arc<Guarded>], node: &NodeRef) -> Vec<Word> {
             word = asked.next() => match word {
                 Some(word) => {
                     if let Some((_, Ok(seen))) = &word
-                        && matches!(seen.lookup, Ok(Lookup::Found(_)))
+                        && seen.lookup.is_ok()
+                        && words.is_empty()
                     {
                         patience.as_mut().reset(tokio::time::Instant::now() + OTHERS);
                     }
@@ -126,8 +127,11 @@ fn conclude(words: &[Word], name: impl Fn(usize) -> String) -> Found {
     match (&found[..], trouble, absent) {
         ([(_, instance, account)], _, _) => Found::Here { instance: (*instance).clone(), account: Arc::clone(account) },
         ([_, _, ..], _, _) => Found::Ambiguous(found.iter().map(|(index, ..)| name(*index)).collect()),
-        ([], Some(error), _) => Found::Unknown(error),
-        ([], None, Some(evidence)) => Found::Absent(evidence),
+        ([], Some(error), None) => Found::Unknown(error),
+        ([], Some(error), Some(evidence)) => {
+            Found::Nowhere(format!("{evidence}; another cloud could not say: {error}"))
+        }
+        ([], None, Some(evidence)) => Found::Nowhere(evidence),
         ([], None, None) => Found::NotOurs,
     }
 }
@@ -170,11 +174,12 @@ mod tests {
         let words = [word(0, Ok(instance())), word(1, Ok(instance()))];
         assert!(matches!(conclude(&words, name), Found::Ambiguous(names) if names == ["cloud-0", "cloud-1"]));
         let words = [(0, down()), word(1, Ok(absent()))];
-        assert!(matches!(conclude(&words, name), Found::Unknown(_)), "an error is not an absence");
+        assert!(matches!(conclude(&words, name), Found::Nowhere(evidence) if evidence.contains("down")));
+        assert!(matches!(conclude(&[(0, down())], name), Found::Unknown(_)));
         let words = [word(0, Err(CloudError::Denied("no".to_owned())))];
         assert!(matches!(conclude(&words, name), Found::Unknown(CloudError::Denied(_))));
         let words = [word(0, Ok(Lookup::NotMine)), word(1, Ok(absent()))];
-        assert!(matches!(conclude(&words, name), Found::Absent(evidence) if evidence == "404"));
+        assert!(matches!(conclude(&words, name), Found::Nowhere(evidence) if evidence == "404"));
         assert!(matches!(conclude(&[word(0, Ok(Lookup::NotMine))], name), Found::NotOurs));
     }
 }

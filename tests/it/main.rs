@@ -12,6 +12,7 @@ mod addonctl;
 
 mod bad_input;
 mod client;
+mod cloud;
 mod cluster;
 mod deploy;
 mod endpoints;

@@ -125,7 +125,11 @@ fn refuse(reason: String) -> SetupError {
 
 /// The providers of this build.
 fn built_in() -> Vec<ProviderKind> {
-    Vec::new()
+    vec![
+        crate::metal::kind(),
+        #[cfg(feature = "grpc")]
+        crate::sim::KIND,
+    ]
 }
 
 /// The providers that the flag asks for, each with its name and URI.
