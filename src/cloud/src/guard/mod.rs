@@ -110,13 +110,6 @@ impl Guarded {
     pub fn take_trouble(&self) -> Option<Trouble> {
         self.core.health.take()
     }
-
-    /// Says how many load balancers of this cluster belong to no Service, for the metrics.
-    pub fn set_orphans(&self, count: usize) {
-        if let Some(metrics) = self.core.metrics.get() {
-            metrics.orphans(&self.core.name, count);
-        }
-    }
 }
 
 impl Drop for Guarded {
