@@ -13,6 +13,7 @@ use kube::config::Kubeconfig;
 use tokio::process::Command;
 
 pub use demo::Demo;
+pub(crate) use ledger::{end_written_down, write_down};
 pub use replica::{Replica, Status};
 pub use wires::{busy_since, lease_connection, read_connection, renewed_lease};
 
