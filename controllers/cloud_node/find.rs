@@ -128,7 +128,9 @@ fn conclude(words: &[Word], name: impl Fn(usize) -> String) -> Found {
         ([(_, instance, account)], _, _) => Found::Here { instance: (*instance).clone(), account: Arc::clone(account) },
         ([_, _, ..], _, _) => Found::Ambiguous(found.iter().map(|(index, ..)| name(*index)).collect()),
         ([], Some(error), None) => Found::Unknown(error),
-        ([], Some(error), Some(evidence)) => Found::Nowhere(format!("{evidence}; another cloud could not say: {error}")),
+        ([], Some(error), Some(evidence)) => {
+            Found::Nowhere(format!("{evidence}; another cloud could not say: {error}"))
+        }
         ([], None, Some(evidence)) => Found::Nowhere(evidence),
         ([], None, None) => Found::NotOurs,
     }

@@ -195,7 +195,7 @@ impl Keeper {
             Found::NotOurs => Ok(Action::RequeueAfter(self.period)),
             Found::Ambiguous(clouds) => {
                 let message = format!(
-                    "Several clouds ({}) have an instance of this name: set the kubelet's --provider-id to say which it is",
+                    "Several clouds ({}) have an instance of this name: set the kubelet's --provider-id",
                     clouds.join(", ")
                 );
                 self.problem(cx, &node, "AmbiguousInstance", message);
@@ -331,7 +331,8 @@ fn as_read(node: &NodeView) -> PatchPrecondition {
     }
 }
 
-/// Writes `status.addresses` whole: a strategic patch would merge them by type, of which a dual-stack node has two alike.
+/// Writes `status.addresses` whole: a strategic patch would merge them by type, of which a dual-stack node has two
+/// alike.
 async fn write_addresses(
     cx: &Cx,
     node: &NodeView,

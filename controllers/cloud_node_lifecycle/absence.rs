@@ -65,8 +65,8 @@ impl fmt::Display for Doubt {
             Self::NoAccount => f.write_str("the cloud does not say in which account it looked"),
             Self::AccountChanged { recorded, asked } => write!(
                 f,
-                "the cloud looked in account {asked:?}, and nodes of this cluster were found in {recorded:?} before; if that \
-                 is as it should be, remove the annotation {} from all nodes",
+                "the cloud looked in account {asked:?}, and nodes of this cluster were found in {recorded:?} before; if \
+                 that is as it should be, remove the annotation {} from all nodes",
                 NodeView::ACCOUNT
             ),
             Self::AccountUnrecorded => {
@@ -132,8 +132,8 @@ impl Suspect {
         self.is_proven() && now.saturating_duration_since(self.asked) <= FRESH
     }
 
-    /// Whether the doubt has lasted: a first one often passes by itself, when a node that went stops being Ready, or the
-    /// account has been recorded.
+    /// Whether the doubt has lasted: a first one often passes by itself, when a node that went stops being Ready, or
+    /// the account has been recorded.
     pub(super) fn is_doubt_lasting(&self) -> bool {
         self.doubted > 1
     }

@@ -99,8 +99,8 @@ impl Watch {
         trouble.end()
     }
 
-    /// Asks for the nodes that are not Ready: from the shared snapshot, and the cloud itself where that says that one is
-    /// gone.
+    /// Asks for the nodes that are not Ready: from the shared snapshot, and the cloud itself where that says that one
+    /// is gone.
     async fn ask(
         &self,
         cx: &Cx,

@@ -109,8 +109,8 @@ impl Router {
         self.metrics.wrong(provider.name(), &own.iter().map(|(_, wrong)| wrong).collect::<Vec<_>>());
     }
 
-    /// Makes the changes, several destinations at once; returns those whose route is not as it should be. `None` if this
-    /// process may not change anything.
+    /// Makes the changes, several destinations at once; returns those whose route is not as it should be. `None` if
+    /// this process may not change anything.
     async fn change(&self, cx: &Cx, provider: &Guarded, plan: &Plan, memory: &mut Memory) -> Option<BTreeSet<IpNet>> {
         memory.tries.keep(plan.changes.values().flatten());
         let tries = Mutex::new(&mut memory.tries);
@@ -164,7 +164,8 @@ impl Router {
             }
             Err(error) => {
                 let cause = &error as &dyn std::error::Error;
-                tracing::warn!(provider = provider.name(), operation = verb(op), route = ?op, error = cause, "a route could not be changed");
+                let (provider, operation) = (provider.name(), verb(op));
+                tracing::warn!(provider, operation, route = ?op, error = cause, "a route could not be changed");
                 if let Op::Create(new) | Op::Replace { new, .. } = op
                     && let Some((node, _)) = plan.nodes.iter().find(|(node, _)| node.key.name() == new.node)
                 {

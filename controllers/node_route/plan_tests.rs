@@ -54,7 +54,8 @@ fn ops(plan: &Plan) -> Vec<String> {
     plan.changes.values().flatten().map(word).collect()
 }
 
-/// `name` of nodes whose routes are there, `name+` of those that wait for changes, `name!` of those that cannot have them.
+/// `name` of nodes whose routes are there, `name+` of those that wait for changes, `name!` of those that cannot have
+/// them.
 fn nodes(plan: &Plan) -> Vec<String> {
     let word = |(node, needed): &(Arc<NodeView>, Option<_>)| {
         let needed: &Option<std::collections::BTreeSet<IpNet>> = needed;

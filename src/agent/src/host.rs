@@ -5,9 +5,10 @@ use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 /// A link-layer address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Mac(pub [u8; 6]);
 
 impl fmt::Display for Mac {
@@ -83,9 +84,8 @@ impl Host {
             .collect();
         networks.sort_by_key(|own| std::cmp::Reverse(own.network.prefix_len()));
         let by_network = networks.first().map(|own| own.link);
-        by_network.or_else(|| {
-            self.default_links.iter().find(|(ipv6, _)| *ipv6 == address.is_ipv6()).map(|(_, index)| *index)
-        })
+        by_network
+            .or_else(|| self.default_links.iter().find(|(ipv6, _)| *ipv6 == address.is_ipv6()).map(|(_, index)| *index))
     }
 
     /// The loopback link.

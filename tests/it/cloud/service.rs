@@ -69,7 +69,14 @@ async fn type_and_class_decide(yard: &Yard) -> Result<()> {
     yard.addresses("turned").await?;
     yard.cloud.owned_by(&[&uid]).await?;
     let service = yard.service("foreign").await?;
-    ensure!(service["metadata"]["finalizers"].is_null(), "upstream case L16: {service}");
+    ensure!(service["metadata"]["finalizers"].is_null(), "a foreign class: {service}");
+    yard.create("elsewhere", json!({ "sim.quarterdeck.dev/implemented-elsewhere": "true" }), json!({})).await?;
+    eventually("the cloud was asked for it", PATIENCE, async || {
+        let service = yard.service("elsewhere").await?;
+        ensure!(service["metadata"]["finalizers"] == json!([FINALIZER]), "{service}");
+        Ok(())
+    })
+    .await?;
 
     yard.patch("turned", json!({ "spec": { "type": "ClusterIP" } })).await?;
     yard.cloud.owned_by(&[]).await?;
@@ -83,7 +90,7 @@ async fn type_and_class_decide(yard: &Yard) -> Result<()> {
     .await?;
     yard.patch("turned", json!({ "spec": { "type": "LoadBalancer" } })).await?;
     yard.cloud.owned_by(&[&uid]).await?;
-    for name in ["turned", "foreign"] {
+    for name in ["turned", "foreign", "elsewhere"] {
         yard.delete(name).await?;
         yard.gone(&path(name)).await?;
     }

@@ -3,10 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures::TryStreamExt as _;
+use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags};
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourState};
 use rtnetlink::packet_route::route::RouteAttribute;
-use rtnetlink::RouteMessageBuilder;
 
 use super::{Kernel, KernelError, Result};
 use crate::host::{Host, HostAddress, Link, Mac};
@@ -55,7 +55,10 @@ impl Kernel {
                     _ => {}
                 }
             }
-            let known = !matches!(message.header.state, NeighbourState::Incomplete | NeighbourState::Failed | NeighbourState::Noarp);
+            let known = !matches!(
+                message.header.state,
+                NeighbourState::Incomplete | NeighbourState::Failed | NeighbourState::Noarp
+            );
             if let (Some(address), Some(mac), true) = (address, mac, known) {
                 host.neighbours.insert(address, mac);
             }
