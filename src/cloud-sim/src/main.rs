@@ -1,8 +1,5 @@
 //! `quarterdeck-cloud-sim`: a made-up cloud, served as a plug-in. For tests and demonstrations alone.
 
-mod control;
-mod keep;
-
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,10 +8,11 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use quarterdeck_cloud::sim::{NewInstance, Rule, Sim, State};
+use quarterdeck_cloud_sim::client::control_socket;
+use quarterdeck_cloud_sim::control;
+use quarterdeck_cloud_sim::keep::Folder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-
-use keep::Folder;
 
 /// A made-up cloud for quarterdeck. FOR TESTS ALONE: it has no machines, and its load balancers carry no packet.
 #[derive(Parser)]
@@ -92,7 +90,7 @@ async fn run(cli: Cli) -> Result<()> {
     let plugin = socket(&cli.listen)?;
     let steering = match &cli.control {
         Some(uri) => socket(uri)?,
-        None => plugin.with_extension("sock.control"),
+        None => control_socket(&plugin),
     };
     let folder = Arc::new(Folder::take(&cli.state)?);
     let mut state = folder.load()?.map_or_else(|| fresh(&cli), Ok)?;

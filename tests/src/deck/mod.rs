@@ -2,6 +2,7 @@
 
 mod demo;
 mod ledger;
+mod metal;
 mod replica;
 mod wires;
 
@@ -13,6 +14,7 @@ use kube::config::Kubeconfig;
 use tokio::process::Command;
 
 pub use demo::Demo;
+pub use metal::MetalDemo;
 pub use replica::{Replica, Status};
 pub use wires::{busy_since, lease_connection, read_connection, renewed_lease};
 
