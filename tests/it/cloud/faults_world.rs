@@ -71,7 +71,8 @@ impl World {
 
     /// Waits until a Service's status shows the address of its load balancer.
     pub(super) async fn serves(&self, name: &str) -> Result<()> {
-        let waited = eventually(&format!("{name} has its address"), LONG, async || {
+        let what = format!("{name} has its address");
+        let waited = eventually(&what, LONG, async || {
             let service = self.services.get(name).await?;
             let state = self.cloud.state().await?;
             let own = state.balancers.values().find(|one| Some(&one.owner.uid) == service.metadata.uid.as_ref());
@@ -87,7 +88,8 @@ impl World {
 
     /// Waits until a Service is gone, finalizer and all.
     pub(super) async fn is_gone(&self, name: &str) -> Result<()> {
-        let waited = eventually(&format!("{name} is gone"), LONG, async || match self.services.get_opt(name).await? {
+        let what = format!("{name} is gone");
+        let waited = eventually(&what, LONG, async || match self.services.get_opt(name).await? {
             None => Ok(()),
             Some(service) => bail!("{:?}", service.metadata.finalizers),
         });
@@ -131,7 +133,8 @@ impl World {
 
     /// Waits until a Node no longer waits for its cloud.
     pub(super) async fn initialized(&self, name: &str) -> Result<()> {
-        let waited = eventually(&format!("{name} is initialized"), LONG, async || {
+        let what = format!("{name} is initialized");
+        let waited = eventually(&what, LONG, async || {
             let taints = self.nodes.get(name).await?.spec.and_then(|spec| spec.taints).unwrap_or_default();
             ensure!(!taints.iter().any(|taint| taint.key == UNINITIALIZED), "{taints:?}");
             Ok(())
