@@ -9,8 +9,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, PostParams};
-use quarterdeck_it::deck::{self, Demo};
-use quarterdeck_it::{CloudSim, ControlPlane, Deck, Peer, Server, Signal, eventually, repository};
+use quarterdeck_it::deck::{self, CloudDemo, Demo, MetalDemo, SimDemo};
+use quarterdeck_it::{ControlPlane, Deck, Peer, Server, Signal, eventually, repository};
 
 /// How long anything may take that this program waits for.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -34,18 +34,20 @@ struct Cli {
     /// Add a scheduler, fake nodes and the Go manager with the controllers that this build lacks
     #[arg(long)]
     full: bool,
-    /// Add a cloud, machines of it, and the controllers that look after nodes, load balancers and routes
-    #[arg(long, value_enum, conflicts_with_all = ["kubeconfig", "check"])]
-    cloud: Option<CloudKind>,
+    /// Look after this cloud, too, and show what it does
+    #[arg(long, conflicts_with_all = ["kubeconfig", "check"])]
+    cloud: Option<CloudName>,
     /// Start, wait for an addon and a slice (with --full, of a Deployment's pods), fail over once, say so, and stop
     #[arg(long)]
     check: bool,
 }
 
-/// Clouds that this program can start.
+/// Clouds that can be shown.
 #[derive(Clone, Copy, ValueEnum)]
-enum CloudKind {
-    /// A made-up one: docs/cloud/sim.md
+enum CloudName {
+    /// Machines of an inventory.
+    Metal,
+    /// A made-up cloud.
     Sim,
 }
 
@@ -80,14 +82,9 @@ fn ledger(dir: &Path) -> PathBuf {
     dir.with_extension("replicas.json")
 }
 
-/// Where the made-up cloud of a run is written down.
-fn cloud_ledger(dir: &Path) -> PathBuf {
-    dir.with_extension("cloud.json")
-}
-
 async fn stop(dir: &Path) -> Result<()> {
     Deck::end_written_down(&ledger(dir)).await?;
-    CloudSim::end_written_down(&cloud_ledger(dir)).await?;
+    SimDemo::end(dir).await?;
     if ControlPlane::exists(dir) {
         ControlPlane::remove(dir, false).await?;
     }
@@ -96,7 +93,7 @@ async fn stop(dir: &Path) -> Result<()> {
 }
 
 /// Starts a control plane and a deck on it, and leaves both running.
-async fn up(dir: &Path, full: bool, cloud: Option<CloudKind>) -> Result<()> {
+async fn up(dir: &Path, full: bool, cloud: Option<CloudName>) -> Result<()> {
     if ControlPlane::exists(dir) {
         bail!("{} holds a run already; hack/run stop ends it", dir.display());
     }
@@ -104,60 +101,20 @@ async fn up(dir: &Path, full: bool, cloud: Option<CloudKind>) -> Result<()> {
     let control_plane = ControlPlane::builder().folder(dir).detached().with(peers(full)).start().await?;
     let samples = Samples::copy(dir)?;
     let cloud = match cloud {
-        Some(CloudKind::Sim) => Some(start_cloud(&control_plane, dir).await?),
+        Some(CloudName::Metal) => Some(CloudDemo::Metal(MetalDemo::prepare(dir)?)),
+        Some(CloudName::Sim) => Some(CloudDemo::Sim(SimDemo::start(dir).await?)),
         None => None,
     };
-    let (deck, _peers) = start(&control_plane, &samples, full, true, cloud.as_ref()).await?;
+    let cloud_flags = cloud.as_ref().map(CloudDemo::flags).unwrap_or_default();
+    let (deck, _peers) = start(&control_plane, &samples, full, true, cloud_flags).await?;
     deck.write_down(&ledger(dir))?;
     let leader = wait(&deck).await?;
     describe(&control_plane, &deck, leader, &samples, full)?;
     if let Some(cloud) = cloud {
-        describe_cloud(&cloud);
+        cloud.furnish(&control_plane.admin().await?).await?;
+        cloud.describe();
     }
-    println!("\nhack/run stop ends everything.");
     Ok(())
-}
-
-/// Machines of the made-up cloud, and the pod networks of their nodes.
-const MACHINES: [(&str, &str); 3] =
-    [("cloud-a", "10.244.1.0/24"), ("cloud-b", "10.244.2.0/24"), ("cloud-c", "10.244.3.0/24")];
-
-/// Starts a made-up cloud with a few machines, and makes their nodes.
-async fn start_cloud(control_plane: &ControlPlane, dir: &Path) -> Result<CloudSim> {
-    say("starting a made-up cloud with three machines");
-    let cloud = CloudSim::builder()
-        .folder(dir.join("cloud"))
-        .instances(MACHINES.map(|(name, _)| format!("{name}@zone-{name}")))
-        .args(["--provision-ms=2000"])
-        .detached(true)
-        .start()
-        .await?;
-    cloud.write_down(&cloud_ledger(dir))?;
-    let demo = Demo::new(control_plane.admin().await?, "default");
-    for (name, pod_cidr) in MACHINES {
-        demo.cloud_node(name, pod_cidr).await?;
-    }
-    Ok(cloud)
-}
-
-/// Flags of replicas that look after a made-up cloud.
-fn cloud_flags(cloud: &CloudSim) -> Vec<String> {
-    vec![cloud.flag(), "--configure-cloud-routes=true".to_owned(), "--cluster-cidr=10.244.0.0/16".to_owned()]
-}
-
-fn describe_cloud(cloud: &CloudSim) {
-    let (control, log) = (cloud.client().socket(), cloud.socket().with_file_name("cloud.log"));
-    let ask = format!("curl -s --unix-socket {} http://sim", control.display());
-    println!("\nA cloud is there, and it is MADE UP: its machines and load balancers are data, and carry no packet.\n");
-    println!("  log          {}", log.display());
-    println!("  kubectl get nodes -L topology.kubernetes.io/zone           # what the cloud knows of its machines");
-    println!("  kubectl create service loadbalancer web --tcp=80           # an address within seconds");
-    println!("  {ask}/state          # the cloud's own view; /calls: what it was asked");
-    println!("  {ask}/command -d '{{\"set_power\": {{\"name\": \"cloud-a\", \"power\": \"stopped\"}}}}'");
-    println!(
-        "  {ask}/command -d '{{\"add_fault\": {{\"method\": \"*\", \"fault\": {{\"hang\": {{\"at\": \"before\"}}}}}}}}'"
-    );
-    println!("  {ask}/command -d '{{\"clear_faults\": {{}}}}'");
 }
 
 fn peers(full: bool) -> &'static [Peer] {
@@ -169,11 +126,9 @@ async fn start(
     samples: &Samples,
     full: bool,
     detached: bool,
-    cloud: Option<&CloudSim>,
+    cloud: Vec<String>,
 ) -> Result<(Deck, Vec<Server>)> {
-    let mut flags = samples.flags();
-    let cloud = cloud.map(cloud_flags).unwrap_or_default();
-    flags.extend(cloud.iter().cloned());
+    let mut flags = [samples.flags(), cloud.clone()].concat();
     let mut peers = Vec::new();
     if full {
         let flag;
@@ -181,7 +136,8 @@ async fn start(
         flags.push(flag);
     }
     say("starting three replicas of quarterdeck");
-    Ok((Deck::builder(control_plane).args(flags).install_args(cloud).detached(detached).start().await?, peers))
+    let deck = Deck::builder(control_plane).install_args(cloud).args(flags).detached(detached).start().await?;
+    Ok((deck, peers))
 }
 
 /// Waits until every replica is ready and one of them leads.
@@ -272,6 +228,7 @@ fn describe(control_plane: &ControlPlane, deck: &Deck, leader: usize, samples: &
         std::fs::write(&file, serde_json::to_vec(replica.kubeconfig())?)?;
         println!("  kubectl --kubeconfig={} get --raw /statusz   # or /metrics, /readyz?verbose", file.display());
     }
+    println!("\nhack/run stop ends everything.");
     Ok(())
 }
 
@@ -302,7 +259,7 @@ async fn check(dir: &Path, full: bool) -> Result<()> {
     say("starting etcd and kube-apiserver");
     let control_plane = ControlPlane::builder().folder(&dir).with(peers(full)).start().await?;
     let samples = Samples::copy(&dir)?;
-    let (deck, peers) = start(&control_plane, &samples, full, false, None).await?;
+    let (deck, peers) = start(&control_plane, &samples, full, false, Vec::new()).await?;
     let leader = wait(&deck).await?;
     say(&format!("quarterdeck-{leader} leads"));
 

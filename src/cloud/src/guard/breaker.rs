@@ -233,8 +233,10 @@ mod tests {
     }
 
     fn seconds(change: Option<Change>) -> u64 {
-        let Some(Change::Opened { pause, .. }) = change else { panic!("{change:?}") };
-        pause.as_secs()
+        match change {
+            Some(Change::Opened { pause, .. }) => pause.as_secs(),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

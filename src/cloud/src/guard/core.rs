@@ -23,6 +23,9 @@ use crate::error::{CloudError, Result};
 use crate::model::ClusterId;
 use crate::provider::{CallClass, CallCtx, ProviderInfo, SharedProvider};
 
+/// A question what a provider is; it ends with the last of its callers.
+type InfoQuestion = WeakShared<BoxFuture<'static, Result<Arc<ProviderInfo>>>>;
+
 /// What the guard of one provider consists of.
 pub(super) struct Core {
     pub(super) name: Arc<str>,
@@ -36,7 +39,7 @@ pub(super) struct Core {
     pub(super) counts: Counts,
     pub(super) info: Mutex<Option<Arc<ProviderInfo>>>,
     /// The question for it, which its callers share.
-    pub(super) asking: Mutex<Option<WeakShared<BoxFuture<'static, Result<Arc<ProviderInfo>>>>>>,
+    pub(super) asking: Mutex<Option<InfoQuestion>>,
     pub(super) metrics: OnceLock<CloudMetrics>,
     pub(super) health: Health,
     last_error: Mutex<Option<LastError>>,

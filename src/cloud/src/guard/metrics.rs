@@ -20,7 +20,6 @@ pub struct CloudMetrics {
     throttled: IntCounterVec,
     refused: IntCounterVec,
     batch_size: HistogramVec,
-    orphans: IntGaugeVec,
     states: States,
 }
 
@@ -67,20 +66,12 @@ impl CloudMetrics {
                     .buckets(prometheus::exponential_buckets(1.0, 4.0, 7)?),
                 &["provider"],
             )?,
-            orphans: IntGaugeVec::new(
-                Opts::new(
-                    "quarterdeck_cloudprovider_orphans",
-                    "Load balancers of this cluster that belong to no Service, as of the last sweep",
-                ),
-                &["provider"],
-            )?,
             states: States::new()?,
         };
         registry.register(Box::new(metrics.durations.clone()))?;
         registry.register(Box::new(metrics.throttled.clone()))?;
         registry.register(Box::new(metrics.refused.clone()))?;
         registry.register(Box::new(metrics.batch_size.clone()))?;
-        registry.register(Box::new(metrics.orphans.clone()))?;
         registry.register(Box::new(metrics.states.clone()))?;
         Ok(metrics)
     }
@@ -104,10 +95,6 @@ impl CloudMetrics {
 
     pub(super) fn asked(&self, provider: &str, nodes: usize) {
         self.batch_size.with_label_values(&[provider]).observe(nodes as f64);
-    }
-
-    pub(super) fn orphans(&self, provider: &str, count: usize) {
-        self.orphans.with_label_values(&[provider]).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 }
 

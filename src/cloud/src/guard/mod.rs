@@ -9,6 +9,7 @@
 mod breaker;
 mod calls;
 mod core;
+mod flags;
 mod limits;
 mod lookup;
 mod method;
@@ -30,12 +31,13 @@ use uuid::Uuid;
 
 use crate::error::{CloudError, Result};
 use crate::model::{Answers, ClusterId, NodeRef};
-use crate::provider::SharedProvider;
+use crate::provider::{ProviderInfo, SharedProvider};
 
 use self::core::Core;
 use lookup::{Asker, Lookups};
 
 pub use breaker::{BreakerLimits, BreakerState};
+pub use flags::GuardConfig;
 pub use limits::{AbandonedLimits, Limits, Timeouts};
 pub use lookup::Seen;
 pub use method::Method;
@@ -63,6 +65,12 @@ impl Guarded {
     ) -> std::io::Result<Self> {
         let core = Arc::new(Core::new(name, provider, cluster, limits)?);
         Ok(Self { lookups: Lookups::new(Arc::clone(&core) as Arc<dyn Asker>), core })
+    }
+
+    /// What the provider said of itself, if it has.
+    #[must_use]
+    pub fn known_info(&self) -> Option<Arc<ProviderInfo>> {
+        self.core.info.lock().clone()
     }
 
     /// Has its calls counted.
@@ -101,13 +109,6 @@ impl Guarded {
     #[must_use]
     pub fn take_trouble(&self) -> Option<Trouble> {
         self.core.health.take()
-    }
-
-    /// Says how many load balancers of this cluster belong to no Service, for the metrics.
-    pub fn set_orphans(&self, count: usize) {
-        if let Some(metrics) = self.core.metrics.get() {
-            metrics.orphans(&self.core.name, count);
-        }
     }
 }
 

@@ -110,7 +110,7 @@ fn fill(calls: &mut [Vec<NodeRef>], max: usize, state: &State, now: Instant) {
     let asked: HashSet<&NodeRef> = calls.iter().flatten().collect();
     let idle = |node: &NodeRef| {
         !asked.contains(node)
-            && !state.barred.get(node).is_some_and(|barred| now.saturating_duration_since(barred.at) <= BARRED_FOR)
+            && state.barred.get(node).is_none_or(|barred| now.saturating_duration_since(barred.at) > BARRED_FOR)
             && !state.under_way.iter().any(|one| one.nodes.contains(node))
     };
     let mut wanted: Vec<(&NodeRef, &Instant)> = state

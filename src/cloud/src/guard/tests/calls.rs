@@ -237,14 +237,12 @@ async fn what_happens_is_counted() {
     guard.create_route(&right, Uuid::new_v4(), &route()).await.unwrap_err();
     guard.routes().await.unwrap_err();
     guard.look_up(&[NodeRef { name: "n".into(), provider_id: None }], Duration::ZERO).await.unwrap();
-    guard.set_orphans(3);
     let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
     for line in [
         "api_request_duration_seconds_count{method=\"create\",outcome=\"timeout\",provider=\"wild\",service=\"routes\"} 1",
         "refused_calls_total{method=\"create\",provider=\"wild\",reason=\"not_leading\",service=\"routes\"} 1",
         "throttled_total{method=\"list\",provider=\"wild\",service=\"routes\"} 1",
         "batch_size_count{provider=\"wild\"} 1",
-        "orphans{provider=\"wild\"} 3",
         "breaker_state{provider=\"wild\",state=\"closed\"} 1",
         "breaker_state{provider=\"wild\",state=\"open\"} 0",
         "trouble{kind=\"denied\",provider=\"wild\"} 0",
