@@ -7,7 +7,6 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use quarterdeck_cloud::guard::Seen;
 use quarterdeck_cloud::model::{Instance, Lookup, NodeRef};
-use quarterdeck_cloud::nodes::scheme;
 use quarterdeck_cloud::{Cloud, CloudError, Guarded};
 
 /// How long the answer of one cloud to a question by name waits for those of others, which may know the name, too.
@@ -40,7 +39,7 @@ type Word = (usize, Result<Seen, CloudError>);
 /// a cache: a new instance may just have appeared.
 pub(super) async fn find(cloud: &Cloud, node: &NodeRef) -> Found {
     match &node.provider_id {
-        Some(id) => match owner(cloud, id).await {
+        Some(id) => match cloud.of_provider_id(id).await {
             Ok(Some(provider)) => conclude(&[(0, ask(provider, node).await)], |_| provider.name().to_owned()),
             Ok(None) => Found::NotOurs,
             Err(error) => Found::Unknown(error),
@@ -50,23 +49,6 @@ pub(super) async fn find(cloud: &Cloud, node: &NodeRef) -> Found {
             conclude(&words, |index| cloud.providers()[index].name().to_owned())
         }
     }
-}
-
-/// The cloud whose scheme a providerID has. The clouds say what theirs are at the same time, so that one which does not
-/// answer holds up nobody else's nodes.
-async fn owner<'a>(cloud: &'a Cloud, provider_id: &str) -> Result<Option<&'a Arc<Guarded>>, CloudError> {
-    let scheme = scheme(provider_id);
-    let mut infos: FuturesUnordered<_> =
-        cloud.providers().iter().map(|provider| async move { (provider, provider.info().await) }).collect();
-    let mut trouble = None;
-    while let Some((provider, info)) = infos.next().await {
-        match info {
-            Ok(info) if info.schemes.iter().any(|own| own == scheme) => return Ok(Some(provider)),
-            Ok(_) => {}
-            Err(error) => trouble = Some(error),
-        }
-    }
-    trouble.map_or(Ok(None), Err)
 }
 
 async fn ask(provider: &Guarded, node: &NodeRef) -> Result<Seen, CloudError> {

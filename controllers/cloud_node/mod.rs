@@ -21,7 +21,7 @@ use k8s_openapi::api::core::v1::Node;
 use parking_lot::Mutex;
 use quarterdeck_cloud::guard::Seen;
 use quarterdeck_cloud::model::{Instance, Lookup};
-use quarterdeck_cloud::nodes::{about, node_ref, scheme};
+use quarterdeck_cloud::nodes::{about, node_ref, scheme, tell_trouble};
 use quarterdeck_cloud::{Cloud, CloudError, Guarded};
 use quarterdeck_runtime::client::{ApiError, Class, PatchPrecondition};
 use quarterdeck_runtime::controller::{
@@ -280,6 +280,7 @@ impl Keeper {
         let failed = |error: CloudError| {
             Error::Transient(format!("asking cloud {} for the addresses of nodes: {error}", provider.name()))
         };
+        tell_trouble(provider, &cx.recorder);
         let info = provider.info().await.map_err(failed)?;
         let own = |node: &NodeView| {
             let scheme = node.provider_id.as_deref().map(scheme);

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 /// How far apart the two answers are.
 pub(super) const SPACING: Duration = Duration::from_secs(15);
-/// When the cloud is asked again about a node that cannot be deleted for now.
+/// When the cloud is asked again about a node whose absence is proven and that is kept all the same.
 const HELD_SPACING: Duration = Duration::from_secs(30);
 
 /// How old the latest answer may be when a node is deleted.
@@ -140,7 +140,7 @@ impl Suspect {
 
     /// Whether the cloud is to be asked again.
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        let spacing = if self.is_proven() || self.is_doubt_lasting() { HELD_SPACING } else { SPACING };
+        let spacing = if self.is_proven() { HELD_SPACING } else { SPACING };
         now.saturating_duration_since(self.asked) >= spacing
     }
 

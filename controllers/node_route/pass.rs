@@ -8,7 +8,7 @@ use futures::StreamExt as _;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use parking_lot::Mutex;
-use quarterdeck_cloud::nodes::{about, scheme};
+use quarterdeck_cloud::nodes::{about, scheme, tell_trouble};
 use quarterdeck_cloud::{CloudError, Guarded};
 use quarterdeck_runtime::client::{ApiError, PatchPrecondition};
 use quarterdeck_runtime::controller::{Cx, Error};
@@ -53,6 +53,7 @@ impl Router {
             CloudError::NotImplemented(_) | CloudError::ImplementedElsewhere(_) => Ok(self.period),
             error => Err(Error::Transient(format!("listing the routes of cloud {}: {error}", provider.name()))),
         };
+        tell_trouble(provider, &cx.recorder);
         let info = match provider.info().await {
             Ok(info) if info.routes => info,
             Ok(_) => return Ok(self.period),

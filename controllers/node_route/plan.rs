@@ -3,7 +3,7 @@
 //! Behaviour: k8s.io/cloud-provider:controllers/route/route_controller.go v0.36.3; what differs stands in
 //! `docs/controllers/node-route-controller.md`.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -158,18 +158,19 @@ pub(super) fn plan(
             }
         }
     }
+    let mut needed: HashMap<&str, BTreeSet<IpNet>> = HashMap::new();
+    for (cidr, claim) in claims.by_cidr.iter().filter(|(cidr, _)| plan.changes.contains_key(cidr)) {
+        needed.entry(claim.node.key.name()).or_default().insert(*cidr);
+    }
     let routed: HashSet<&str> = routes.iter().map(|route| &*route.node).collect();
     for node in nodes.iter().filter(|node| is_own(node)) {
         let name = node.key.name();
-        if node.pod_cidrs.is_empty() {
-            if routed.contains(name) {
-                plan.nodes.push((Arc::clone(node), None));
-            }
-            continue;
+        if !node.pod_cidrs.is_empty() {
+            let needed = Some(needed.remove(name).unwrap_or_default()).filter(|_| !troubled.contains(name));
+            plan.nodes.push((Arc::clone(node), needed));
+        } else if routed.contains(name) {
+            plan.nodes.push((Arc::clone(node), None));
         }
-        let own = claims.by_cidr.iter().filter(|(_, claim)| claim.node.key.name() == name);
-        let needed = own.map(|(cidr, _)| *cidr).filter(|cidr| plan.changes.contains_key(cidr)).collect();
-        plan.nodes.push((Arc::clone(node), Some(needed).filter(|_| !troubled.contains(name))));
     }
     plan
 }

@@ -78,7 +78,8 @@ impl World {
 
     /// Waits until a Node is as it should be.
     pub(super) async fn becomes(&self, name: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Result<Value> {
-        let waited = eventually(&format!("node {name}: {what}"), LONG, async || {
+        let what = format!("node {name}: {what}");
+        let waited = eventually(&what, LONG, async || {
             let node = serde_json::to_value(self.nodes.get(name).await?)?;
             ensure!(is_so(&node), "{node:#}");
             Ok(node)
@@ -88,11 +89,11 @@ impl World {
 
     /// Waits until a Node is gone.
     pub(super) async fn is_gone(&self, name: &str) -> Result<()> {
-        let waited =
-            eventually(&format!("node {name} is gone"), LONG, async || match self.nodes.get_opt(name).await? {
-                None => Ok(()),
-                Some(_) => bail!("it is there"),
-            });
+        let what = format!("node {name} is gone");
+        let waited = eventually(&what, LONG, async || match self.nodes.get_opt(name).await? {
+            None => Ok(()),
+            Some(_) => bail!("it is there"),
+        });
         waited.await.with_context(|| self.log())
     }
 
@@ -108,7 +109,8 @@ impl World {
 
     /// Waits until a metric is at least this.
     pub(super) async fn counts(&self, name: &str, labels: &[(&str, &str)], least: f64) -> Result<()> {
-        let waited = eventually(&format!("{name} with {labels:?}"), LONG, async || {
+        let what = format!("{name} with {labels:?}");
+        let waited = eventually(&what, LONG, async || {
             let value = self.deck.replica(0).metric(name, labels).await?;
             ensure!(value >= least, "{value} is less than {least}");
             Ok(())
@@ -117,7 +119,9 @@ impl World {
     }
 
     fn log(&self) -> String {
-        format!("the replica's log ends:\n{}", self.deck.replica(0).process().log_end())
+        let log = self.deck.replica(0).process().log_text();
+        let lines: Vec<&str> = log.lines().rev().take(40).collect();
+        format!("the replica's log ends:\n{}", lines.into_iter().rev().collect::<Vec<_>>().join("\n"))
     }
 }
 
