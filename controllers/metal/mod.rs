@@ -250,6 +250,9 @@ impl Desk {
         status: Option<LoadBalancerStatus>,
     ) -> Result<(), Error> {
         if let Some(change) = change {
+            if cx.authority.epoch > 0 && stored.spec.epoch > cx.authority.epoch {
+                return Err(Error::Stale(format!("{} was written by a later leader", stored.name())));
+            }
             let mut next = stored.clone();
             next.spec.addresses.clone_from(&change.addresses);
             next.spec.gateways.clone_from(&change.gateways);

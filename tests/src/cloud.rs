@@ -37,7 +37,7 @@ pub use quarterdeck_cloud::sim::{
     StoredRoute,
 };
 
-use crate::deck::program_named;
+use crate::deck::{end_written_down, program_named, write_down};
 use crate::wait::eventually;
 use crate::{Launch, Process};
 
@@ -166,6 +166,22 @@ impl CloudSim {
     #[must_use]
     pub fn process(&self) -> Process {
         self.process.lock().clone()
+    }
+
+    /// Writes down which process it is, for a program that comes later to end it.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write_down(&self, file: &Path) -> Result<()> {
+        write_down(&[self.process()], file)
+    }
+
+    /// Ends the one that [`Self::write_down`] wrote into `file`; without such a file there is nothing to end.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or the process survives.
+    pub async fn end_written_down(file: &Path) -> Result<()> {
+        end_written_down(file).await
     }
 
     /// Starts it again with the same flags and state, after it ended. Faults and calls are forgotten, but for those

@@ -19,5 +19,5 @@ mod tests;
 pub use cases::{CASES, Case};
 pub use known::{Known, Machine};
 pub use report::{Report, Verdict};
-pub use steering::{ByCommand, Described, Steering, Unsteered};
+pub use steering::{ByCommand, Described, Restarted, Steering, Unsteered};
 pub use suite::{Stop, Suite};

@@ -9,7 +9,7 @@ use quarterdeck_cloud::sim::{Command, ELSEWHERE, NewInstance, Power};
 use crate::known::{Balancers, DualStack, Known, Labelled, Machine, Paths};
 use crate::steering::Commanded;
 
-/// Fills an empty made-up cloud with all that the cases need, and says what that is.
+/// Fills a made-up cloud with all that the cases need, and says what that is.
 ///
 /// # Errors
 /// When it cannot be filled.
@@ -46,6 +46,8 @@ fn named(name: &str) -> NewInstance {
 
 async fn make(cloud: &impl Commanded, new: NewInstance) -> Result<Machine> {
     let name = new.name.clone();
+    // That of an earlier run, if there was one.
+    let _ = cloud.command(Command::ForgetInstance { name: name.clone() }).await;
     let provider_id = cloud.command(Command::AddInstance(new)).await?;
     Ok(Machine { name, provider_id, addresses: Vec::new() })
 }

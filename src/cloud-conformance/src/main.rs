@@ -75,7 +75,7 @@ async fn run(cli: Cli) -> Result<Report> {
         PluginUri::Unix(path) if cli.sim => {
             let client = Client::new(control_socket(path));
             let known = made_up::populate(&client).await.context("filling the made-up cloud")?;
-            (known, Box::new(ByCommand(client)) as Box<dyn Steering>)
+            (known, Box::new(ByCommand::new(client)) as Box<dyn Steering>)
         }
         _ if cli.sim => bail!("quarterdeck-cloud-sim is on a unix socket"),
         _ => {

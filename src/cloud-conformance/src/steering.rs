@@ -169,20 +169,45 @@ impl Commanded for quarterdeck_cloud_sim::Client {
     }
 }
 
+/// What stops and starts the provider itself.
+#[async_trait]
+pub trait Restarted: Send + Sync {
+    /// Stops it; returns when it is down.
+    async fn stop(&self) -> Result<()>;
+
+    /// Starts it again; returns when it is up.
+    async fn start(&self) -> Result<()>;
+}
+
 /// A made-up cloud.
-pub struct ByCommand<C>(pub C);
+pub struct ByCommand<C> {
+    cloud: C,
+    restarted: Option<Box<dyn Restarted>>,
+}
 
 impl<C: Commanded> ByCommand<C> {
+    /// One that is unavailable by a fault, not by being stopped.
+    pub fn new(cloud: C) -> Self {
+        Self { cloud, restarted: None }
+    }
+
+    /// One that can be stopped for real.
+    #[must_use]
+    pub fn restarted_by(mut self, restarted: impl Restarted + 'static) -> Self {
+        self.restarted = Some(Box::new(restarted));
+        self
+    }
+
     async fn fault(&self, rule: Rule) -> Result<(), Stop> {
-        self.0.command(Command::AddFault(rule)).await.map(drop).map_err(Stop::from_any)
+        self.cloud.command(Command::AddFault(rule)).await.map(drop).map_err(Stop::from_any)
     }
 
     async fn ask(&self) -> Result<Dump, Stop> {
-        self.0.dump().await.map_err(Stop::from_any)
+        self.cloud.dump().await.map_err(Stop::from_any)
     }
 
     async fn tell(&self, command: Command) -> Result<String, Stop> {
-        self.0.command(command).await.map_err(Stop::from_any)
+        self.cloud.command(command).await.map_err(Stop::from_any)
     }
 }
 
@@ -201,12 +226,18 @@ impl<C: Commanded> Steering for ByCommand<C> {
     }
 
     async fn stop(&self) -> Result<(), Stop> {
+        if let Some(restarted) = &self.restarted {
+            return restarted.stop().await.map_err(Stop::from_any);
+        }
         let down = Fault::Fail { error: FailKind::Unavailable, retry_after_ms: None, at: Moment::Before };
         self.fault(Rule::new("*", down)).await
     }
 
     async fn start(&self) -> Result<(), Stop> {
-        self.heal().await
+        match &self.restarted {
+            Some(restarted) => restarted.start().await.map_err(Stop::from_any),
+            None => self.heal().await,
+        }
     }
 
     async fn make_machine(&self, name: &str) -> Result<Machine, Stop> {

@@ -33,6 +33,12 @@ impl Client {
         Self { socket: socket.into() }
     }
 
+    /// The control socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     async fn request(&self, method: &str, path: &str, body: String) -> Result<Bytes> {
         let asking = || format!("asking {}", self.socket.display());
         let stream = UnixStream::connect(&self.socket).await.with_context(asking)?;

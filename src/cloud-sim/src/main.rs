@@ -1,6 +1,6 @@
 //! `quarterdeck-cloud-sim`: a made-up cloud, served as a plug-in. For tests and demonstrations alone.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).init();
     let done = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting a runtime");
     match done.and_then(|runtime| {
         let done = runtime.block_on(run(Cli::parse()));

@@ -10,6 +10,8 @@ use serde_json::json;
 
 /// Time that anything gets on a loaded machine.
 pub(super) const LONG: Duration = Duration::from_secs(120);
+/// How many of the flags say what has to be installed.
+const INSTALLED: usize = 4;
 /// Namespace of the Services.
 const NAMESPACE: &str = "storm";
 /// Taint of a Node that waits for its cloud.
@@ -44,7 +46,8 @@ impl World {
             "--cloud-node-deletion-grace=1s",
         ]
         .map(str::to_owned);
-        let deck = Deck::builder(&control_plane).replicas(2).install_args(flags.clone()).args(flags).start().await?;
+        let installed = flags[..INSTALLED].to_vec();
+        let deck = Deck::builder(&control_plane).replicas(2).install_args(installed).args(flags).start().await?;
         deck.ready(LONG).await?;
         deck.leader(LONG).await?;
         let client = control_plane.admin().await?;
@@ -68,7 +71,8 @@ impl World {
 
     /// Waits until a Service's status shows the address of its load balancer.
     pub(super) async fn serves(&self, name: &str) -> Result<()> {
-        let waited = eventually(&format!("{name} has its address"), LONG, async || {
+        let what = format!("{name} has its address");
+        let waited = eventually(&what, LONG, async || {
             let service = self.services.get(name).await?;
             let state = self.cloud.state().await?;
             let own = state.balancers.values().find(|one| Some(&one.owner.uid) == service.metadata.uid.as_ref());
@@ -84,7 +88,8 @@ impl World {
 
     /// Waits until a Service is gone, finalizer and all.
     pub(super) async fn is_gone(&self, name: &str) -> Result<()> {
-        let waited = eventually(&format!("{name} is gone"), LONG, async || match self.services.get_opt(name).await? {
+        let what = format!("{name} is gone");
+        let waited = eventually(&what, LONG, async || match self.services.get_opt(name).await? {
             None => Ok(()),
             Some(service) => bail!("{:?}", service.metadata.finalizers),
         });
@@ -128,7 +133,8 @@ impl World {
 
     /// Waits until a Node no longer waits for its cloud.
     pub(super) async fn initialized(&self, name: &str) -> Result<()> {
-        let waited = eventually(&format!("{name} is initialized"), LONG, async || {
+        let what = format!("{name} is initialized");
+        let waited = eventually(&what, LONG, async || {
             let taints = self.nodes.get(name).await?.spec.and_then(|spec| spec.taints).unwrap_or_default();
             ensure!(!taints.iter().any(|taint| taint.key == UNINITIALIZED), "{taints:?}");
             Ok(())

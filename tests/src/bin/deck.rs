@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, PostParams};
-use quarterdeck_it::deck::{self, Demo, MetalDemo};
+use quarterdeck_it::deck::{self, CloudDemo, Demo, MetalDemo, SimDemo};
 use quarterdeck_it::{ControlPlane, Deck, Peer, Server, Signal, eventually, repository};
 
 /// How long anything may take that this program waits for.
@@ -36,7 +36,7 @@ struct Cli {
     full: bool,
     /// Look after this cloud, too, and show what it does
     #[arg(long, conflicts_with_all = ["kubeconfig", "check"])]
-    cloud: Option<CloudDemo>,
+    cloud: Option<CloudName>,
     /// Start, wait for an addon and a slice (with --full, of a Deployment's pods), fail over once, say so, and stop
     #[arg(long)]
     check: bool,
@@ -44,9 +44,11 @@ struct Cli {
 
 /// Clouds that can be shown.
 #[derive(Clone, Copy, ValueEnum)]
-enum CloudDemo {
+enum CloudName {
     /// Machines of an inventory.
     Metal,
+    /// A made-up cloud.
+    Sim,
 }
 
 #[derive(Subcommand)]
@@ -82,6 +84,7 @@ fn ledger(dir: &Path) -> PathBuf {
 
 async fn stop(dir: &Path) -> Result<()> {
     Deck::end_written_down(&ledger(dir)).await?;
+    SimDemo::end(dir).await?;
     if ControlPlane::exists(dir) {
         ControlPlane::remove(dir, false).await?;
     }
@@ -90,7 +93,7 @@ async fn stop(dir: &Path) -> Result<()> {
 }
 
 /// Starts a control plane and a deck on it, and leaves both running.
-async fn up(dir: &Path, full: bool, cloud: Option<CloudDemo>) -> Result<()> {
+async fn up(dir: &Path, full: bool, cloud: Option<CloudName>) -> Result<()> {
     if ControlPlane::exists(dir) {
         bail!("{} holds a run already; hack/run stop ends it", dir.display());
     }
@@ -98,10 +101,11 @@ async fn up(dir: &Path, full: bool, cloud: Option<CloudDemo>) -> Result<()> {
     let control_plane = ControlPlane::builder().folder(dir).detached().with(peers(full)).start().await?;
     let samples = Samples::copy(dir)?;
     let cloud = match cloud {
-        Some(CloudDemo::Metal) => Some(MetalDemo::prepare(dir)?),
+        Some(CloudName::Metal) => Some(CloudDemo::Metal(MetalDemo::prepare(dir)?)),
+        Some(CloudName::Sim) => Some(CloudDemo::Sim(SimDemo::start(dir).await?)),
         None => None,
     };
-    let cloud_flags = cloud.as_ref().map(MetalDemo::flags).unwrap_or_default();
+    let cloud_flags = cloud.as_ref().map(CloudDemo::flags).unwrap_or_default();
     let (deck, _peers) = start(&control_plane, &samples, full, true, cloud_flags).await?;
     deck.write_down(&ledger(dir))?;
     let leader = wait(&deck).await?;

@@ -14,7 +14,7 @@ async fn run(bug: Option<&'static str>, only: Option<&str>) -> Report {
     let sim = Arc::new(Sim::default());
     let known = made_up::populate(&sim).await.unwrap();
     let provider = Arc::new(Buggy::new(Arc::clone(&sim), bug));
-    let mut suite = Suite::new(provider, known, Box::new(ByCommand(sim)));
+    let mut suite = Suite::new(provider, known, Box::new(ByCommand::new(sim)));
     // Tests assert no timing.
     suite.tolerance = Duration::from_secs(60);
     suite.patience = Duration::from_secs(60);

@@ -17,6 +17,10 @@ use crate::provider::{CallCtx, LoadBalancers};
 pub(super) const TRIES: usize = 5;
 /// How soon to ask whether each address has a gateway.
 const POLL: Duration = Duration::from_secs(1);
+/// The same, of a load balancer that has waited longer than [`YOUNG`]: there may be no gateway for hours.
+const POLL_SELDOM: Duration = Duration::from_secs(15);
+/// For how long a load balancer counts as new.
+const YOUNG: Duration = Duration::from_secs(60);
 /// How soon to ask whether agents let go; longer than they take to report.
 const LETTING_GO: Duration = Duration::from_secs(2);
 /// After how long it is said whom a deletion waits for.
@@ -112,7 +116,7 @@ impl Metal {
                 Plan::Delete(_) | Plan::Nothing => return Err(CloudError::NotFound(name.to_owned())),
             };
             match written {
-                Ok(()) => return Ok(outcome(&object.spec)),
+                Ok(()) => return Ok(outcome(&object)),
                 Err(error @ CloudError::Conflict(_)) => last = error,
                 Err(error) => return Err(error),
             }
@@ -150,10 +154,12 @@ fn still_waits(name: &str, holders: Option<&[String]>, waited: Duration) -> Resu
     })
 }
 
-fn outcome(spec: &LoadBalancerSpec) -> LbOutcome {
+fn outcome(stored: &MetalLoadBalancer) -> LbOutcome {
+    let spec = &stored.spec;
     let handle = Handle(spec.owner.uid.clone());
     if spec.addresses.iter().any(|address| address.gateway.is_none()) {
-        return LbOutcome::Provisioning { poll_after: POLL, handle: Some(handle) };
+        let poll_after = if age(stored).is_some_and(|age| age > YOUNG) { POLL_SELDOM } else { POLL };
+        return LbOutcome::Provisioning { poll_after, handle: Some(handle) };
     }
     // Nodes may take a short cut to their own pods: the gateway would send the packets to one of them anyway.
     let ingress = |address| Ingress { at: IngressPoint::Ip(address), proxy_mode: false };
@@ -165,18 +171,43 @@ fn outcome(spec: &LoadBalancerSpec) -> LbOutcome {
 }
 
 fn as_owned(stored: &MetalLoadBalancer) -> OwnedLoadBalancer {
-    let age = stored.metadata.creation_timestamp.as_ref().map(|created| Timestamp::now().duration_since(created.0));
     OwnedLoadBalancer {
         owner: objects::owner(&stored.spec),
         handle: Handle(stored.name().to_owned()),
         fingerprint: objects::fingerprint(&stored.spec),
-        age: age.and_then(|age| Duration::try_from(age).ok()),
+        age: age(stored),
     }
+}
+
+/// How long ago the server says that it was made.
+fn age(stored: &MetalLoadBalancer) -> Option<Duration> {
+    let created = stored.metadata.creation_timestamp.as_ref()?;
+    Duration::try_from(Timestamp::now().duration_since(created.0)).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_is_shown_once_it_has_a_gateway_and_asked_for_seldom_if_that_takes_long() {
+        let made = |gateway: Option<&str>, created: &str| -> MetalLoadBalancer {
+            let metadata = serde_json::json!({"name": "u", "creationTimestamp": created});
+            let address = serde_json::json!({"address": "192.0.2.1", "gateway": gateway});
+            let spec = serde_json::json!({"owner": {"uid": "u"}, "addresses": [address]});
+            serde_json::from_value(serde_json::json!({"metadata": metadata, "spec": spec})).expect("a load balancer")
+        };
+        let now = Timestamp::now().to_string();
+        let handle = Some(Handle("u".into()));
+        let waits = |poll_after| LbOutcome::Provisioning { poll_after, handle: handle.clone() };
+        assert_eq!(outcome(&made(None, &now)), waits(POLL));
+        assert_eq!(outcome(&made(None, "2026-01-01T00:00:00Z")), waits(POLL_SELDOM));
+        let LbOutcome::Ready { ingress, fingerprint, .. } = outcome(&made(Some("gw"), &now)) else {
+            panic!("it has one")
+        };
+        let expected = Ingress { at: IngressPoint::Ip("192.0.2.1".parse().expect("an address")), proxy_mode: false };
+        assert_eq!((&ingress[..], fingerprint), (&[expected][..], objects::fingerprint(&made(None, &now).spec)));
+    }
 
     #[test]
     fn a_deletion_waits_for_live_agents_says_for_whom_and_ends() {
