@@ -162,7 +162,9 @@ impl Sim {
 
     /// Tells of a change, and returns whether there was one.
     fn changed(&self, inner: &mut Inner, before: u64, now: u64) -> bool {
-        if inner.state.version == before {
+        // What time alone has done since the last change is told with this one: whoever waits for it to be kept would
+        // wait for ever otherwise.
+        if inner.state.version == before && *self.version.borrow() == before {
             return false;
         }
         inner.remember(now);
