@@ -27,6 +27,15 @@ pub struct Desired {
     pub routes: BTreeMap<String, Versioned<RouteSpec>>,
 }
 
+/// A complete state as somebody told it, with what could not be understood.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// What was understood.
+    pub desired: Desired,
+    /// Objects that were not, by `balancer/name` or `route/name`, and why. They are there, and stay as they were.
+    pub broken: BTreeMap<String, String>,
+}
+
 /// What is accepted: the last good state of each object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -69,8 +78,20 @@ impl Epoch for RouteSpec {
 }
 
 impl Accepted {
-    /// Takes over a complete state, but for what is older than what is in force. Whatever is missing in it is gone.
-    pub fn admit(&mut self, incoming: Desired) -> Vec<Stale> {
+    /// Takes over a complete state, but for what is older than what is in force or could not be understood. Whatever
+    /// is missing in it is gone.
+    pub fn admit(&mut self, snapshot: Snapshot) -> Vec<Stale> {
+        let Snapshot { desired: mut incoming, broken } = snapshot;
+        for (name, there) in &self.desired.balancers {
+            if broken.contains_key(&format!("balancer/{name}")) {
+                incoming.balancers.insert(name.clone(), there.clone());
+            }
+        }
+        for (name, there) in &self.desired.routes {
+            if broken.contains_key(&format!("route/{name}")) {
+                incoming.routes.insert(name.clone(), there.clone());
+            }
+        }
         let mut stale = Vec::new();
         admit("balancer", &mut self.desired.balancers, incoming.balancers, &mut self.removed, &mut stale);
         admit("route", &mut self.desired.routes, incoming.routes, &mut self.removed, &mut stale);
@@ -132,20 +153,33 @@ mod tests {
         Desired { balancers: balancers.collect(), routes: BTreeMap::new() }
     }
 
+    fn told(balancers: &[(&str, u64, i64)]) -> Snapshot {
+        Snapshot { desired: desired(balancers), broken: BTreeMap::new() }
+    }
+
+    #[test]
+    fn what_is_not_understood_stays() {
+        let mut accepted = Accepted::default();
+        accepted.admit(told(&[("a", 5, 1), ("b", 5, 1)]));
+        let broken = BTreeMap::from([("balancer/a".to_owned(), "no port".to_owned())]);
+        accepted.admit(Snapshot { desired: Desired::default(), broken });
+        assert_eq!(accepted.desired, desired(&[("a", 5, 1)]));
+    }
+
     #[test]
     fn an_older_epoch_changes_nothing_and_does_not_revive() {
         let mut accepted = Accepted::default();
-        assert!(accepted.admit(desired(&[("a", 5, 1), ("b", 5, 1)])).is_empty());
-        let stale = accepted.admit(desired(&[("a", 4, 2), ("b", 6, 2)]));
+        assert!(accepted.admit(told(&[("a", 5, 1), ("b", 5, 1)])).is_empty());
+        let stale = accepted.admit(told(&[("a", 4, 2), ("b", 6, 2)]));
         assert_eq!(stale.len(), 1);
         assert_eq!(stale[0].to_string(), "balancer a: epoch 4 is older than 5, which is in force");
         assert_eq!(accepted.desired, desired(&[("a", 5, 1), ("b", 6, 2)]));
         assert_eq!(accepted.epoch(), 6);
 
-        assert!(accepted.admit(desired(&[("b", 6, 2)])).is_empty());
-        assert_eq!(accepted.admit(desired(&[("a", 4, 3), ("b", 6, 2)])).len(), 1);
+        assert!(accepted.admit(told(&[("b", 6, 2)])).is_empty());
+        assert_eq!(accepted.admit(told(&[("a", 4, 3), ("b", 6, 2)])).len(), 1);
         assert_eq!(accepted.desired, desired(&[("b", 6, 2)]));
-        assert!(accepted.admit(desired(&[("a", 5, 3), ("b", 6, 2)])).is_empty(), "of the same tenure");
+        assert!(accepted.admit(told(&[("a", 5, 3), ("b", 6, 2)])).is_empty(), "of the same tenure");
         assert_eq!(accepted.desired.balancers["a"].generation, 3);
     }
 }

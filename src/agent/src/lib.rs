@@ -8,10 +8,16 @@
 
 pub mod announce;
 pub mod desired;
+pub mod engine;
 pub mod health;
 pub mod host;
 pub mod kernel;
+pub mod metrics;
 pub mod nft;
+pub mod options;
 pub mod plan;
+pub mod run;
+pub mod serve;
 pub mod slots;
+pub mod source;
 pub mod store;

@@ -111,7 +111,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::desired::{Desired, Versioned};
+    use crate::desired::Versioned;
 
     #[test]
     fn what_is_kept_is_read_again() {
@@ -119,10 +119,7 @@ mod tests {
         let store = Store::open(&folder.path().join("state")).unwrap();
         assert_eq!(store.load().unwrap(), Kept::default());
         let mut kept = Kept::default();
-        kept.accepted.admit(Desired {
-            balancers: BTreeMap::from([("a".to_owned(), Versioned::default())]),
-            ..Desired::default()
-        });
+        kept.accepted.desired.balancers.insert("a".to_owned(), Versioned::default());
         kept.memory.marks.insert("gw1".to_owned(), 1);
         let check = Check { address: "10.0.0.1:80".parse().unwrap(), path: None };
         kept.set_health(&BTreeMap::from([(check, false)]));

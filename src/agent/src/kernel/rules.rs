@@ -64,7 +64,8 @@ impl Kernel {
 
 fn message(rule: &KernelRule) -> RuleMessage {
     let mut message = RuleMessage::default();
-    let family = if rule.ipv6 { std::net::Ipv6Addr::UNSPECIFIED.into() } else { std::net::Ipv4Addr::UNSPECIFIED.into() };
+    let family =
+        if rule.ipv6 { std::net::Ipv6Addr::UNSPECIFIED.into() } else { std::net::Ipv4Addr::UNSPECIFIED.into() };
     message.header.family = super::addresses::family(family);
     message.header.action = RuleAction::ToTable;
     message.attributes = vec![

@@ -147,9 +147,8 @@ mod tests {
         let mark = Observed::from(&wanted).chains["c"][0].clone();
         let mut there = Observed::from(&wanted);
         there.chains.get_mut("c").unwrap().push(String::new());
-        let expected = format!(
-            "flush chain inet quarterdeck c\nadd rule inet quarterdeck c accept comment \"{mark}\"\n"
-        );
+        let expected =
+            format!("flush chain inet quarterdeck c\nadd rule inet quarterdeck c accept comment \"{mark}\"\n");
         assert_eq!(update(&there, &wanted), expected);
     }
 
@@ -165,7 +164,11 @@ mod tests {
     #[test]
     fn a_full_load_replaces_the_table() {
         let text = full(&ruleset(&[("1.1.1.1", "accept")], &["drop"]));
-        assert!(text.starts_with("add table inet quarterdeck\ndelete table inet quarterdeck\nadd table inet quarterdeck\n"));
-        assert!(text.contains("add map inet quarterdeck m { type ipv4_addr : verdict; }\nadd chain inet quarterdeck c\n"));
+        assert!(
+            text.starts_with("add table inet quarterdeck\ndelete table inet quarterdeck\nadd table inet quarterdeck\n")
+        );
+        assert!(
+            text.contains("add map inet quarterdeck m { type ipv4_addr : verdict; }\nadd chain inet quarterdeck c\n")
+        );
     }
 }

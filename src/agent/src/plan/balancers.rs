@@ -98,9 +98,12 @@ pub(super) fn plan(
                     plan.checks.extend(member.check.clone().map(|check| (check, content.fail_open)));
                 }
                 let serving = content.serving(health);
-                well.extend(spec.backends.iter().filter(|backend| {
-                    backend.addresses.iter().any(|address| serving.contains(address))
-                }).map(|backend| backend.name.as_str()));
+                well.extend(
+                    spec.backends
+                        .iter()
+                        .filter(|backend| backend.addresses.iter().any(|address| serving.contains(address)))
+                        .map(|backend| backend.name.as_str()),
+                );
                 if serving.is_empty() {
                     continue;
                 }
@@ -148,22 +151,22 @@ fn entrance(plan: &mut Plan, elements: [BTreeMap<String, String>; 2]) {
             rules.declare(addresses, false, &format!("type {kind};"));
         }
         rules.rule("prerouting", format!("{ip} daddr . meta l4proto . th dport vmap @{services}"));
-        let echo = if ipv6 { "icmpv6 type { echo-request, nd-neighbor-solicit, nd-neighbor-advert }" } else { "icmp type echo-request" };
+        let echo = if ipv6 {
+            "icmpv6 type { echo-request, nd-neighbor-solicit, nd-neighbor-advert }"
+        } else {
+            "icmp type echo-request"
+        };
         rules.rule("input", format!("{ip} daddr @{addresses} {echo} accept"));
         // The host's own services do not answer at these addresses.
         rules.rule("input", format!("{ip} daddr @{addresses} ct state new meta l4proto tcp reject with tcp reset"));
-        rules.rule("input", format!("{ip} daddr @{addresses} ct state new meta l4proto != tcp reject with icmpx port-unreachable"));
+        rules.rule(
+            "input",
+            format!("{ip} daddr @{addresses} ct state new meta l4proto != tcp reject with icmpx port-unreachable"),
+        );
     }
 }
 
-fn announce(
-    plan: &mut Plan,
-    name: &str,
-    address: IpAddr,
-    host: &Host,
-    settings: &Settings,
-    errors: &mut Vec<String>,
-) {
+fn announce(plan: &mut Plan, name: &str, address: IpAddr, host: &Host, settings: &Settings, errors: &mut Vec<String>) {
     let link = if settings.bgp { host.loopback() } else { host.link_for(address, &settings.links) };
     match link.and_then(|index| host.links.get(&index)) {
         _ if host.is_own(address) => {
@@ -190,7 +193,10 @@ fn content(spec: &LoadBalancerSpec, ipv6: bool, settings: &Settings) -> Content 
         };
         if local {
             // Without such a port nobody knows who has endpoints.
-            return spec.health_check_node_port.filter(|port| *port != 0).and_then(|port| check(port, Some(HEALTH_PATH)));
+            return spec
+                .health_check_node_port
+                .filter(|port| *port != 0)
+                .and_then(|port| check(port, Some(HEALTH_PATH)));
         }
         match &settings.cluster_check {
             ClusterCheck::None => None,
@@ -212,14 +218,7 @@ fn content(spec: &LoadBalancerSpec, ipv6: bool, settings: &Settings) -> Content 
 }
 
 /// The chain of one port.
-fn program(
-    plan: &mut Plan,
-    chain: &str,
-    way: &Way<'_>,
-    pool: &str,
-    health: &BTreeMap<Check, bool>,
-    host: &Host,
-) {
+fn program(plan: &mut Plan, chain: &str, way: &Way<'_>, pool: &str, health: &BTreeMap<Check, bool>, host: &Host) {
     let Way { balancer, spec, port, ipv6, content } = way;
     let (ip, word) = (protocol(*ipv6), word(port.protocol));
     let rules = &mut plan.ruleset;
@@ -308,7 +307,8 @@ fn ranges(ranges: &[IpNet], ipv6: bool) -> Ranges {
     if these.is_empty() {
         return Ranges::Nobody;
     }
-    let text = |net: &IpNet| if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() };
+    let text =
+        |net: &IpNet| if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() };
     Ranges::These(these.iter().map(|net| (text(net), String::new())).collect())
 }
 

@@ -48,18 +48,15 @@ impl MarkMask {
 
 /// Gives each gateway a number of its own and keeps those that have one; numbers of others are free again. Returns
 /// the gateways that got none.
-pub(super) fn number(
-    marks: &mut BTreeMap<String, u32>,
-    gateways: &BTreeSet<String>,
-    mask: MarkMask,
-) -> Vec<String> {
+pub(super) fn number(marks: &mut BTreeMap<String, u32>, gateways: &BTreeSet<String>, mask: MarkMask) -> Vec<String> {
     marks.retain(|gateway, _| gateways.contains(gateway));
     let mut left_out = Vec::new();
     for gateway in gateways {
         if marks.contains_key(gateway) {
             continue;
         }
-        let free = (1..).take_while(|number| mask.mark(*number).is_some()).find(|number| !marks.values().any(|n| n == number));
+        let free =
+            (1..).take_while(|number| mask.mark(*number).is_some()).find(|number| !marks.values().any(|n| n == number));
         match free {
             Some(number) => drop(marks.insert(gateway.clone(), number)),
             None => left_out.push(gateway.clone()),

@@ -16,7 +16,7 @@ use quarterdeck_api::cloud::metal::{LoadBalancerReport, RouteReport};
 use serde::{Deserialize, Serialize};
 
 use crate::desired::Desired;
-use crate::host::Host;
+use crate::host::{Host, Mac};
 use crate::nft::Ruleset;
 
 pub use marks::MarkMask;
@@ -79,6 +79,8 @@ impl std::fmt::Display for Check {
 pub struct Memory {
     /// Number of each gateway: its mark and its routing table.
     pub marks: BTreeMap<String, u32>,
+    /// Gateways' link-layer addresses: the kernel forgets those that it does not need for a while.
+    pub macs: BTreeMap<IpAddr, Mac>,
     /// Pool that each port of each load balancer uses, by family and chain.
     pub pools: BTreeMap<String, String>,
 }

@@ -53,10 +53,7 @@ impl Content {
 }
 
 /// Names the pools of these ports, by port. `before` is what the last naming returned.
-pub(super) fn name(
-    ports: &BTreeMap<String, Content>,
-    before: &BTreeMap<String, String>,
-) -> BTreeMap<String, String> {
+pub(super) fn name(ports: &BTreeMap<String, Content>, before: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut groups: BTreeMap<&Content, Vec<&String>> = BTreeMap::new();
     for (port, content) in ports {
         groups.entry(content).or_default().push(port);
@@ -119,8 +116,7 @@ mod tests {
         assert_eq!(first["a"], first["b"]);
         assert_ne!(first["a"], first["c"]);
         // All change together.
-        let second =
-            name(&ports(&[("a", &["10.0.0.3"]), ("b", &["10.0.0.3"]), ("c", &["10.0.0.2"])]), &first);
+        let second = name(&ports(&[("a", &["10.0.0.3"]), ("b", &["10.0.0.3"]), ("c", &["10.0.0.2"])]), &first);
         assert_eq!(second, first);
         // One leaves: it goes to another pool, the others stay.
         let third = name(

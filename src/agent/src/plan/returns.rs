@@ -43,6 +43,14 @@ pub(super) fn plan(plan: &mut Plan, desired: &Desired, host: &Host, settings: &S
             gateways.entry(gateway.name.clone()).or_default().extend(addresses);
         }
     }
+    let wanted: BTreeSet<IpAddr> = gateways.values().flatten().copied().collect();
+    memory.macs.retain(|address, _| wanted.contains(address));
+    for address in wanted {
+        match host.neighbours.get(&address) {
+            Some(mac) => drop(memory.macs.insert(address, *mac)),
+            None => drop(plan.unresolved.insert(address)),
+        }
+    }
     let names: BTreeSet<String> = gateways.keys().cloned().collect();
     let left_out = marks::number(&mut memory.marks, &names, settings.mask);
     if !left_out.is_empty() {
@@ -75,14 +83,18 @@ pub(super) fn plan(plan: &mut Plan, desired: &Desired, host: &Host, settings: &S
         let Some(number) = memory.marks.get(name).copied() else { continue };
         let mark = settings.mask.mark(number).expect("numbers are given within the mask");
         let keep = !mask;
-        let macs: BTreeSet<Mac> = addresses.iter().filter_map(|address| host.neighbours.get(address).copied()).collect();
-        plan.unresolved.extend(addresses.iter().filter(|address| !host.neighbours.contains_key(address)));
+        let macs: BTreeSet<Mac> = addresses.iter().filter_map(|address| memory.macs.get(address).copied()).collect();
         for mac in macs {
-            rules.rule("from-gateway", format!("ether saddr {mac} ct mark set ct mark and {keep:#010x} or {mark:#010x}"));
+            rules.rule(
+                "from-gateway",
+                format!("ether saddr {mac} ct mark set ct mark and {keep:#010x} or {mark:#010x}"),
+            );
         }
         rules.rule(
             "to-gateway",
-            format!("ct mark and {mask:#010x} == {mark:#010x} meta mark set meta mark and {keep:#010x} or {mark:#010x}"),
+            format!(
+                "ct mark and {mask:#010x} == {mark:#010x} meta mark set meta mark and {keep:#010x} or {mark:#010x}"
+            ),
         );
         let table = settings.tables + number;
         for ipv6 in [false, true] {

@@ -292,6 +292,23 @@ pub struct UnhealthyBackend {
     pub since: Time,
 }
 
+/// Whether a part of an object is written: servers refuse `null`.
+trait Body {
+    fn is_there(&self) -> bool {
+        true
+    }
+}
+
+impl Body for LoadBalancerSpec {}
+
+impl Body for RouteSpec {}
+
+impl Body for Option<AgentStatus> {
+    fn is_there(&self) -> bool {
+        self.is_some()
+    }
+}
+
 macro_rules! cluster_scoped {
     ($type:ident, $plural:literal, $body:ident) => {
         impl $type {
@@ -304,11 +321,14 @@ macro_rules! cluster_scoped {
 
         impl Serialize for $type {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                let mut object = serializer.serialize_struct(stringify!($type), 4)?;
+                let body = Some(&self.$body).filter(|body| body.is_there());
+                let mut object = serializer.serialize_struct(stringify!($type), 3 + usize::from(body.is_some()))?;
                 object.serialize_field("apiVersion", API_VERSION)?;
                 object.serialize_field("kind", stringify!($type))?;
                 object.serialize_field("metadata", &self.metadata)?;
-                object.serialize_field(stringify!($body), &self.$body)?;
+                if let Some(body) = body {
+                    object.serialize_field(stringify!($body), body)?;
+                }
                 object.end()
             }
         }
@@ -376,5 +396,7 @@ mod tests {
         assert_eq!(read.spec, LoadBalancerSpec::default());
         let read: MetalAgent = serde_json::from_value(json!({ "metadata": {}, "status": { "epoch": 3 } })).unwrap();
         assert_eq!(read.status.map(|status| status.epoch), Some(3));
+        let text = serde_json::to_value(MetalAgent::default()).unwrap();
+        assert_eq!(text.get("status"), None);
     }
 }
