@@ -47,8 +47,10 @@ pub struct HostAddress {
 pub struct Host {
     /// Links by index.
     pub links: BTreeMap<u32, Link>,
-    /// Addresses.
-    pub addresses: Vec<HostAddress>,
+    /// Addresses that are not ours.
+    addresses: Vec<HostAddress>,
+    /// The same, to be found fast.
+    own: BTreeSet<IpAddr>,
     /// Neighbours whose link-layer address is known.
     pub neighbours: BTreeMap<IpAddr, Mac>,
     /// Links of the default routes.
@@ -58,10 +60,19 @@ pub struct Host {
 }
 
 impl Host {
+    /// Adds an address.
+    pub fn add_address(&mut self, address: HostAddress) {
+        if address.ours {
+            return;
+        }
+        self.own.insert(address.network.addr());
+        self.addresses.push(address);
+    }
+
     /// Whether an address is the host's, and not one that we put there.
     #[must_use]
     pub fn is_own(&self, address: IpAddr) -> bool {
-        self.addresses.iter().any(|own| !own.ours && own.network.addr() == address)
+        self.own.contains(&address)
     }
 
     /// The link on which `address` is announced: the first of these names that is there; without names, the one with
@@ -70,16 +81,15 @@ impl Host {
     pub fn link_for(&self, address: IpAddr, names: &[String]) -> Option<u32> {
         if !names.is_empty() {
             let named = |name: &String| self.links.iter().find(|(_, link)| link.name == *name).map(|(index, _)| *index);
-            let on_net = |index: &u32| {
-                self.addresses.iter().any(|own| own.link == *index && !own.ours && own.network.contains(&address))
-            };
+            let on_net =
+                |index: &u32| self.addresses.iter().any(|own| own.link == *index && own.network.contains(&address));
             let found: Vec<u32> = names.iter().filter_map(named).collect();
             return found.iter().copied().find(on_net).or_else(|| found.first().copied());
         }
         let mut networks: Vec<&HostAddress> = self
             .addresses
             .iter()
-            .filter(|own| !own.ours && own.network.contains(&address))
+            .filter(|own| own.network.contains(&address))
             .filter(|own| self.links.get(&own.link).is_some_and(|link| !link.loopback))
             .collect();
         networks.sort_by_key(|own| std::cmp::Reverse(own.network.prefix_len()));

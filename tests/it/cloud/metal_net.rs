@@ -9,7 +9,9 @@ use anyhow::{Context, Result, bail};
 use quarterdeck_it::Process;
 use quarterdeck_it::deck::program_named;
 use quarterdeck_it::eventually;
-use quarterdeck_it::netns::{Echo, Health, Machine, datagram, datagram_from, dial, dial_from, refused, switch};
+use quarterdeck_it::netns::{
+    Echo, Flow, Health, Machine, datagram, datagram_from, dial, dial_from, get, refused, switch,
+};
 use serde_json::{Value, json};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -202,6 +204,16 @@ impl Scene {
         .with_context(|| self.logs())
     }
 
+    /// Waits until a machine's agent reports that it has applied this epoch.
+    async fn applied(&self, machine: &Machine, epoch: u64) -> Result<()> {
+        eventually(&format!("{} has applied epoch {epoch}", machine.name()), LONG, || async {
+            let status: Value = serde_json::from_str(&get(machine, 10290, "/status")?)?;
+            if status["epoch"] == epoch { Ok(()) } else { bail!("{status}") }
+        })
+        .await
+        .with_context(|| self.logs())
+    }
+
     fn logs(&self) -> String {
         let texts = self.agents.iter().map(|agent| format!("{}:\n{}", agent.launch().name(), agent.log_text()));
         texts.collect::<Vec<_>>().join("\n")
@@ -243,8 +255,23 @@ async fn traffic_goes_on_whatever_happens_to_the_agents() -> Result<()> {
     scene.answer(at(VIP[1]), &["n1", "n2"]).await?;
     calls.iter_mut().try_for_each(|call| call.again())?;
     // One that fails its checks.
+    let mut flows = Vec::new();
+    while flows.len() < 3 {
+        let flow = Flow::new(&scene.client, at(VIP[0]))?;
+        if flow.ask()? == "n2" {
+            flows.push(flow);
+        }
+    }
     scene.health[1].answer(503);
     scene.answer(at(VIP[0]), &["n1"]).await?;
+    for flow in &flows {
+        // Datagrams from a port that never falls silent go elsewhere too.
+        eventually("the flow moves", LONG, || async {
+            let server = flow.ask()?;
+            if server == "n1" { Ok(()) } else { bail!("{server} answers") }
+        })
+        .await?;
+    }
     scene.health[1].answer(200);
     scene.answer(at(VIP[0]), &["n1", "n2"]).await?;
 
@@ -362,7 +389,7 @@ async fn clients_are_let_in_and_stick_and_pods_are_reached() -> Result<()> {
     let mut state = scene.state(3, &["n1", "n2"], "gw1");
     state["items"][0]["spec"]["affinitySeconds"] = json!(600);
     scene.write(&state)?;
-    let stuck = |to: SocketAddr| {
+    let stuck = |to: SocketAddr| -> Result<String> {
         let servers: Result<BTreeSet<String>> =
             (0..20).map(|_| Ok(dial_from(&scene.client, client, to)?.server)).collect();
         let servers = servers?;
@@ -373,7 +400,7 @@ async fn clients_are_let_in_and_stick_and_pods_are_reached() -> Result<()> {
     let mut state = scene.state(4, &NODES, "gw1");
     state["items"][0]["spec"]["affinitySeconds"] = json!(600);
     scene.write(&state)?;
-    scene.answer(at(VIP[1]), &NODES).await?;
+    scene.applied(&scene.gateways[0], 4).await?;
     assert_eq!(stuck(at(VIP[0]))?, first);
     let others: Vec<&str> = NODES.into_iter().filter(|name| *name != first).collect();
     let mut state = scene.state(5, &others, "gw1");

@@ -1,3 +1,4 @@
 //! The cloud side.
 
 mod metal_net;
+mod metal_net_agent;

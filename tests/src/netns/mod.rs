@@ -6,6 +6,7 @@
 mod traffic;
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -18,7 +19,7 @@ use crate::binaries::repository;
 use crate::process::{Launch, Process};
 use crate::wait::eventually;
 
-pub use traffic::{Conversation, Echo, Health, datagram, datagram_from, dial, dial_from, refused};
+pub use traffic::{Conversation, Echo, Flow, Health, datagram, datagram_from, dial, dial_from, get, refused};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -35,7 +36,7 @@ impl Machine {
     /// # Errors
     /// When namespaces cannot be made; the error says what is missing.
     pub async fn start(name: &str) -> Result<Self> {
-        if !nix::unistd::geteuid().is_root() {
+        if std::fs::metadata("/proc/self")?.uid() != 0 {
             bail!("tests in network namespaces need root");
         }
         let holder = Launch::new(name, "unshare").args(["--net", "sleep", "infinity"]).spawn()?;
@@ -59,7 +60,7 @@ impl Machine {
     }
 
     /// The process whose namespace it is.
-    pub fn pid(&self) -> u32 {
+    pub fn pid(&self) -> i32 {
         self.holder.pid()
     }
 
@@ -148,7 +149,10 @@ pub async fn switch(bridges: &[&str]) -> Result<Machine> {
 }
 
 /// The PATH of programs inside: this process's, and the tools of `hack/metal/tools`.
-fn path() -> Result<String> {
+///
+/// # Errors
+/// When the tools cannot be had.
+pub fn path() -> Result<String> {
     static PATH: OnceLock<std::result::Result<String, String>> = OnceLock::new();
     let path = PATH.get_or_init(|| {
         let script = repository().join("hack/metal/tools");

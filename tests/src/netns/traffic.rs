@@ -137,9 +137,9 @@ pub fn dial(machine: &Machine, to: SocketAddr) -> Result<Conversation> {
 /// When there is no answer.
 pub fn dial_from(machine: &Machine, from: IpAddr, to: SocketAddr) -> Result<Conversation> {
     machine.inside(|| {
+        use std::os::fd::AsRawFd as _;
         let family = if from.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
         let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-        use std::os::fd::AsRawFd as _;
         bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(from, 0)))?;
         connect(socket.as_raw_fd(), &SockaddrStorage::from(to)).with_context(|| format!("calling {to} from {from}"))?;
         converse(TcpStream::from(socket))
@@ -154,6 +154,37 @@ fn converse(stream: TcpStream) -> Result<Conversation> {
     let (server, seen) = line.trim().split_once(' ').with_context(|| format!("{line:?} was heard"))?;
     let (server, seen) = (server.to_owned(), seen.to_owned());
     Ok(Conversation { stream, server, seen })
+}
+
+/// A caller by UDP that stays at its port.
+pub struct Flow {
+    socket: UdpSocket,
+    to: SocketAddr,
+}
+
+impl Flow {
+    /// A new flow.
+    ///
+    /// # Errors
+    /// When there is no socket to be had.
+    pub fn new(machine: &Machine, to: SocketAddr) -> Result<Self> {
+        let any: IpAddr = if to.is_ipv6() { [0_u16; 8].into() } else { [0_u8; 4].into() };
+        let socket = machine.inside(|| Ok(UdpSocket::bind((any, 0))?))?;
+        socket.set_read_timeout(Some(SILENCE))?;
+        Ok(Self { socket, to })
+    }
+
+    /// Sends a datagram and hears who answers.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn ask(&self) -> Result<String> {
+        self.socket.send_to(b"hello", self.to)?;
+        let mut buffer = [0; 64];
+        let (length, _) = self.socket.recv_from(&mut buffer).with_context(|| format!("hearing from {}", self.to))?;
+        let text = String::from_utf8_lossy(&buffer[..length]);
+        Ok(text.split(' ').next().unwrap_or_default().to_owned())
+    }
 }
 
 /// Whether a call by TCP is refused, or gets no answer.
@@ -210,5 +241,21 @@ pub fn datagram_from(machine: &Machine, from: IpAddr, to: SocketAddr) -> Result<
         let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
         let (server, seen) = text.trim().split_once(' ').with_context(|| format!("{text:?} was heard"))?;
         Ok((server.to_owned(), seen.to_owned()))
+    })
+}
+
+/// Asks a server on the machine itself for a page and returns its body.
+///
+/// # Errors
+/// When there is no answer.
+pub fn get(machine: &Machine, port: u16, path: &str) -> Result<String> {
+    machine.inside(|| {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(LONG))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (_, body) = answer.split_once("\r\n\r\n").with_context(|| format!("{answer:?} was heard"))?;
+        Ok(body.to_owned())
     })
 }

@@ -6,7 +6,7 @@ use futures::TryStreamExt as _;
 use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags};
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourState};
-use rtnetlink::packet_route::route::RouteAttribute;
+use rtnetlink::packet_route::route::{RouteAttribute, RouteProtocol, RouteScope, RouteType};
 
 use super::{Kernel, KernelError, Result};
 use crate::host::{Host, HostAddress, Link, Mac};
@@ -41,7 +41,7 @@ impl Kernel {
             host.links.insert(message.header.index, link);
         }
         for address in self.addresses().await? {
-            host.addresses.push(HostAddress { network: address.network, link: address.link, ours: address.ours });
+            host.add_address(HostAddress { network: address.network, link: address.link, ours: address.ours });
         }
         let mut neighbours = self.handle.neighbours().get().execute();
         let failed = |error| KernelError::new("reading neighbours", &error);
@@ -74,7 +74,12 @@ impl Kernel {
     /// The link by which packets to an address leave, if they can.
     async fn link_towards(&self, address: IpAddr) -> Option<u32> {
         let length = if address.is_ipv6() { 128 } else { 32 };
-        let message = RouteMessageBuilder::<IpAddr>::new().destination_prefix(address, length).ok()?.build();
+        let mut message = RouteMessageBuilder::<IpAddr>::new().destination_prefix(address, length).ok()?.build();
+        // A strict question has nothing in it but what is asked.
+        message.header.table = 0;
+        message.header.protocol = RouteProtocol::Unspec;
+        message.header.scope = RouteScope::Universe;
+        message.header.kind = RouteType::Unspec;
         let mut found = self.handle.route().get(message).execute();
         let route = found.try_next().await.ok()??;
         route.attributes.into_iter().find_map(|attribute| match attribute {

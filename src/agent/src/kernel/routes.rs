@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use futures::TryStreamExt as _;
 use ipnet::IpNet;
 use rtnetlink::RouteMessageBuilder;
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
 
 use super::{Kernel, KernelError, PROTOCOL, Result};
 use crate::plan::KernelRoute;
@@ -25,8 +27,8 @@ impl Kernel {
             };
             filter.header.protocol = RouteProtocol::Other(PROTOCOL);
             // A strict dump takes no scope or type that it does not filter by.
-            filter.header.scope = rtnetlink::packet_route::route::RouteScope::Universe;
-            filter.header.kind = rtnetlink::packet_route::route::RouteType::Unspec;
+            filter.header.scope = RouteScope::Universe;
+            filter.header.kind = RouteType::Unspec;
             filter.header.table = 0;
             let mut messages = self.handle.route().get(filter).execute();
             let failed = |error| KernelError::new("reading routes", &error);

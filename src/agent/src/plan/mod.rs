@@ -135,6 +135,8 @@ pub struct Plan {
     pub checks: BTreeMap<Check, bool>,
     /// Gateways' addresses whose link-layer address has to be found out.
     pub unresolved: BTreeSet<IpAddr>,
+    /// Backends, with their node ports, that datagrams are led to.
+    pub datagrams: BTreeSet<SocketAddr>,
     /// Whether this host takes in traffic.
     pub gateway: bool,
     /// Reports of the load balancers.

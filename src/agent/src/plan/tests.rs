@@ -22,15 +22,15 @@ fn settings(name: &str) -> Settings {
 
 fn host(addresses: &[&str]) -> Host {
     let link = |name: &str, loopback| Link { name: name.to_owned(), up: true, loopback, mac: None };
-    Host {
+    let mut host = Host {
         links: BTreeMap::from([(1, link("lo", true)), (2, link("eth0", false))]),
-        addresses: addresses
-            .iter()
-            .map(|network| HostAddress { network: network.parse().unwrap(), link: 2, ours: false })
-            .collect(),
         neighbours: BTreeMap::from([("10.0.0.1".parse().unwrap(), Mac([2, 0, 0, 0, 0, 1]))]),
         ..Host::default()
+    };
+    for network in addresses {
+        host.add_address(HostAddress { network: network.parse().unwrap(), link: 2, ours: false });
     }
+    host
 }
 
 /// A load balancer with two gateways and two nodes; `change` is merged into its spec.
@@ -215,7 +215,8 @@ fn a_node_replies_through_the_gateway_that_it_was_called_by() {
     assert_eq!(marks, [(0x0010_0000, 9901), (0x0020_0000, 9902)]);
     // The second gateway's link-layer address is not known yet; the first one's is remembered.
     assert_eq!(plan.unresolved, ["10.0.0.2".parse().unwrap()].into());
-    let forgetful = Host { neighbours: BTreeMap::new(), ..host(&["10.0.0.11/24"]) };
+    let mut forgetful = host(&["10.0.0.11/24"]);
+    forgetful.neighbours.clear();
     let again = super::plan(&desired, &BTreeMap::new(), &forgetful, &settings("n1"), &mut memory);
     assert_eq!(again.ruleset, plan.ruleset);
 }
