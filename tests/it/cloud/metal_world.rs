@@ -111,14 +111,14 @@ impl World {
         made.metadata.uid.context("a uid")
     }
 
-    /// Waits until a Service shows this address.
-    pub(super) async fn shows(&self, name: &str, address: &str) -> Result<()> {
-        let what = format!("{name} shows {address}");
+    /// Waits until a Service shows an address, and answers it.
+    pub(super) async fn address(&self, name: &str) -> Result<String> {
+        let what = format!("{name} shows an address");
         let waited = eventually(&what, LONG, async || {
             let service = serde_json::to_value(self.services().get(name).await?)?;
-            let ingress = &service["status"]["loadBalancer"]["ingress"];
-            ensure!(ingress[0]["ip"] == address && ingress[0]["ipMode"] == "VIP", "{service:#}");
-            Ok(())
+            let ingress = &service["status"]["loadBalancer"]["ingress"][0];
+            ensure!(ingress["ipMode"] == "VIP", "{service:#}");
+            Ok(ingress["ip"].as_str().context("an address")?.to_owned())
         });
         waited.await.with_context(|| self.logs())
     }
