@@ -58,8 +58,10 @@ impl Place {
             "--kube-api-qps=5000".to_owned(),
             "--kube-api-burst=10000".to_owned(),
         ];
+        // The rights, and the kinds, that these controllers need.
+        let installed = fixed[..2].to_vec();
         let args = fixed.into_iter().chain(flags.iter().map(|&flag| flag.to_owned()));
-        let deck = Deck::builder(&self.control_plane).replicas(1).args(args).start().await?;
+        let deck = Deck::builder(&self.control_plane).replicas(1).install_args(installed).args(args).start().await?;
         deck.ready(LONG).await?;
         deck.leader(LONG).await?;
         Ok(deck)
