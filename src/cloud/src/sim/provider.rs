@@ -98,7 +98,7 @@ impl Sim {
     #[must_use]
     pub fn state(&self) -> State {
         let mut inner = self.inner.lock();
-        inner.state.settle(self.clock.now());
+        self.settle(&mut inner, self.clock.now());
         inner.state.clone()
     }
 
@@ -153,23 +153,26 @@ impl Sim {
     pub fn change<T>(&self, change: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
         let now = self.clock.now();
         let mut inner = self.inner.lock();
-        inner.state.settle(now);
+        self.settle(&mut inner, now);
         let before = inner.state.version;
         let done = change(&mut inner.state);
         self.changed(&mut inner, before, now);
         done
     }
 
-    /// Tells of a change, and returns whether there was one.
-    fn changed(&self, inner: &mut Inner, before: u64, now: u64) -> bool {
-        // What time alone has done since the last change is told with this one: whoever waits for it to be kept would
-        // wait for ever otherwise.
-        if inner.state.version == before && *self.version.borrow() == before {
-            return false;
+    /// Ends what has lasted long enough; that is a change as any other, which has to be kept.
+    fn settle(&self, inner: &mut Inner, now: u64) {
+        let before = inner.state.version;
+        inner.state.settle(now);
+        self.changed(inner, before, now);
+    }
+
+    /// Tells of a change, if there was one.
+    fn changed(&self, inner: &mut Inner, before: u64, now: u64) {
+        if inner.state.version != before {
+            inner.remember(now);
+            self.version.send_replace(inner.state.version);
         }
-        inner.remember(now);
-        self.version.send_replace(inner.state.version);
-        true
     }
 
     /// Makes one call: what goes wrong before, the transition, what goes wrong after.
@@ -229,7 +232,7 @@ impl Sim {
     ) -> (Result<T>, u64) {
         let (now, twist) = (self.clock.now(), drawn.twist());
         let mut inner = self.inner.lock();
-        inner.state.settle(now);
+        self.settle(&mut inner, now);
         if !changes {
             let mut seen = twist.lag.and_then(|lag| inner.as_of(now.saturating_sub(lag)));
             let answer = transition(seen.as_mut().unwrap_or(&mut inner.state), &twist, now);

@@ -108,6 +108,29 @@ async fn a_change_is_answered_when_it_is_kept() {
     ready(making.await.unwrap().unwrap());
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_comes_to_be_by_itself_is_kept_too() {
+    let sim = Arc::new(Sim::kept(Default::default()));
+    set(&sim, Settings { provision_ms: 1_000, ..Settings::default() });
+    let mut versions = sim.versions();
+    let keeping = {
+        let sim = Arc::clone(&sim);
+        tokio::spawn(async move {
+            loop {
+                let version = sim.state().version;
+                sim.keep(version);
+                versions.changed().await.unwrap();
+            }
+        })
+    };
+    let want = spec(owner("a", "1"));
+    sim.ensure(&call("a", 1), &want, None).await.unwrap();
+    tokio::time::advance(Duration::from_secs(2)).await;
+    let made = tokio::time::timeout(Duration::from_secs(60), sim.ensure(&call("a", 1), &want, None)).await;
+    ready(made.expect("it is answered").unwrap());
+    keeping.abort();
+}
+
 #[test]
 fn two_instances_of_one_name_are_refused() {
     let sim = Sim::default();
