@@ -6,7 +6,9 @@ pub mod cloud_node_lifecycle;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod endpointslice_mirroring;
+pub mod metal;
 pub mod namespace;
+pub mod node_route;
 pub mod service_lb;
 
 use quarterdeck_cloud::Cloud;
@@ -23,6 +25,8 @@ pub fn all<R: Registrar>(manager: R) -> R {
         .controller::<namespace::NamespaceController>()
         .controller::<service_lb::ServiceLbController>()
         .controller::<addon::AddonController>()
+        .controller::<metal::MetalController>()
         .controller::<cloud_node::CloudNodeController>()
         .controller::<cloud_node_lifecycle::CloudNodeLifecycleController>()
+        .controller::<node_route::NodeRouteController>()
 }

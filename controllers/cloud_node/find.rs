@@ -7,10 +7,9 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use quarterdeck_cloud::guard::Seen;
 use quarterdeck_cloud::model::{Instance, Lookup, NodeRef};
-use quarterdeck_cloud::nodes::scheme;
 use quarterdeck_cloud::{Cloud, CloudError, Guarded};
 
-/// How long a cloud that found a node by its name waits for others that may know the name, too.
+/// How long the answer of one cloud to a question by name waits for those of others, which may know the name, too.
 const OTHERS: Duration = Duration::from_secs(5);
 
 /// Where a node's instance is.
@@ -25,8 +24,8 @@ pub(super) enum Found {
     },
     /// In several: nobody can tell which is the node's.
     Ambiguous(Vec<String>),
-    /// In none, by the word of those whose it would be.
-    Absent(String),
+    /// Nobody who could say has it, or not yet.
+    Nowhere(String),
     /// None of the clouds has to do with it.
     NotOurs,
     /// At least one cloud that might have it could not say.
@@ -40,7 +39,7 @@ type Word = (usize, Result<Seen, CloudError>);
 /// a cache: a new instance may just have appeared.
 pub(super) async fn find(cloud: &Cloud, node: &NodeRef) -> Found {
     match &node.provider_id {
-        Some(id) => match owner(cloud, id).await {
+        Some(id) => match cloud.of_provider_id(id).await {
             Ok(Some(provider)) => conclude(&[(0, ask(provider, node).await)], |_| provider.name().to_owned()),
             Ok(None) => Found::NotOurs,
             Err(error) => Found::Unknown(error),
@@ -52,29 +51,12 @@ pub(super) async fn find(cloud: &Cloud, node: &NodeRef) -> Found {
     }
 }
 
-/// The cloud whose scheme a providerID has. The clouds say what theirs are at the same time, so that one which does not
-/// answer holds up nobody else's nodes.
-async fn owner<'a>(cloud: &'a Cloud, provider_id: &str) -> Result<Option<&'a Arc<Guarded>>, CloudError> {
-    let scheme = scheme(provider_id);
-    let mut infos: FuturesUnordered<_> =
-        cloud.providers().iter().map(|provider| async move { (provider, provider.info().await) }).collect();
-    let mut trouble = None;
-    while let Some((provider, info)) = infos.next().await {
-        match info {
-            Ok(info) if info.schemes.iter().any(|own| own == scheme) => return Ok(Some(provider)),
-            Ok(_) => {}
-            Err(error) => trouble = Some(error),
-        }
-    }
-    trouble.map_or(Ok(None), Err)
-}
-
 async fn ask(provider: &Guarded, node: &NodeRef) -> Result<Seen, CloudError> {
     let seen = provider.look_up(std::slice::from_ref(node), Duration::ZERO).await?;
     seen.into_iter().next().ok_or_else(|| CloudError::Other("the provider did not answer for this node".to_owned()))
 }
 
-/// The words of all clouds that have instances; of those that answer late, once one has found it, an error.
+/// The words of all clouds that have instances; those that answer much later than the first are left out.
 async fn ask_all(providers: &[Arc<Guarded>], node: &NodeRef) -> Vec<Word> {
     let one = |(index, provider): (usize, &Arc<Guarded>)| {
         let provider = Arc::clone(provider);
@@ -95,7 +77,8 @@ async fn ask_all(providers: &[Arc<Guarded>], node: &NodeRef) -> Vec<Word> {
             word = asked.next() => match word {
                 Some(word) => {
                     if let Some((_, Ok(seen))) = &word
-                        && matches!(seen.lookup, Ok(Lookup::Found(_)))
+                        && seen.lookup.is_ok()
+                        && words.is_empty()
                     {
                         patience.as_mut().reset(tokio::time::Instant::now() + OTHERS);
                     }
@@ -126,8 +109,11 @@ fn conclude(words: &[Word], name: impl Fn(usize) -> String) -> Found {
     match (&found[..], trouble, absent) {
         ([(_, instance, account)], _, _) => Found::Here { instance: (*instance).clone(), account: Arc::clone(account) },
         ([_, _, ..], _, _) => Found::Ambiguous(found.iter().map(|(index, ..)| name(*index)).collect()),
-        ([], Some(error), _) => Found::Unknown(error),
-        ([], None, Some(evidence)) => Found::Absent(evidence),
+        ([], Some(error), None) => Found::Unknown(error),
+        ([], Some(error), Some(evidence)) => {
+            Found::Nowhere(format!("{evidence}; another cloud could not say: {error}"))
+        }
+        ([], None, Some(evidence)) => Found::Nowhere(evidence),
         ([], None, None) => Found::NotOurs,
     }
 }
@@ -170,11 +156,12 @@ mod tests {
         let words = [word(0, Ok(instance())), word(1, Ok(instance()))];
         assert!(matches!(conclude(&words, name), Found::Ambiguous(names) if names == ["cloud-0", "cloud-1"]));
         let words = [(0, down()), word(1, Ok(absent()))];
-        assert!(matches!(conclude(&words, name), Found::Unknown(_)), "an error is not an absence");
+        assert!(matches!(conclude(&words, name), Found::Nowhere(evidence) if evidence.contains("down")));
+        assert!(matches!(conclude(&[(0, down())], name), Found::Unknown(_)));
         let words = [word(0, Err(CloudError::Denied("no".to_owned())))];
         assert!(matches!(conclude(&words, name), Found::Unknown(CloudError::Denied(_))));
         let words = [word(0, Ok(Lookup::NotMine)), word(1, Ok(absent()))];
-        assert!(matches!(conclude(&words, name), Found::Absent(evidence) if evidence == "404"));
+        assert!(matches!(conclude(&words, name), Found::Nowhere(evidence) if evidence == "404"));
         assert!(matches!(conclude(&[word(0, Ok(Lookup::NotMine))], name), Found::NotOurs));
     }
 }

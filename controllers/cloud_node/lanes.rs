@@ -32,7 +32,8 @@ impl Lanes {
         Self { places: places.max(1), lanes: Mutex::default() }
     }
 
-    /// A place in the lane of this scheme; `None`, and `key` is handed to the `wake` of whoever leaves, if all are taken.
+    /// A place in the lane of this scheme. `None` if all are taken; `key` is then handed to the `wake` of whoever
+    /// leaves.
     pub(super) fn enter<W: FnMut(ObjectKey)>(&self, scheme: &str, key: &ObjectKey, wake: W) -> Option<Place<'_, W>> {
         let mut lanes = self.lanes.lock();
         let scheme: Arc<str> = scheme.into();

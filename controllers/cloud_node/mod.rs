@@ -21,7 +21,7 @@ use k8s_openapi::api::core::v1::Node;
 use parking_lot::Mutex;
 use quarterdeck_cloud::guard::Seen;
 use quarterdeck_cloud::model::{Instance, Lookup};
-use quarterdeck_cloud::nodes::{about, node_ref, scheme};
+use quarterdeck_cloud::nodes::{about, node_ref, scheme, tell_trouble};
 use quarterdeck_cloud::{Cloud, CloudError, Guarded};
 use quarterdeck_runtime::client::{ApiError, Class, PatchPrecondition};
 use quarterdeck_runtime::controller::{
@@ -195,13 +195,13 @@ impl Keeper {
             Found::NotOurs => Ok(Action::RequeueAfter(self.period)),
             Found::Ambiguous(clouds) => {
                 let message = format!(
-                    "Several clouds ({}) have an instance of this name: set the kubelet's --provider-id to say which it is",
+                    "Several clouds ({}) have an instance of this name: set the kubelet's --provider-id",
                     clouds.join(", ")
                 );
                 self.problem(cx, &node, "AmbiguousInstance", message);
                 Ok(Action::RequeueAfter(self.period))
             }
-            Found::Absent(evidence) => Err(Error::Transient(format!("node {key} has no instance: {evidence}"))),
+            Found::Nowhere(evidence) => Err(Error::Transient(format!("node {key} has no instance: {evidence}"))),
             Found::Unknown(error) => self.later(cx, &node, &error),
         }
     }
@@ -213,7 +213,7 @@ impl Keeper {
             self.problem(cx, node, "CloudLookUpFailed", message);
         }
         match error.retry_after() {
-            Some(after) => Ok(Action::RequeueAfter(after.max(RETRY.base))),
+            Some(after) => Ok(Action::RequeueAfter(after.clamp(RETRY.base, RETRY.max))),
             None => Err(Error::Transient(format!("asking for the instance of node {}: {error}", node.key))),
         }
     }
@@ -280,6 +280,7 @@ impl Keeper {
         let failed = |error: CloudError| {
             Error::Transient(format!("asking cloud {} for the addresses of nodes: {error}", provider.name()))
         };
+        tell_trouble(provider, &cx.recorder);
         let info = provider.info().await.map_err(failed)?;
         let own = |node: &NodeView| {
             let scheme = node.provider_id.as_deref().map(scheme);
@@ -291,7 +292,7 @@ impl Keeper {
             return Ok(Action::RequeueAfter(self.period));
         }
         let refs: Vec<_> = nodes.iter().map(|node| node_ref(node)).collect();
-        let seen = provider.look_up(&refs, SHARED_AGE).await.map_err(failed)?;
+        let seen = provider.look_up(&refs, SHARED_AGE.min(self.period)).await.map_err(failed)?;
         let written = futures::stream::iter(nodes.iter().zip(&seen));
         written.for_each_concurrent(self.at_once, |(node, seen)| self.refresh_one(cx, node, seen)).await;
         Ok(Action::RequeueAfter(self.period))
@@ -331,7 +332,8 @@ fn as_read(node: &NodeView) -> PatchPrecondition {
     }
 }
 
-/// Writes `status.addresses` whole: a strategic patch would merge them by type, of which a dual-stack node has two alike.
+/// Writes `status.addresses` whole: a strategic patch would merge them by type, of which a dual-stack node has two
+/// alike.
 async fn write_addresses(
     cx: &Cx,
     node: &NodeView,

@@ -23,7 +23,10 @@ pub(super) enum Refusal {
     #[error("the cloud names no providerID for it")]
     NoProviderId,
     /// The annotation is no address or pair of addresses.
-    #[error("annotation {key} is {value:?}, expected one address or an IPv4 and an IPv6 one: {reason}", key = NodeView::PROVIDED_IP)]
+    #[error(
+        "annotation {key} is {value:?}, expected one address or an IPv4 and an IPv6 one: {reason}",
+        key = NodeView::PROVIDED_IP
+    )]
     BadProvidedIp {
         /// What it says.
         value: String,

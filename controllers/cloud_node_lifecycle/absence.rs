@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 /// How far apart the two answers are.
 pub(super) const SPACING: Duration = Duration::from_secs(15);
-/// When the cloud is asked again about a node that cannot be deleted for now.
+/// When the cloud is asked again about a node whose absence is proven and that is kept all the same.
 const HELD_SPACING: Duration = Duration::from_secs(30);
 
 /// How old the latest answer may be when a node is deleted.
@@ -65,8 +65,8 @@ impl fmt::Display for Doubt {
             Self::NoAccount => f.write_str("the cloud does not say in which account it looked"),
             Self::AccountChanged { recorded, asked } => write!(
                 f,
-                "the cloud looked in account {asked:?}, and nodes of this cluster were found in {recorded:?} before; if that \
-                 is as it should be, remove the annotation {} from all nodes",
+                "the cloud looked in account {asked:?}, and nodes of this cluster were found in {recorded:?} before; if \
+                 that is as it should be, remove the annotation {} from all nodes",
                 NodeView::ACCOUNT
             ),
             Self::AccountUnrecorded => {
@@ -132,15 +132,15 @@ impl Suspect {
         self.is_proven() && now.saturating_duration_since(self.asked) <= FRESH
     }
 
-    /// Whether the doubt has lasted: a first one often passes by itself, when a node that went stops being Ready, or the
-    /// account has been recorded.
+    /// Whether the doubt has lasted: a first one often passes by itself, when a node that went stops being Ready, or
+    /// the account has been recorded.
     pub(super) fn is_doubt_lasting(&self) -> bool {
         self.doubted > 1
     }
 
     /// Whether the cloud is to be asked again.
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        let spacing = if self.doubt.is_some() || self.is_proven() { HELD_SPACING } else { SPACING };
+        let spacing = if self.is_proven() { HELD_SPACING } else { SPACING };
         now.saturating_duration_since(self.asked) >= spacing
     }
 

@@ -39,8 +39,8 @@ pub struct CloudNodeLifecycleConfig {
     /// How long after its creation a node is never deleted: clouds learn of a new instance a little later.
     #[arg(long, value_name = "DURATION", default_value = "5m", help_heading = "Cloud node lifecycle controller")]
     pub cloud_node_deletion_grace: SignedDuration,
-    /// Of how many nodes in a hundred of a cloud the absence is believed; if more than that, and three at least, seem to
-    /// be gone, none is deleted. 100: of all.
+    /// Of how many nodes in a hundred of a cloud the absence is believed; if more than that, and three at least, seem
+    /// to be gone, none is deleted. 100: of all.
     #[arg(long, value_name = "PERCENT", default_value_t = 20, help_heading = "Cloud node lifecycle controller")]
     pub cloud_node_deletion_brake: usize,
 }

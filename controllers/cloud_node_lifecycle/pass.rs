@@ -7,7 +7,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Node;
 use quarterdeck_cloud::guard::Seen;
 use quarterdeck_cloud::model::Lookup;
-use quarterdeck_cloud::nodes::{about, node_ref, scheme};
+use quarterdeck_cloud::nodes::{about, node_ref, scheme, tell_trouble};
 use quarterdeck_cloud::{CloudError, Guarded};
 use quarterdeck_runtime::client::{ApiError, Class, DeletePrecondition, PatchPrecondition, Propagation};
 use quarterdeck_runtime::controller::{Cx, Error};
@@ -21,8 +21,9 @@ use super::absence::{Doubt, Suspects, doubt_of};
 use super::verdict::{Census, Hold, Verdict, is_control_plane, judge};
 use super::{Watch, taint};
 
-/// Answers of the clouds that all their controllers share may be this old.
+/// Answers of the clouds that all their controllers share may be this old, or so many periods.
 const SHARED_AGE: Duration = Duration::from_secs(30);
+const SHARED_PERIODS: u32 = 6;
 /// How many Ready nodes are asked for beside those that seem to be gone; an answer that lacks one of them is not
 /// complete.
 const WITNESSES: usize = 20;
@@ -61,6 +62,7 @@ impl Watch {
         let failed = |error: CloudError| {
             Error::Transient(format!("asking cloud {} for the instances of nodes: {error}", provider.name()))
         };
+        tell_trouble(provider, &cx.recorder);
         let info = provider.info().await.map_err(failed)?;
         if !info.instances {
             return Ok(());
@@ -80,7 +82,7 @@ impl Watch {
             trouble.note(put_taint_right(cx, node, false).await);
         }
         memory.suspects.keep(troubled.iter().map(|node| &**node));
-        trouble.note(ask(cx, provider, info.max_batch.max(1), &ready, &troubled, memory).await);
+        trouble.note(self.ask(cx, provider, info.max_batch.max(1), &ready, &troubled, memory).await);
         // What is known is acted on, whatever could not be asked.
         let census = Census {
             in_cluster: all.len(),
@@ -95,6 +97,63 @@ impl Watch {
             percent: self.rules.percent,
         };
         trouble.note(self.conclude(cx, provider, &census, &troubled, memory).await);
+        trouble.end()
+    }
+
+    /// Asks for the nodes that are not Ready: from the shared snapshot, and the cloud itself where that says that one
+    /// is gone.
+    async fn ask(
+        &self,
+        cx: &Cx,
+        provider: &Guarded,
+        max_batch: usize,
+        ready: &Nodes,
+        troubled: &Nodes,
+        memory: &mut Memory,
+    ) -> Result<(), Error> {
+        let failed = |error: CloudError| {
+            Error::Transient(format!("asking cloud {} for the instances of nodes: {error}", provider.name()))
+        };
+        let (suspects, others): (Nodes, Nodes) =
+            troubled.iter().cloned().partition(|node| memory.suspects.get(node).is_some());
+        let now = Instant::now();
+        let is_due = |node: &NodeView| memory.suspects.get(node).is_some_and(|suspect| suspect.is_due(now));
+        let mut due: Nodes = suspects.into_iter().filter(|node| is_due(node)).collect();
+        let mut trouble = Trouble::default();
+        if !others.is_empty() {
+            let refs: Vec<_> = others.iter().map(|node| node_ref(node)).collect();
+            let seen = provider.look_up(&refs, SHARED_AGE.min(self.period * SHARED_PERIODS)).await.map_err(failed)?;
+            for (node, seen) in others.iter().zip(&seen) {
+                match &seen.lookup {
+                    Ok(Lookup::Found(instance)) if instance.shutdown => {
+                        trouble.note(put_taint_right(cx, node, true).await);
+                    }
+                    Ok(Lookup::Absent(_)) => due.push(Arc::clone(node)),
+                    Ok(Lookup::Found(_) | Lookup::NotMine) => {}
+                    Err(error) => {
+                        let error = error as &dyn std::error::Error;
+                        tracing::warn!(
+                            node = node.key.name(),
+                            error,
+                            "the cloud does not say whether an instance exists"
+                        );
+                    }
+                }
+            }
+        }
+        let witnesses = witnesses(ready, max_batch);
+        for some in due.chunks(max_batch.saturating_sub(witnesses.len()).max(1)) {
+            let asked: Nodes = some.iter().chain(&witnesses).cloned().collect();
+            let refs: Vec<_> = asked.iter().map(|node| node_ref(node)).collect();
+            match provider.look_up(&refs, Duration::ZERO).await {
+                Ok(seen) => trouble.note(hear(cx, &asked, &seen, memory).await),
+                Err(error) => {
+                    // No answer is no proof of anything.
+                    some.iter().for_each(|node| memory.suspects.clear(node));
+                    return Err(failed(error));
+                }
+            }
+        }
         trouble.end()
     }
 
@@ -190,58 +249,6 @@ impl Watch {
         memory.suspects.clear(node);
         Ok(())
     }
-}
-
-/// Asks for the nodes that are not Ready: from the shared snapshot, and the cloud itself where that says that one is
-/// gone.
-async fn ask(
-    cx: &Cx,
-    provider: &Guarded,
-    max_batch: usize,
-    ready: &Nodes,
-    troubled: &Nodes,
-    memory: &mut Memory,
-) -> Result<(), Error> {
-    let failed = |error: CloudError| {
-        Error::Transient(format!("asking cloud {} for the instances of nodes: {error}", provider.name()))
-    };
-    let (suspects, others): (Nodes, Nodes) =
-        troubled.iter().cloned().partition(|node| memory.suspects.get(node).is_some());
-    let now = Instant::now();
-    let is_due = |node: &NodeView| memory.suspects.get(node).is_some_and(|suspect| suspect.is_due(now));
-    let mut due: Nodes = suspects.into_iter().filter(|node| is_due(node)).collect();
-    let mut trouble = Trouble::default();
-    if !others.is_empty() {
-        let refs: Vec<_> = others.iter().map(|node| node_ref(node)).collect();
-        let seen = provider.look_up(&refs, SHARED_AGE).await.map_err(failed)?;
-        for (node, seen) in others.iter().zip(&seen) {
-            match &seen.lookup {
-                Ok(Lookup::Found(instance)) if instance.shutdown => {
-                    trouble.note(put_taint_right(cx, node, true).await);
-                }
-                Ok(Lookup::Absent(_)) => due.push(Arc::clone(node)),
-                Ok(Lookup::Found(_) | Lookup::NotMine) => {}
-                Err(error) => {
-                    let error = error as &dyn std::error::Error;
-                    tracing::warn!(node = node.key.name(), error, "the cloud does not say whether an instance exists");
-                }
-            }
-        }
-    }
-    let witnesses = witnesses(ready, max_batch);
-    for some in due.chunks(max_batch.saturating_sub(witnesses.len()).max(1)) {
-        let asked: Nodes = some.iter().chain(&witnesses).cloned().collect();
-        let refs: Vec<_> = asked.iter().map(|node| node_ref(node)).collect();
-        match provider.look_up(&refs, Duration::ZERO).await {
-            Ok(seen) => trouble.note(hear(cx, &asked, &seen, memory).await),
-            Err(error) => {
-                // No answer is no proof of anything.
-                some.iter().for_each(|node| memory.suspects.clear(node));
-                return Err(failed(error));
-            }
-        }
-    }
-    trouble.end()
 }
 
 /// Takes answers of the cloud itself.

@@ -66,7 +66,8 @@ impl fmt::Display for Hold {
             Self::Doubt(doubt) => doubt.fmt(f),
             Self::Brake { absent, of } => write!(
                 f,
-                "{absent} of {of} nodes are absent at once, and so many are not believed; delete them yourself if they are gone"
+                "{absent} of {of} nodes are absent at once, and so many are not believed; delete those that are gone \
+                 yourself, or raise --cloud-node-deletion-brake"
             ),
             Self::LastControlPlane => f.write_str("no other control-plane node is Ready"),
         }

@@ -292,7 +292,7 @@ impl Balancer {
     }
 
     async fn delete_orphan(&self, cx: &Cx, provider: &Guarded, balancer: &OwnedLoadBalancer) -> bool {
-        match self.remove_at(cx, provider, &balancer.owner, Some(&balancer.handle)).await {
+        match self.remove_at(cx, provider, &balancer.owner, Some(&balancer.handle), &balancer.handle.0).await {
             Ok(Deletion::Gone) => true,
             Ok(Deletion::InProgress(_)) => false,
             Err(error) => {

@@ -24,18 +24,20 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use quarterdeck_api::cloud::pool::{AddressPool, AddressReservation};
 use quarterdeck_cloud::error::Result as CloudResult;
-use quarterdeck_cloud::{Cloud, Guarded};
+use quarterdeck_cloud::provider::CallClass;
+use quarterdeck_cloud::{Cloud, CloudError, Guarded};
 use quarterdeck_runtime::controller::{
     Action, ClientShare, Controller, Cx, Descriptor, Error, Grant, Predecessor, Setup, SetupError,
 };
 use quarterdeck_runtime::informer::{Lister, Selection};
 use quarterdeck_runtime::queue::{Enqueue, Retry};
+use quarterdeck_runtime::view::NodeView;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use address::Addresses;
 use config::Classes;
 use memory::Memory;
 use metrics::Metrics;
-use node::BackendNode;
 use watch::NodesChanged;
 
 pub use config::ServiceLbConfig;
@@ -54,13 +56,15 @@ struct Balancer {
     cloud: Arc<Cloud>,
     classes: Classes,
     services: Lister<Service>,
-    nodes: Lister<BackendNode>,
+    nodes: Lister<NodeView>,
     addresses: Arc<Addresses>,
     memory: Memory,
     audits: audit::Audits,
     nodes_changed: NodesChanged,
     metrics: Metrics,
     queue: Enqueue<Key>,
+    /// Workers that each provider may occupy, in the order of the flag: one that hangs leaves some to the others.
+    shares: Vec<Semaphore>,
 }
 
 impl Controller for ServiceLbController {
@@ -94,7 +98,7 @@ impl Controller for ServiceLbController {
         grants(setup, &cloud);
 
         let services = setup.informer::<Service>(Selection::default());
-        let nodes = setup.informer::<BackendNode>(Selection::default());
+        let nodes = setup.informer::<NodeView>(Selection::default());
         let pools = setup.informer::<AddressPool>(Selection::default());
         let reservations = setup.informer::<AddressReservation>(Selection::default());
         let namespaces = setup.informer::<Namespace>(Selection::default());
@@ -109,11 +113,24 @@ impl Controller for ServiceLbController {
             queue.add(Key::Audit(at));
         }
 
+        let share = share(config.concurrent_service_syncs, cloud.providers().len());
+        let shares = cloud.providers().iter().map(|_| Semaphore::new(share)).collect();
         let metrics = Metrics::new(setup.metrics());
         let audits = audit::Audits::new(audit_period, orphan_grace, config.cloud_delete_orphans);
         let memory = Memory::default();
-        let balancer =
-            Balancer { cloud, classes, services, nodes, addresses, memory, audits, nodes_changed, metrics, queue };
+        let balancer = Balancer {
+            cloud,
+            classes,
+            services,
+            nodes,
+            addresses,
+            memory,
+            audits,
+            nodes_changed,
+            metrics,
+            queue,
+            shares,
+        };
         Ok(Self { balancer: Some(balancer) })
     }
 
@@ -130,12 +147,23 @@ impl Controller for ServiceLbController {
 /// Rights beyond upstream's role: reservations, the status of pools, and what providers need.
 fn grants(setup: &mut Setup<Key>, cloud: &Cloud) {
     let group = quarterdeck_api::cloud::GROUP;
-    setup.grant(Grant { group, resource: "addressreservations", verbs: &["get", "create", "update", "delete"] });
-    setup.grant(Grant { group, resource: "addresspools/status", verbs: &["patch", "update"] });
+    setup.grant(Grant { group, resource: "addressreservations", verbs: &["create", "update", "delete"] });
+    setup.grant(Grant { group, resource: "addresspools/status", verbs: &["patch"] });
     cloud.load_balancer_grants().for_each(|grant| setup.grant(grant));
 }
 
+/// How many of the workers one of several providers may occupy.
+fn share(workers: usize, providers: usize) -> usize {
+    workers.checked_div(providers).unwrap_or(workers).max(1)
+}
+
 impl Balancer {
+    /// A place among the workers for a call to this provider; `None` if it occupies its share already.
+    fn place_for(&self, name: &str) -> Option<SemaphorePermit<'_>> {
+        let at = self.cloud.providers().iter().position(|provider| provider.name() == name)?;
+        self.shares[at].try_acquire().ok()
+    }
+
     /// The provider of this name.
     fn provider(&self, name: &str) -> Option<&Arc<Guarded>> {
         self.cloud.providers().iter().find(|provider| provider.name() == name)
@@ -148,10 +176,28 @@ impl Balancer {
     async fn provider_of_class(&self, class: Option<&str>) -> CloudResult<Option<&Arc<Guarded>>> {
         for at in self.classes.candidates(class) {
             let provider = &self.cloud.providers()[at];
+            let busy = || CloudError::Busy {
+                provider: provider.name().to_owned(),
+                class: CallClass::Read.name(),
+                waited: Duration::ZERO,
+            };
+            let _place = self.shares[at].try_acquire().map_err(|_| busy())?;
             if provider.info().await?.load_balancers {
                 return Ok(Some(provider));
             }
         }
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod share_tests {
+    use super::share;
+
+    #[test]
+    fn a_provider_leaves_workers_to_the_others() {
+        for (workers, providers, expected) in [(24, 1, 24), (24, 2, 12), (24, 5, 4), (1, 3, 1), (24, 0, 24)] {
+            assert_eq!(share(workers, providers), expected, "{workers} {providers}");
+        }
     }
 }

@@ -4,6 +4,7 @@
 use k8s_openapi::api::core::v1::Service;
 use quarterdeck_cloud::model::Handle;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// Annotation that holds a [`Record`].
 pub(super) const RECORD: &str = "quarterdeck.dev/load-balancer";
@@ -18,6 +19,8 @@ pub(super) struct Record {
     pub(super) uid: String,
     /// The provider, as `--cloud-provider` names it.
     pub(super) provider: String,
+    /// Another text for each load balancer of the Service: it may have one, then none, then one again.
+    pub(super) claim: String,
     /// What the provider calls it, once that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) handle: Option<Handle>,
@@ -35,6 +38,12 @@ fn is_zero(number: &u64) -> bool {
 }
 
 impl Record {
+    /// A record of nothing made yet.
+    pub(super) fn new(uid: &str, provider: &str) -> Self {
+        let claim = Uuid::new_v4().simple().to_string();
+        Self { uid: uid.to_owned(), provider: provider.to_owned(), claim, ..Self::default() }
+    }
+
     /// What the Service carries; nothing if that is not readable, or another Service's.
     pub(super) fn of(service: &Service) -> Option<Self> {
         let text = service.metadata.annotations.as_ref()?.get(RECORD)?;
@@ -61,11 +70,11 @@ mod tests {
 
     #[test]
     fn a_record_is_of_one_service() {
-        let record = Record { uid: "u1".into(), provider: "sim".into(), ..Record::default() };
+        let record = Record { claim: "c".into(), ..Record::new("u1", "sim") };
         let service = |uid: &str, text: &str| -> Service {
             serde_json::from_value(json!({ "metadata": { "uid": uid, "annotations": { RECORD: text } } })).unwrap()
         };
-        assert_eq!(record.text(), r#"{"uid":"u1","provider":"sim"}"#);
+        assert_eq!(record.text(), r#"{"uid":"u1","provider":"sim","claim":"c"}"#);
         assert_eq!(Record::of(&service("u1", &record.text())), Some(record.clone()));
         assert_eq!(Record::of(&service("u2", &record.text())), None, "copied with the Service");
         assert_eq!(Record::of(&service("u1", "sim")), None);

@@ -55,8 +55,7 @@ impl Balancer {
             return Ok(action);
         }
         self.addresses.release(cx, &owner.uid, &[]).await?;
-        let record = Record { uid: owner.uid.clone(), provider: now.to_owned(), ..Record::default() };
-        self.write(cx, key, status::claim(service, &record, true)).await?;
+        self.write(cx, key, status::claim(service, &Record::new(&owner.uid, now), true)).await?;
         self.memory.forget(key);
         self.tell(cx, owner, "DeletedLoadBalancer", "Deleted load balancer");
         Ok(Action::Done)
@@ -71,7 +70,7 @@ impl Balancer {
         owner: &Owner,
         provider: Option<&str>,
     ) -> Result<Option<Action>, Error> {
-        let handle = Record::of(service).and_then(|record| record.handle);
+        let record = Record::of(service).unwrap_or_default();
         let _busy = Busy { memory: &self.memory, key };
         let known = self.memory.begin(key, owner, provider.unwrap_or_default(), cx.authority.epoch);
         let now = Instant::now();
@@ -92,7 +91,7 @@ impl Balancer {
             self.memory.change(key, |known| known.announced = Some(REMOVAL.to_owned()));
         }
         for provider in providers {
-            match self.remove_at(cx, provider, owner, handle.as_ref()).await {
+            match self.remove_at(cx, provider, owner, record.handle.as_ref(), &record.claim).await {
                 Ok(Deletion::Gone) => {}
                 Ok(Deletion::InProgress(after)) => {
                     return Ok(Some(Action::RequeueAfter(self.hold(key, Some(REMOVAL), after))));
@@ -116,15 +115,16 @@ impl Balancer {
         }
     }
 
-    /// Has one provider remove it.
+    /// Has one provider remove it; `claim` tells it from others that the owner had before.
     pub(super) async fn remove_at(
         &self,
         cx: &Cx,
         provider: &Guarded,
         owner: &Owner,
         handle: Option<&Handle>,
+        claim: &str,
     ) -> Result<Deletion, CloudError> {
-        let op = operation_id(&[&owner.cluster.0, &owner.uid, REMOVAL, provider.name()]);
+        let op = operation_id(&[&owner.cluster.0, &owner.uid, claim, REMOVAL, provider.name()]);
         match provider.ensure_load_balancer_deleted(&cx.authority, op, owner, handle).await {
             // Made by somebody else, so that it is removed by them.
             Err(CloudError::ImplementedElsewhere(_)) => Ok(Deletion::Gone),
@@ -158,7 +158,8 @@ impl Balancer {
         }
         if let Some(provider) = self.provider(&known.provider) {
             let handle = known.made.as_ref().map(|made| &made.handle);
-            match self.remove_at(cx, provider, &known.owner, handle).await {
+            let claim = handle.map(|handle| handle.0.as_str()).unwrap_or_default();
+            match self.remove_at(cx, provider, &known.owner, handle, claim).await {
                 Ok(Deletion::Gone) => {}
                 Ok(Deletion::InProgress(after)) => return Ok(Some(Action::RequeueAfter(after))),
                 Err(error) => return self.failed(cx, key, &known.owner, Doing::Syncing, &error).map(Some),

@@ -72,7 +72,17 @@ impl Balancer {
             Ok(ours) => ours,
             Err(error) => return self.failed(cx, key, &owner, Doing::Syncing, &error),
         };
-        match aim(&service, ours.as_deref()) {
+        let aim = aim(&service, ours.as_deref());
+        let asked = match &aim {
+            Aim::Keep { provider, instead_of } => Some(instead_of.as_ref().unwrap_or(provider)),
+            Aim::Remove { provider } => provider.as_ref(),
+            Aim::Ignore => None,
+        };
+        let place = asked.map(|name| self.place_for(name));
+        if matches!(place, Some(None)) && asked.is_some_and(|name| self.provider(name).is_some()) {
+            return Ok(Action::RequeueAfter(SOON));
+        }
+        match aim {
             Aim::Ignore => Ok(Action::Done),
             Aim::Remove { provider } => self.remove(cx, key, &service, &owner, provider.as_deref()).await,
             Aim::Keep { provider, instead_of: Some(before) } => {
@@ -115,8 +125,7 @@ impl Balancer {
         let _busy = Busy { memory: &self.memory, key };
         let known = self.memory.begin(key, &owner, provider.name(), cx.authority.epoch);
         let (before, claimed) = (Record::of(service), has_finalizer(service));
-        let new = || Record { uid: owner.uid.clone(), provider: provider.name().to_owned(), ..Record::default() };
-        let record = before.clone().unwrap_or_else(new);
+        let record = before.clone().unwrap_or_else(|| Record::new(&owner.uid, provider.name()));
 
         let needed = match provider.info().await {
             Ok(info) => info.needs_addresses,
@@ -185,7 +194,7 @@ impl Balancer {
             known.announced = Some(digest.clone());
         });
         self.metrics.syncs.inc();
-        let op = operation(task, cx.authority.epoch);
+        let op = operation(spec, digest, record, known, cx.authority.epoch);
         match provider.ensure_load_balancer(&cx.authority, op, spec, handle).await {
             Ok(LbOutcome::Ready { ingress, handle, fingerprint }) => {
                 let made = self.remember(task, ingress, handle, fingerprint);
@@ -218,13 +227,13 @@ impl Balancer {
     }
 
     async fn update_backends(&self, cx: &Cx, task: &Task<'_>) -> Result<Action, Error> {
-        let Task { key, provider, spec, digest, known, .. } = task;
+        let Task { key, provider, spec, digest, record, known, .. } = task;
         let owner = &spec.owner;
         let handle = known.made.as_ref().map(|made| made.handle.clone()).expect("it was made in this tenure");
         self.memory.change(key, |known| known.uncertain = true);
         self.metrics.syncs.inc();
         let began = Instant::now();
-        let op = operation(task, cx.authority.epoch);
+        let op = operation(spec, digest, record, known, cx.authority.epoch);
         let outcome = provider.update_backends(&cx.authority, op, spec, &handle).await;
         match outcome {
             Ok(LbOutcome::Ready { ingress, handle, fingerprint }) => {
@@ -256,8 +265,7 @@ impl Balancer {
             Err(CloudError::NotFound(_) | CloudError::NotImplemented(_) | CloudError::Immutable(_)) => {
                 self.memory.change(key, |known| known.drift = Some("backends".to_owned()));
                 let known = self.memory.get(key).unwrap_or_else(|| known.clone());
-                let task =
-                    Task { spec: spec.clone(), digest: digest.clone(), record: task.record.clone(), known, ..*task };
+                let task = Task { spec: spec.clone(), digest: digest.clone(), record: record.clone(), known, ..*task };
                 self.find_and_ensure(cx, &task).await
             }
             Err(error) => {
@@ -407,15 +415,14 @@ pub(super) fn adopt<'a>(recorded: Option<&Handle>, found: &'a [OwnedLoadBalancer
 ///
 /// Until a load balancer was made once, it is the same for every leader: whoever tries again after a crash says so.
 /// After that, the same change may be wanted again later (there and back), and the count of changes tells them apart.
-fn operation(task: &Task<'_>, epoch: u64) -> Uuid {
-    let Task { spec, digest, record, known, .. } = task;
+fn operation(spec: &LoadBalancerSpec, digest: &str, record: &Record, known: &Known, epoch: u64) -> Uuid {
     let backends = serde_json::to_string(&spec.backends).expect("texts are JSON");
     let tenure = match (record.revision, known.done, &known.drift) {
         (0, 0, None) => String::new(),
         _ => format!("{epoch}/{}/{}", known.done, known.drift.as_deref().unwrap_or_default()),
     };
     let revision = record.revision.to_string();
-    operation_id(&[&spec.owner.cluster.0, &spec.owner.uid, &revision, digest, &backends, &tenure])
+    operation_id(&[&spec.owner.cluster.0, &spec.owner.uid, &record.claim, &revision, digest, &backends, &tenure])
 }
 
 /// An id made of these parts.
@@ -430,3 +437,7 @@ pub(super) fn operation_id(parts: &[&str]) -> Uuid {
     bytes.copy_from_slice(&digest[..16]);
     uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
+
+#[cfg(test)]
+#[path = "sync_tests.rs"]
+mod tests;

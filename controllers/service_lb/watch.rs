@@ -8,11 +8,12 @@ use parking_lot::Mutex;
 use quarterdeck_runtime::controller::Setup;
 use quarterdeck_runtime::informer::{Change, Index, Lister};
 use quarterdeck_runtime::object::{Cached as _, ObjectKey};
+use quarterdeck_runtime::view::NodeView;
 use tokio::time::Instant;
 
 use super::address::Addresses;
 use super::key::Key;
-use super::node::BackendNode;
+use super::node::matters;
 use super::record::{RECORD, has_finalizer};
 
 /// Index of the Services that have, or may have, a load balancer of ours, under [`YES`].
@@ -75,17 +76,17 @@ fn differs(old: &Service, new: &Service) -> bool {
 /// another.
 pub(super) fn watch_nodes(
     setup: &mut Setup<Key>,
-    nodes: &Lister<BackendNode>,
+    nodes: &Lister<NodeView>,
     services: &Lister<Service>,
     changed: &NodesChanged,
 ) {
     let (services, changed) = (services.clone(), Arc::clone(changed));
     setup.watch(nodes, move |change, queue| {
-        let matters = match &change {
+        let wakes = match &change {
             Change::Added(_) | Change::Deleted { .. } => true,
-            Change::Updated { old, new } => new.matters_after(old),
+            Change::Updated { old, new } => matters(old, new),
         };
-        if matters {
+        if wakes {
             *changed.lock() = Some(Instant::now());
             for service in services.indexed(BALANCED, YES) {
                 queue.add_after(Key::Service(service.key()), CROWD);

@@ -20,12 +20,14 @@ version_flags() {
 LDFLAGS="-s -w $(version_flags)"
 
 source "$ROOT/hack/lib/node.sh"
+source "$ROOT/hack/lib/plugins.sh"
 
 # package_of PROGRAM: the Go package to build.
 package_of() {
   case "$1" in
     etcd) echo go.etcd.io/etcd/server/v3 ;;
     kwok) echo sigs.k8s.io/kwok/cmd/kwok ;;
+    cloud-shim) echo ./fake ;;
     *) echo "k8s.io/kubernetes/cmd/$1" ;;
   esac
 }
@@ -35,6 +37,7 @@ module_of() {
   case "$1" in
     kwok) echo "$ROOT/hack/kwok" ;;
     kubelet) echo "$ROOT/hack/node" ;;
+    cloud-shim) echo "$ROOT/hack/cloud-shim" ;;
     *) echo "$ROOT/hack/controlplane" ;;
   esac
 }
@@ -124,7 +127,7 @@ copy_stages() {
 
 # build_binaries PEERS: builds what is missing, prints the folder last.
 build_binaries() {
-  local peer dir file node="" missing=()
+  local peer dir file node="" plugins=() missing=()
   local wanted=(etcd kube-apiserver kubectl)
   for peer in ${1//,/ }; do
     case "$peer" in
@@ -132,7 +135,8 @@ build_binaries() {
       scheduler) wanted+=(kube-scheduler) ;;
       kwok) wanted+=(kwok kwok-stages.yaml) ;;
       node) node=1 wanted+=(kube-scheduler) ;;
-      *) die "--with $peer: known are kcm, scheduler, kwok and node" ;;
+      cloud-shim | cloud-template) plugins+=("$peer") ;;
+      *) die "--with $peer: known are kcm, scheduler, kwok, node, cloud-shim and cloud-template" ;;
     esac
   done
 
@@ -142,6 +146,9 @@ build_binaries() {
       [ -s "$dir/$file" ] || die "QUARTERDECK_BIN_DIR=$dir holds no $file"
     done
     [ -z "$node" ] || node_is_whole "$dir/node" || die "QUARTERDECK_BIN_DIR=$dir holds no whole node"
+    for file in "${plugins[@]}"; do
+      [ -d "$dir/$file" ] || die "QUARTERDECK_BIN_DIR=$dir holds no $file"
+    done
     echo "$dir"
     return
   fi
@@ -154,6 +161,11 @@ build_binaries() {
   if [ -n "$node" ] && { ! node_is_whole "$(node_dir)" || [ "$(readlink "$dir/node")" != "$(node_dir)" ]; }; then
     missing+=(node)
   fi
+  for file in "${plugins[@]}"; do
+    if ! plugin_is_whole "$file" || [ "$(readlink "$dir/$file")" != "$(plugin_dir "$file")" ]; then
+      missing+=("$file")
+    fi
+  done
   if [ "${#missing[@]}" -gt 0 ]; then
     need go "install Go 1.26 or later (https://go.dev/dl)"
     need flock "install util-linux"
@@ -172,6 +184,11 @@ build_binaries() {
           # A finished link in one step: others may read it meanwhile.
           ln -sfn "$(node_dir)" "$dir/.tmp.node"
           mv -fT "$dir/.tmp.node" "$dir/node"
+          ;;
+        cloud-shim | cloud-template)
+          plugin_is_whole "$file" || build_plugin "$file"
+          ln -sfn "$(plugin_dir "$file")" "$dir/.tmp.$file"
+          mv -fT "$dir/.tmp.$file" "$dir/$file"
           ;;
         *) build_program "$dir" "$file" ;;
       esac

@@ -173,7 +173,7 @@ async fn what_is_served_is_documented() -> Result<()> {
 #[test]
 fn what_appears_seldom_exists_all_the_same() -> Result<()> {
     let mut source = String::new();
-    for folder in ["src/runtime/src", "src/manager/src", "src/election/src", "controllers"] {
+    for folder in ["src/runtime/src", "src/manager/src", "src/election/src", "src/cloud/src", "controllers"] {
         gather(&repository().join(folder), &mut source)?;
     }
     for name in documented()?.1 {

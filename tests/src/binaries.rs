@@ -18,6 +18,10 @@ pub enum Peer {
     Kwok,
     /// A real kubelet with containerd, and a scheduler.
     Node,
+    /// Kubernetes' fake cloud provider as a plug-in: the program `cloud-shim/cloud-shim`.
+    CloudShim,
+    /// Python for the template of a plug-in: `cloud-template/venv`, and the protocol's code in `cloud-template/stubs`.
+    CloudTemplate,
 }
 
 impl Peer {
@@ -28,6 +32,8 @@ impl Peer {
             Self::Scheduler => "scheduler",
             Self::Kwok => "kwok",
             Self::Node => "node",
+            Self::CloudShim => "cloud-shim",
+            Self::CloudTemplate => "cloud-template",
         }
     }
 
@@ -36,10 +42,10 @@ impl Peer {
     /// # Errors
     /// When no peer has that name.
     pub fn from_name(name: &str) -> Result<Self> {
-        [Self::Kcm, Self::Scheduler, Self::Kwok, Self::Node]
-            .into_iter()
+        let all = [Self::Kcm, Self::Scheduler, Self::Kwok, Self::Node, Self::CloudShim, Self::CloudTemplate];
+        all.into_iter()
             .find(|peer| peer.name() == name)
-            .with_context(|| format!("no peer is named {name:?}: known are kcm, scheduler, kwok and node"))
+            .with_context(|| format!("no peer is named {name:?}: known are {}", all.map(Self::name).join(", ")))
     }
 }
 

@@ -26,22 +26,18 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use bytes::Bytes;
-use http::Request;
-use http_body_util::{BodyExt as _, Full};
-use hyper_util::rt::TokioIo;
+use anyhow::{Context, Result, ensure};
 use parking_lot::Mutex;
+use quarterdeck_cloud_sim::client::{Client, control_socket};
 use tempfile::TempDir;
 use tokio::net::UnixStream;
-use tokio_util::task::AbortOnDropHandle;
 
 pub use quarterdeck_cloud::sim::{
     Balancer, Call, Command, Dump, FailKind, Fault, Held, Moment, NewInstance, Power, Reply, Rule, Settings, State,
     StoredRoute,
 };
 
-use crate::deck::program_named;
+use crate::deck::{end_written_down, program_named, write_down};
 use crate::wait::eventually;
 use crate::{Launch, Process};
 
@@ -52,6 +48,7 @@ const LONG: Duration = Duration::from_secs(60);
 pub struct CloudSim {
     process: Mutex<Process>,
     socket: PathBuf,
+    client: Client,
     /// Sockets need short paths: they are not in the folder of the control plane.
     _folder: Option<TempDir>,
 }
@@ -119,7 +116,8 @@ impl Builder {
             .args(self.args)
             .log(folder.join("cloud.log"))
             .detached(self.detached);
-        let sim = CloudSim { process: Mutex::new(launch.spawn()?), socket, _folder: own };
+        let client = Client::new(control_socket(&socket));
+        let sim = CloudSim { process: Mutex::new(launch.spawn()?), socket, client, _folder: own };
         sim.answers().await?;
         Ok(sim)
     }
@@ -138,6 +136,12 @@ impl CloudSim {
     #[must_use]
     pub fn builder() -> Builder {
         Builder::default()
+    }
+
+    /// Steers it: for whoever needs more than the methods below.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
     }
 
     /// The manager's flag that has it use this cloud.
@@ -164,6 +168,22 @@ impl CloudSim {
         self.process.lock().clone()
     }
 
+    /// Writes down which process it is, for a program that comes later to end it.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write_down(&self, file: &Path) -> Result<()> {
+        write_down(&[self.process()], file)
+    }
+
+    /// Ends the one that [`Self::write_down`] wrote into `file`; without such a file there is nothing to end.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or the process survives.
+    pub async fn end_written_down(file: &Path) -> Result<()> {
+        end_written_down(file).await
+    }
+
     /// Starts it again with the same flags and state, after it ended. Faults and calls are forgotten, but for those
     /// faults that were flags.
     ///
@@ -178,7 +198,7 @@ impl CloudSim {
     async fn answers(&self) -> Result<()> {
         let ready = async || -> Result<()> {
             ensure!(self.process().is_running(), "it has ended");
-            self.request("GET", "/", String::new()).await?;
+            self.client.state().await?;
             UnixStream::connect(&self.socket).await?;
             Ok(())
         };
@@ -187,32 +207,12 @@ impl CloudSim {
             .with_context(|| format!("its log ends:\n{}", self.process().log_end()))
     }
 
-    async fn request(&self, method: &str, path: &str, body: String) -> Result<Bytes> {
-        let control = self.socket.with_extension("sock.control");
-        let stream = UnixStream::connect(&control).await.with_context(|| format!("asking {}", control.display()))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        let _driver = AbortOnDropHandle::new(tokio::spawn(connection));
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(http::header::HOST, "sim")
-            .body(Full::new(Bytes::from(body)))?;
-        let answer = sender.send_request(request).await?;
-        let status = answer.status();
-        let text = answer.into_body().collect().await?.to_bytes();
-        if !status.is_success() {
-            bail!("{method} {path}: {status}: {}", String::from_utf8_lossy(&text).trim());
-        }
-        Ok(text)
-    }
-
     /// Does one thing to the cloud; returns the id of what was made.
     ///
     /// # Errors
     /// When it does not answer, or refuses.
     pub async fn command(&self, command: &Command) -> Result<String> {
-        let reply = self.request("POST", "/command", serde_json::to_string(command)?).await?;
-        Ok(serde_json::from_slice::<Reply>(&reply)?.id)
+        self.client.command(command).await
     }
 
     /// Makes a running machine, and returns its providerID.
@@ -252,7 +252,7 @@ impl CloudSim {
     /// # Errors
     /// When it does not answer.
     pub async fn dump(&self) -> Result<Dump> {
-        Ok(serde_json::from_slice(&self.request("GET", "/dump", String::new()).await?)?)
+        self.client.dump().await
     }
 
     /// What the cloud consists of.
@@ -260,7 +260,7 @@ impl CloudSim {
     /// # Errors
     /// When it does not answer.
     pub async fn state(&self) -> Result<State> {
-        Ok(serde_json::from_slice(&self.request("GET", "/state", String::new()).await?)?)
+        self.client.state().await
     }
 
     /// The calls that came, of a method or (`loadbalancers.*`, `*`) of many.
@@ -268,7 +268,7 @@ impl CloudSim {
     /// # Errors
     /// When it does not answer.
     pub async fn calls(&self, method: &str) -> Result<Vec<Call>> {
-        let all: Vec<Call> = serde_json::from_slice(&self.request("GET", "/calls", String::new()).await?)?;
+        let all = self.client.calls().await?;
         let named = |call: &Call| match method.strip_suffix('*') {
             Some(prefix) => call.method.starts_with(prefix),
             None => call.method == method,

@@ -41,8 +41,8 @@ mod turnstile;
 mod wait;
 
 pub use audit::{AuditPolicy, AuditReader};
-pub use cloud::CloudSim;
 pub use binaries::{Binaries, Peer, repository, target};
+pub use cloud::CloudSim;
 pub use control_plane::{Builder, ControlPlane, Node, Server, shared};
 pub use deck::Deck;
 pub use kubeconfig::Credentials;

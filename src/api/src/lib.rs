@@ -4,4 +4,5 @@ pub mod addon;
 pub mod channel;
 pub mod cloud;
 pub mod duration;
+pub mod nearest;
 pub mod version;

@@ -1,9 +1,6 @@
 //! `quarterdeck-cloud-sim`: a made-up cloud, served as a plug-in. For tests and demonstrations alone.
 
-mod control;
-mod keep;
-
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,10 +8,11 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use quarterdeck_cloud::sim::{NewInstance, Rule, Sim, State};
+use quarterdeck_cloud_sim::client::control_socket;
+use quarterdeck_cloud_sim::control;
+use quarterdeck_cloud_sim::keep::Folder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-
-use keep::Folder;
 
 /// A made-up cloud for quarterdeck. FOR TESTS ALONE: it has no machines, and its load balancers carry no packet.
 #[derive(Parser)]
@@ -53,7 +51,7 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).init();
     let done = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting a runtime");
     match done.and_then(|runtime| {
         let done = runtime.block_on(run(Cli::parse()));
@@ -92,7 +90,7 @@ async fn run(cli: Cli) -> Result<()> {
     let plugin = socket(&cli.listen)?;
     let steering = match &cli.control {
         Some(uri) => socket(uri)?,
-        None => plugin.with_extension("sock.control"),
+        None => control_socket(&plugin),
     };
     let folder = Arc::new(Folder::take(&cli.state)?);
     let mut state = folder.load()?.map_or_else(|| fresh(&cli), Ok)?;

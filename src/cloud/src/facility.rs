@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use futures::stream::FuturesOrdered;
+use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::Namespace;
 use parking_lot::Mutex;
 use quarterdeck_runtime::controller::{Grant, Key, Setup, SetupError};
@@ -12,9 +12,9 @@ use quarterdeck_runtime::facility::{Facility, Given, Ground};
 use quarterdeck_runtime::informer::{Lister, Selection};
 use quarterdeck_runtime::object::{Cached as _, ObjectKey};
 
-use crate::guard::{Guarded, Limits};
+use crate::guard::{CloudMetrics, GuardConfig, Guarded, Limits, ProviderStatus};
 use crate::model::ClusterId;
-use crate::provider::SharedProvider;
+use crate::provider::{ProviderInfo, SharedProvider};
 
 /// The namespace whose uid names the cluster.
 const IDENTIFYING: &str = "kube-system";
@@ -43,6 +43,9 @@ pub struct CloudConfig {
     /// File with its key; read again when it changes.
     #[arg(long, value_name = "FILE", default_value = "", help_heading = "Cloud")]
     pub cloud_grpc_key: String,
+    /// What every provider is limited to.
+    #[command(flatten)]
+    pub guard: GuardConfig,
 }
 
 /// One provider that can be asked for by name.
@@ -95,12 +98,20 @@ impl Facility for Cloud {
         let cluster: Arc<OnceLock<ClusterId>> = Arc::default();
         let (mut providers, mut kinds) = (Vec::new(), Vec::new());
         let shared = Mutex::default();
-        for (name, uri, kind) in asked_for(config, &known)? {
+        let (asked_for, limits) = (asked_for(config, &known)?, config.guard.limits()?);
+        let measured = match asked_for.is_empty() {
+            true => None,
+            false => Some(CloudMetrics::register(&ground.registry).map_err(|error| refuse(error.to_string()))?),
+        };
+        for (name, uri, kind) in asked_for {
             let make = MakeProvider { name: &name, uri: uri.as_deref(), config, ground, shared: &shared };
             let provider = (kind.make)(&make)?;
-            let guarded = Guarded::new(&name, provider, Arc::clone(&cluster), Limits::default())
+            let guarded = Guarded::new(&name, provider, Arc::clone(&cluster), limits.clone())
                 .map_err(|error| refuse(format!("{name}: starting its runtime: {error}")))?;
-            providers.push(Arc::new(guarded));
+            providers.push(Arc::new(match &measured {
+                Some(metrics) => guarded.measured(metrics),
+                None => guarded,
+            }));
             kinds.push(kind);
         }
         let (cluster_name, shared) = (config.cluster_name.clone(), shared.into_inner());
@@ -114,7 +125,11 @@ fn refuse(reason: String) -> SetupError {
 
 /// The providers of this build.
 fn built_in() -> Vec<ProviderKind> {
-    Vec::new()
+    vec![
+        crate::metal::kind(),
+        #[cfg(feature = "grpc")]
+        crate::sim::KIND,
+    ]
 }
 
 /// The providers that the flag asks for, each with its name and URI.
@@ -204,20 +219,32 @@ impl Cloud {
     /// When none of those that answered has it, and one that has not said so yet does not answer.
     pub async fn of_provider_id(&self, provider_id: &str) -> crate::error::Result<Option<&Arc<Guarded>>> {
         let scheme = provider_id.split_once("://").map_or(provider_id, |(scheme, _)| scheme);
-        let ask = |provider: &Arc<Guarded>| {
-            let provider = Arc::clone(provider);
-            async move { provider.info().await.map(|info| info.schemes.iter().any(|own| own == scheme)) }
-        };
-        let mut asking: FuturesOrdered<_> = self.providers.iter().map(ask).collect();
-        let mut silent = None;
-        for provider in &self.providers {
-            match asking.next().await {
-                Some(Ok(true)) => return Ok(Some(provider)),
-                Some(Err(error)) => silent = Some(error),
-                Some(Ok(false)) | None => {}
+        let owns = |info: &ProviderInfo| info.schemes.iter().any(|own| own == scheme);
+        let (known, silent): (Vec<_>, Vec<_>) = self
+            .providers
+            .iter()
+            .map(|provider| (provider, provider.known_info()))
+            .partition(|(_, info)| info.is_some());
+        if let Some((provider, _)) = known.into_iter().find(|(_, info)| info.as_deref().is_some_and(owns)) {
+            return Ok(Some(provider));
+        }
+        let mut asking: FuturesUnordered<_> =
+            silent.into_iter().map(|(provider, _)| async move { (provider, provider.info().await) }).collect();
+        let mut failed = None;
+        while let Some((provider, info)) = asking.next().await {
+            match info {
+                Ok(info) if owns(&info) => return Ok(Some(provider)),
+                Ok(_) => {}
+                Err(error) => failed = Some(error),
             }
         }
-        silent.map_or(Ok(None), Err)
+        failed.map_or(Ok(None), Err)
+    }
+
+    /// How each provider is, for a status page.
+    #[must_use]
+    pub fn status(&self) -> Vec<ProviderStatus> {
+        self.providers.iter().map(|provider| provider.status()).collect()
     }
 
     /// Rights that the providers' load balancers need.

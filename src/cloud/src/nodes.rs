@@ -1,8 +1,10 @@
 //! Nodes, as controllers of clouds refer to them.
 
 use k8s_openapi::api::core::v1::ObjectReference;
+use quarterdeck_runtime::events::{EventType, Recorder};
 use quarterdeck_runtime::view::NodeView;
 
+use crate::Guarded;
 use crate::model::NodeRef;
 
 /// The scheme of a providerID: what stands before `://`, or all of it.
@@ -27,6 +29,20 @@ pub fn about(node: &NodeView) -> ObjectReference {
         uid: Some(node.uid.to_string()),
         ..ObjectReference::default()
     }
+}
+
+/// Makes an event of what is wrong with a provider as a whole, about the namespace `kube-system`, if no controller did
+/// so yet.
+pub fn tell_trouble(provider: &Guarded, recorder: &Recorder) {
+    let Some(trouble) = provider.take_trouble() else { return };
+    let about = ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Namespace".to_owned()),
+        name: Some("kube-system".to_owned()),
+        ..ObjectReference::default()
+    };
+    let message = format!("Cloud {}: {}", provider.name(), trouble.message);
+    recorder.event(&about, EventType::Warning, trouble.kind.reason(), message);
 }
 
 #[cfg(test)]

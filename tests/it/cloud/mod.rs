@@ -1,4 +1,20 @@
-//! The cloud side.
+//! Clouds.
 
+mod conformance;
+mod faults;
+mod faults_world;
+mod lifecycle;
+mod metal_life;
 mod metal_net;
 mod metal_net_agent;
+mod metal_world;
+mod node;
+mod node_world;
+mod plugin;
+mod plugin_shim;
+mod plugin_template;
+mod route;
+mod service;
+mod service_failover;
+mod service_pools;
+mod service_yard;

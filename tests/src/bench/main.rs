@@ -4,6 +4,7 @@
 mod addon;
 mod api;
 mod audit;
+mod cloud;
 mod contestant;
 mod failover;
 mod fleet;
@@ -53,6 +54,8 @@ enum Name {
     Addon,
     /// Three hundred addons of all sources: applied, kept, repaired
     Fleet,
+    /// A made-up cloud: it hangs, is slow, has a thousand nodes
+    Cloud,
     /// Memory and processor time from the start until all is written, by number of pods
     Memory,
     /// 2,000 pods change their readiness
@@ -63,8 +66,8 @@ enum Name {
 
 impl Name {
     /// All groups; those that load thousands of pods come last and share them.
-    const ALL: [Self; 7] =
-        [Self::Failover, Self::Namespace, Self::Addon, Self::Fleet, Self::Memory, Self::Flips, Self::Rest];
+    const ALL: [Self; 8] =
+        [Self::Failover, Self::Namespace, Self::Addon, Self::Fleet, Self::Cloud, Self::Memory, Self::Flips, Self::Rest];
 
     fn title(self) -> String {
         self.to_possible_value().expect("no group is hidden").get_name().to_owned()
@@ -93,6 +96,7 @@ async fn main() -> Result<()> {
             Name::Addon => addon::run(yard, &mut report).await,
             // On servers of its own: "from nothing" means a fresh one each time.
             Name::Fleet => fleet::run(&mut report).await,
+            Name::Cloud => cloud::run(&mut report).await,
             Name::Memory => memory::run(yard, &mut report).await,
             Name::Flips => flips::run(yard, &mut report).await,
             Name::Rest => rest::run(yard, &mut report).await,

@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, PostParams};
-use quarterdeck_it::deck::{self, Demo};
+use quarterdeck_it::deck::{self, CloudDemo, Demo, MetalDemo, SimDemo};
 use quarterdeck_it::{ControlPlane, Deck, Peer, Server, Signal, eventually, repository};
 
 /// How long anything may take that this program waits for.
@@ -34,9 +34,21 @@ struct Cli {
     /// Add a scheduler, fake nodes and the Go manager with the controllers that this build lacks
     #[arg(long)]
     full: bool,
+    /// Look after this cloud, too, and show what it does
+    #[arg(long, conflicts_with_all = ["kubeconfig", "check"])]
+    cloud: Option<CloudName>,
     /// Start, wait for an addon and a slice (with --full, of a Deployment's pods), fail over once, say so, and stop
     #[arg(long)]
     check: bool,
+}
+
+/// Clouds that can be shown.
+#[derive(Clone, Copy, ValueEnum)]
+enum CloudName {
+    /// Machines of an inventory.
+    Metal,
+    /// A made-up cloud.
+    Sim,
 }
 
 #[derive(Subcommand)]
@@ -61,7 +73,7 @@ async fn run(cli: &Cli) -> Result<()> {
         (Some(Command::Stop), _) => stop(&cli.dir).await,
         (None, Some(kubeconfig)) => join(&cli.dir, kubeconfig, cli.yes).await,
         (None, None) if cli.check => check(&cli.dir, cli.full).await,
-        (None, None) => up(&cli.dir, cli.full).await,
+        (None, None) => up(&cli.dir, cli.full, cli.cloud).await,
     }
 }
 
@@ -72,6 +84,7 @@ fn ledger(dir: &Path) -> PathBuf {
 
 async fn stop(dir: &Path) -> Result<()> {
     Deck::end_written_down(&ledger(dir)).await?;
+    SimDemo::end(dir).await?;
     if ControlPlane::exists(dir) {
         ControlPlane::remove(dir, false).await?;
     }
@@ -80,17 +93,28 @@ async fn stop(dir: &Path) -> Result<()> {
 }
 
 /// Starts a control plane and a deck on it, and leaves both running.
-async fn up(dir: &Path, full: bool) -> Result<()> {
+async fn up(dir: &Path, full: bool, cloud: Option<CloudName>) -> Result<()> {
     if ControlPlane::exists(dir) {
         bail!("{} holds a run already; hack/run stop ends it", dir.display());
     }
     say("starting etcd and kube-apiserver");
     let control_plane = ControlPlane::builder().folder(dir).detached().with(peers(full)).start().await?;
     let samples = Samples::copy(dir)?;
-    let (deck, _peers) = start(&control_plane, &samples, full, true).await?;
+    let cloud = match cloud {
+        Some(CloudName::Metal) => Some(CloudDemo::Metal(MetalDemo::prepare(dir)?)),
+        Some(CloudName::Sim) => Some(CloudDemo::Sim(SimDemo::start(dir).await?)),
+        None => None,
+    };
+    let cloud_flags = cloud.as_ref().map(CloudDemo::flags).unwrap_or_default();
+    let (deck, _peers) = start(&control_plane, &samples, full, true, cloud_flags).await?;
     deck.write_down(&ledger(dir))?;
     let leader = wait(&deck).await?;
-    describe(&control_plane, &deck, leader, &samples, full)
+    describe(&control_plane, &deck, leader, &samples, full)?;
+    if let Some(cloud) = cloud {
+        cloud.furnish(&control_plane.admin().await?).await?;
+        cloud.describe();
+    }
+    Ok(())
 }
 
 fn peers(full: bool) -> &'static [Peer] {
@@ -102,8 +126,9 @@ async fn start(
     samples: &Samples,
     full: bool,
     detached: bool,
+    cloud: Vec<String>,
 ) -> Result<(Deck, Vec<Server>)> {
-    let mut flags = samples.flags();
+    let mut flags = [samples.flags(), cloud.clone()].concat();
     let mut peers = Vec::new();
     if full {
         let flag;
@@ -111,7 +136,8 @@ async fn start(
         flags.push(flag);
     }
     say("starting three replicas of quarterdeck");
-    Ok((Deck::builder(control_plane).args(flags).detached(detached).start().await?, peers))
+    let deck = Deck::builder(control_plane).install_args(cloud).args(flags).detached(detached).start().await?;
+    Ok((deck, peers))
 }
 
 /// Waits until every replica is ready and one of them leads.
@@ -233,7 +259,7 @@ async fn check(dir: &Path, full: bool) -> Result<()> {
     say("starting etcd and kube-apiserver");
     let control_plane = ControlPlane::builder().folder(&dir).with(peers(full)).start().await?;
     let samples = Samples::copy(&dir)?;
-    let (deck, peers) = start(&control_plane, &samples, full, false).await?;
+    let (deck, peers) = start(&control_plane, &samples, full, false, Vec::new()).await?;
     let leader = wait(&deck).await?;
     say(&format!("quarterdeck-{leader} leads"));
 

@@ -4,7 +4,7 @@ use anyhow::Result;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 /// Who owns the fields that this writes.
@@ -37,6 +37,28 @@ impl Demo {
     /// When the server refuses.
     pub async fn kwok_node(&self, name: &str, zone: &str) -> Result<()> {
         self.make_node(name, zone, json!({ "kwok.x-k8s.io/node": "fake" })).await
+    }
+
+    /// Makes the node of a cloud's machine, as a kubelet does that leaves the rest to the cloud.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn cloud_node(&self, name: &str, pod_cidr: &str) -> Result<()> {
+        let node = json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": { "name": name },
+            "spec": {
+                "podCIDR": pod_cidr, "podCIDRs": [pod_cidr],
+                "taints": [{
+                    "key": "node.cloudprovider.kubernetes.io/uninitialized", "value": "true", "effect": "NoSchedule",
+                }],
+            },
+        });
+        let api: Api<Node> = Api::all(self.client.clone());
+        // Made once: the cloud's controllers take the taint away.
+        if api.get_opt(name).await?.is_none() {
+            api.create(&PostParams::default(), &serde_json::from_value(node)?).await?;
+        }
+        Ok(())
     }
 
     async fn make_node(&self, name: &str, zone: &str, annotations: Value) -> Result<()> {

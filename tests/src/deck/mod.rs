@@ -1,7 +1,10 @@
 //! Replicas of quarterdeck on a control plane, as masters run them.
 
+mod cloud_demo;
 mod demo;
 mod ledger;
+mod made_up;
+mod metal;
 mod replica;
 mod wires;
 
@@ -12,7 +15,11 @@ use anyhow::{Context, Result, anyhow, bail};
 use kube::config::Kubeconfig;
 use tokio::process::Command;
 
+pub use cloud_demo::CloudDemo;
 pub use demo::Demo;
+pub(crate) use ledger::{end_written_down, write_down};
+pub use made_up::SimDemo;
+pub use metal::MetalDemo;
 pub use replica::{Replica, Status};
 pub use wires::{busy_since, lease_connection, read_connection, renewed_lease};
 

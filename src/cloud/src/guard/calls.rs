@@ -2,20 +2,18 @@
 
 use std::sync::Arc;
 
+use futures::future::{FutureExt as _, WeakShared};
 use quarterdeck_runtime::facility::Authority;
 use uuid::Uuid;
 
-use super::{Guarded, Method};
+use super::core::Core;
+use super::{Guarded, method};
 use crate::error::{CloudError, Result};
 use crate::model::{Deletion, Handle, LbOutcome, LoadBalancerSpec, OwnedLoadBalancer, Owner, Route};
-use crate::provider::{CallClass, LoadBalancers, ProviderInfo, Routes, SharedProvider};
+use crate::provider::{LoadBalancers, ProviderInfo, Routes, SharedProvider};
 
 /// Pages of a list at most; a list that is longer than this is broken.
 const PAGES: usize = 10_000;
-
-const fn read(name: &'static str) -> Method {
-    Method { name, class: CallClass::Read }
-}
 
 fn balancers(provider: &SharedProvider) -> Result<&dyn LoadBalancers> {
     provider.load_balancers().ok_or_else(|| CloudError::NotImplemented("load balancers".to_owned()))
@@ -31,15 +29,7 @@ impl Guarded {
     /// # Errors
     /// When it does not answer.
     pub async fn info(&self) -> Result<Arc<ProviderInfo>> {
-        if let Some(info) = self.info.get() {
-            return Ok(Arc::clone(info));
-        }
-        let info =
-            self.call(read("identity.info"), None, Uuid::new_v4(), |provider, call| async move {
-                provider.info(&call).await
-            })
-            .await?;
-        Ok(Arc::clone(self.info.get_or_init(|| Arc::new(info))))
+        self.core.info().await
     }
 
     /// Whether the cloud answers and accepts the credentials.
@@ -47,13 +37,7 @@ impl Guarded {
     /// # Errors
     /// Why not.
     pub async fn probe(&self) -> Result<()> {
-        self.call(
-            read("identity.probe"),
-            None,
-            Uuid::new_v4(),
-            |provider, call| async move { provider.probe(&call).await },
-        )
-        .await
+        self.core.probe().await
     }
 
     /// All load balancers of this owner: none, one, or duplicates.
@@ -62,10 +46,11 @@ impl Guarded {
     /// When the provider cannot say.
     pub async fn load_balancers_of(&self, owner: &Owner) -> Result<Vec<OwnedLoadBalancer>> {
         let owner = owner.clone();
-        self.call(read("loadbalancers.get"), None, Uuid::new_v4(), |provider, call| async move {
-            balancers(&provider)?.get(&call, &owner).await
-        })
-        .await
+        self.core
+            .call(method::GET_BALANCERS, None, Uuid::new_v4(), |provider, call| async move {
+                balancers(&provider)?.get(&call, &owner).await
+            })
+            .await
     }
 
     /// Makes or changes a load balancer. `op_id` stays the same while the same change is tried again.
@@ -80,11 +65,11 @@ impl Guarded {
         known: Option<&Handle>,
     ) -> Result<LbOutcome> {
         let (spec, known) = (spec.clone(), known.cloned());
-        let method = Method { name: "loadbalancers.ensure", class: CallClass::LoadBalancer };
-        self.call(method, Some(authority), op_id, |provider, call| async move {
-            balancers(&provider)?.ensure(&call, &spec, known.as_ref()).await
-        })
-        .await
+        self.core
+            .call(method::ENSURE_BALANCER, Some(authority), op_id, |provider, call| async move {
+                balancers(&provider)?.ensure(&call, &spec, known.as_ref()).await
+            })
+            .await
     }
 
     /// Changes which nodes get traffic.
@@ -99,11 +84,11 @@ impl Guarded {
         known: &Handle,
     ) -> Result<LbOutcome> {
         let (spec, known) = (spec.clone(), known.clone());
-        let method = Method { name: "loadbalancers.update_backends", class: CallClass::LoadBalancer };
-        self.call(method, Some(authority), op_id, |provider, call| async move {
-            balancers(&provider)?.update_backends(&call, &spec, &known).await
-        })
-        .await
+        self.core
+            .call(method::UPDATE_BACKENDS, Some(authority), op_id, |provider, call| async move {
+                balancers(&provider)?.update_backends(&call, &spec, &known).await
+            })
+            .await
     }
 
     /// Removes everything that belongs to the owner's load balancer.
@@ -118,11 +103,11 @@ impl Guarded {
         known: Option<&Handle>,
     ) -> Result<Deletion> {
         let (owner, known) = (owner.clone(), known.cloned());
-        let method = Method { name: "loadbalancers.ensure_deleted", class: CallClass::LoadBalancer };
-        self.call(method, Some(authority), op_id, |provider, call| async move {
-            balancers(&provider)?.ensure_deleted(&call, &owner, known.as_ref()).await
-        })
-        .await
+        self.core
+            .call(method::DELETE_BALANCER, Some(authority), op_id, |provider, call| async move {
+                balancers(&provider)?.ensure_deleted(&call, &owner, known.as_ref()).await
+            })
+            .await
     }
 
     /// All load balancers of this cluster.
@@ -135,7 +120,8 @@ impl Guarded {
         for _ in 0..PAGES {
             let from = page.take();
             let got = self
-                .call(read("loadbalancers.list_owned"), None, Uuid::new_v4(), |provider, call| async move {
+                .core
+                .call(method::LIST_BALANCERS, None, Uuid::new_v4(), |provider, call| async move {
                     let from: Option<String> = from;
                     balancers(&provider)?.list_owned(&call, from.as_deref()).await
                 })
@@ -159,7 +145,8 @@ impl Guarded {
         for _ in 0..PAGES {
             let from = page.take();
             let got = self
-                .call(read("routes.list"), None, Uuid::new_v4(), |provider, call| async move {
+                .core
+                .call(method::LIST_ROUTES, None, Uuid::new_v4(), |provider, call| async move {
                     let from: Option<String> = from;
                     routes(&provider)?.list(&call, from.as_deref()).await
                 })
@@ -179,11 +166,11 @@ impl Guarded {
     /// When it was not done, or nobody knows.
     pub async fn create_route(&self, authority: &Authority, op_id: Uuid, route: &Route) -> Result<()> {
         let route = route.clone();
-        let method = Method { name: "routes.create", class: CallClass::Route };
-        self.call(method, Some(authority), op_id, |provider, call| async move {
-            routes(&provider)?.create(&call, &route).await
-        })
-        .await
+        self.core
+            .call(method::CREATE_ROUTE, Some(authority), op_id, |provider, call| async move {
+                routes(&provider)?.create(&call, &route).await
+            })
+            .await
     }
 
     /// Has a destination lead elsewhere.
@@ -192,11 +179,11 @@ impl Guarded {
     /// When it was not done, or nobody knows.
     pub async fn replace_route(&self, authority: &Authority, op_id: Uuid, old: &Route, new: &Route) -> Result<()> {
         let (old, new) = (old.clone(), new.clone());
-        let method = Method { name: "routes.replace", class: CallClass::Route };
-        self.call(method, Some(authority), op_id, |provider, call| async move {
-            routes(&provider)?.replace(&call, &old, &new).await
-        })
-        .await
+        self.core
+            .call(method::REPLACE_ROUTE, Some(authority), op_id, |provider, call| async move {
+                routes(&provider)?.replace(&call, &old, &new).await
+            })
+            .await
     }
 
     /// Removes a route.
@@ -205,10 +192,42 @@ impl Guarded {
     /// When it was not done, or nobody knows.
     pub async fn delete_route(&self, authority: &Authority, op_id: Uuid, route: &Route) -> Result<()> {
         let route = route.clone();
-        let method = Method { name: "routes.delete", class: CallClass::Route };
-        self.call(method, Some(authority), op_id, |provider, call| async move {
-            routes(&provider)?.delete(&call, &route).await
-        })
-        .await
+        self.core
+            .call(method::DELETE_ROUTE, Some(authority), op_id, |provider, call| async move {
+                routes(&provider)?.delete(&call, &route).await
+            })
+            .await
+    }
+}
+
+impl Core {
+    /// What the provider says of itself.
+    pub(super) async fn info(self: &Arc<Self>) -> Result<Arc<ProviderInfo>> {
+        let known = self.info.lock().clone();
+        if let Some(info) = known {
+            return Ok(info);
+        }
+        let question = {
+            let mut asking = self.asking.lock();
+            asking.as_ref().and_then(WeakShared::upgrade).unwrap_or_else(|| {
+                let question = Arc::clone(self).ask_for_info().boxed().shared();
+                *asking = question.downgrade();
+                question
+            })
+        };
+        question.await
+    }
+
+    async fn ask_for_info(self: Arc<Self>) -> Result<Arc<ProviderInfo>> {
+        let ask = |provider: SharedProvider, call| async move { provider.info(&call).await };
+        let info = Arc::new(self.call(method::INFO, None, Uuid::new_v4(), ask).await?);
+        *self.info.lock() = Some(Arc::clone(&info));
+        Ok(info)
+    }
+
+    /// Whether the cloud answers and accepts the credentials.
+    pub(super) async fn probe(self: &Arc<Self>) -> Result<()> {
+        let ask = |provider: SharedProvider, call| async move { provider.probe(&call).await };
+        self.call(method::PROBE, None, Uuid::new_v4(), ask).await
     }
 }

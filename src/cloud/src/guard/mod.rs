@@ -1,57 +1,55 @@
 //! The guard around a provider: whatever a provider does, its callers get an answer in time, and nobody else notices.
+//!
+//! ```text
+//! caller → breaker? → place (of its class) → token (of its class) → breaker → gate → call, on a thread of its own
+//!            ↑                                                                          │ deadline: caller goes on
+//!            └──────────── what came of it: breaker, rate, metrics, health ─────────────┘ cancel → drop → stuck
+//! ```
 
+mod breaker;
 mod calls;
+mod core;
+mod flags;
+mod limits;
 mod lookup;
+mod method;
+mod metrics;
+mod probe;
+mod rate;
+mod running;
+mod status;
+#[cfg(test)]
+mod tests;
+mod threads;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use quarterdeck_runtime::facility::Authority;
-use tokio::runtime::Runtime;
-use tokio::sync::{Semaphore, oneshot};
+use futures::future::{BoxFuture, FutureExt as _};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::error::{CloudError, Result};
-use crate::model::ClusterId;
-use crate::provider::{CallClass, CallCtx, ProviderInfo, SharedProvider};
+use crate::model::{Answers, ClusterId, NodeRef};
+use crate::provider::{ProviderInfo, SharedProvider};
 
+use self::core::Core;
+use lookup::{Asker, Lookups};
+
+pub use breaker::{BreakerLimits, BreakerState};
+pub use flags::GuardConfig;
+pub use limits::{AbandonedLimits, Limits, Timeouts};
 pub use lookup::Seen;
-
-/// A method of a provider.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Method {
-    /// Its name, as in `--cloud-timeout` and in metrics: `instances.get_many`.
-    pub name: &'static str,
-    /// Its kind.
-    pub class: CallClass,
-}
-
-/// What is limited, and how.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// How long a call of a method may take.
-    pub deadline: fn(&Method) -> Duration,
-    /// How long a caller may wait for a place.
-    pub patience: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { deadline: |method| method.class.default_deadline(), patience: Duration::from_secs(10) }
-    }
-}
+pub use method::Method;
+pub use metrics::CloudMetrics;
+pub use probe::{Trouble, TroubleKind};
+pub use rate::Rate;
+pub use status::{LastError, ProviderStatus};
 
 /// A provider behind its guard. All calls to a provider go through here.
 pub struct Guarded {
-    name: Arc<str>,
-    provider: SharedProvider,
-    cluster: Arc<OnceLock<ClusterId>>,
-    limits: Limits,
-    places: [Arc<Semaphore>; 4],
-    info: OnceLock<Arc<ProviderInfo>>,
-    runtime: Option<Runtime>,
+    core: Arc<Core>,
+    lookups: Lookups,
 }
 
 impl Guarded {
@@ -65,91 +63,81 @@ impl Guarded {
         cluster: Arc<OnceLock<ClusterId>>,
         limits: Limits,
     ) -> std::io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name(format!("cloud-{name}"))
-            .enable_all()
-            .build()?;
-        Ok(Self {
-            name: name.into(),
-            provider,
-            cluster,
-            limits,
-            places: CallClass::ALL.map(|class| Arc::new(Semaphore::new(class.places()))),
-            info: OnceLock::new(),
-            runtime: Some(runtime),
-        })
+        let core = Arc::new(Core::new(name, provider, cluster, limits)?);
+        Ok(Self { lookups: Lookups::new(Arc::clone(&core) as Arc<dyn Asker>), core })
+    }
+
+    /// What the provider said of itself, if it has.
+    #[must_use]
+    pub fn known_info(&self) -> Option<Arc<ProviderInfo>> {
+        self.core.info.lock().clone()
+    }
+
+    /// Has its calls counted.
+    #[must_use]
+    pub fn measured(self, metrics: &CloudMetrics) -> Self {
+        if self.core.metrics.set(metrics.clone()).is_ok() {
+            metrics.follow(&self.core);
+        }
+        self
     }
 
     /// The provider's name, as `--cloud-provider` has it.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        &self.core.name
     }
 
-    /// Makes one call. Calls that change something need an authority, and the gate is asked when the call starts.
-    async fn call<T, F>(
-        &self,
-        method: Method,
-        authority: Option<&Authority>,
-        op_id: Uuid,
-        make: impl FnOnce(SharedProvider, CallCtx) -> F + Send + 'static,
-    ) -> Result<T>
-    where
-        T: Send + 'static,
-        F: Future<Output = Result<T>> + Send + 'static,
-    {
-        let cluster = self
-            .cluster
-            .get()
-            .cloned()
-            .ok_or_else(|| CloudError::Unavailable("the cluster's id is not known yet".to_owned()))?;
-        let places = Arc::clone(&self.places[method.class as usize]);
-        let waiting = tokio::time::timeout(self.limits.patience, places.acquire_owned());
-        let place = waiting.await.ok().and_then(std::result::Result::ok).ok_or_else(|| CloudError::Busy {
-            provider: self.name.to_string(),
-            class: method.class.name(),
-            waited: self.limits.patience,
-        })?;
-        if let Some(authority) = authority {
-            authority.gate.admit(authority.gate.write_timeout())?.finished();
-        }
-        let deadline = (self.limits.deadline)(&method);
-        let cancel = CancellationToken::new();
-        let stops = cancel.clone().drop_guard();
-        let call = CallCtx {
-            deadline: Instant::now() + deadline,
-            cancel,
-            lease_epoch: authority.map_or(0, |authority| authority.epoch),
-            op_id,
-            cluster,
-        };
-        let (tell, told) = oneshot::channel();
-        let provider = Arc::clone(&self.provider);
-        let runtime = self.runtime.as_ref().expect("it is there until the drop");
-        runtime.spawn(async move {
-            let answer = make(provider, call).await;
-            // The place is given back only now: a call that was abandoned still takes one.
-            drop(place);
-            let _ = tell.send(answer);
-        });
-        let answer = tokio::time::timeout(deadline, told).await;
-        drop(stops);
-        match answer {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(CloudError::Other(format!("provider {} panicked in {}", self.name, method.name))),
-            Err(_) => {
-                Err(CloudError::Timeout { method: method.name, after: deadline, maybe_applied: method.class.changes() })
-            }
-        }
+    /// What the provider says of each of these nodes, in their order; answers that are not older than `max_age` may be
+    /// of an earlier question. Zero: the cloud is asked.
+    ///
+    /// # Errors
+    /// When it could not be asked for any of them. Where it could for some, the others have that error.
+    pub async fn look_up(&self, nodes: &[NodeRef], max_age: Duration) -> Result<Vec<Seen>> {
+        self.core.used();
+        self.lookups.look_up(nodes, max_age).await
+    }
+
+    /// How the provider is, for a status page.
+    #[must_use]
+    pub fn status(&self) -> ProviderStatus {
+        self.core.status()
+    }
+
+    /// What is wrong with the provider as a whole, once for each time that something is: whoever gets it tells the
+    /// operator, in an event.
+    #[must_use]
+    pub fn take_trouble(&self) -> Option<Trouble> {
+        self.core.health.take()
     }
 }
 
 impl Drop for Guarded {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            // Never waits: a provider may be stuck in it.
-            runtime.shutdown_background();
+        self.core.stop.cancel();
+        self.core.threads.stop();
+    }
+}
+
+impl Asker for Core {
+    fn max_batch(self: Arc<Self>) -> BoxFuture<'static, Result<usize>> {
+        async move { Ok(self.info().await?.max_batch.max(1)) }.boxed()
+    }
+
+    fn ask(self: Arc<Self>, nodes: Arc<[NodeRef]>) -> BoxFuture<'static, Result<Answers>> {
+        async move {
+            let at = Instant::now();
+            if let Some(metrics) = self.metrics.get() {
+                metrics.asked(&self.name, nodes.len());
+            }
+            let ask = move |provider: SharedProvider, call| async move {
+                let none = || CloudError::NotImplemented("instances".to_owned());
+                provider.instances().ok_or_else(none)?.get_many(&call, &nodes).await
+            };
+            let answers = self.call(method::GET_MANY, None, Uuid::new_v4(), ask).await?;
+            *self.refreshed.lock() = Some((answers.account.as_str().into(), at));
+            Ok(answers)
         }
+        .boxed()
     }
 }

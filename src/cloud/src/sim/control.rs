@@ -110,45 +110,46 @@ impl Sim {
     /// # Errors
     /// When it cannot be done; nothing was done then.
     pub fn command(&self, command: Command) -> Result<Reply> {
-        let made = |id: String| Reply { id };
-        Ok(match command {
-            Command::AddInstance(new) => made(self.change(|state| state.add_instance(new))?),
-            Command::SetPower { name, power } => self.change(|state| state.set_power(&name, power)).map(none)?,
-            Command::ForgetInstance { name } => self.change(|state| state.forget_instance(&name)).map(none)?,
-            Command::SetAddresses { name, addresses } => {
-                self.change(|state| state.set_addresses(&name, addresses)).map(none)?
+        match command {
+            Command::AddInstance(new) => self.making(|state| state.add_instance(new)),
+            Command::SetPower { name, power } => self.changing(|state| state.set_power(&name, power)),
+            Command::ForgetInstance { name } => self.changing(|state| state.forget_instance(&name)),
+            Command::SetAddresses { name, addresses } => self.changing(|state| state.set_addresses(&name, addresses)),
+            Command::AddFault(rule) => Ok(Reply { id: self.add_fault(rule).to_string() }),
+            Command::ClearFaults { id } => {
+                self.clear_faults(id);
+                Ok(Reply::default())
             }
-            Command::AddFault(rule) => made(self.add_fault(rule).to_string()),
-            Command::ClearFaults { id } => none(self.clear_faults(id)),
-            Command::DuplicateLoadBalancer { uid } => made(self.change(|state| state.duplicate_balancer(&uid))?),
-            Command::LoseLoadBalancer { uid } => self.change(|state| state.lose_balancer(&uid)).map(none)?,
-            Command::SpoilLoadBalancer { uid } => self.change(|state| state.spoil_balancer(&uid)).map(none)?,
+            Command::DuplicateLoadBalancer { uid } => self.making(|state| state.duplicate_balancer(&uid)),
+            Command::LoseLoadBalancer { uid } => self.changing(|state| state.lose_balancer(&uid)),
+            Command::SpoilLoadBalancer { uid } => self.changing(|state| state.spoil_balancer(&uid)),
             Command::AddForeignRoute { cluster, destination } => {
-                made(self.change(|state| Ok(state.add_foreign_route(&cluster, destination)))?)
+                self.making(|state| Ok(state.add_foreign_route(&cluster, destination)))
             }
-            Command::LoseRoutes { destination } => {
-                made(self.change(|state| Ok(state.lose_routes(destination)))?.to_string())
+            Command::LoseRoutes { destination } => self.making(|state| Ok(state.lose_routes(destination).to_string())),
+            Command::SetSettings(settings) => self.setting(|state| state.settings = settings),
+            Command::SetAccount { account } => self.setting(|state| state.account = account),
+            Command::ForgetEpochs => self.setting(|state| state.epochs.clear()),
+            Command::ClearCalls => {
+                self.clear_calls();
+                Ok(Reply::default())
             }
-            Command::SetSettings(settings) => none(self.change(|state| {
-                state.settings = settings;
-                state.touch();
-                Ok(())
-            })?),
-            Command::SetAccount { account } => none(self.change(|state| {
-                state.account = account;
-                state.touch();
-                Ok(())
-            })?),
-            Command::ForgetEpochs => none(self.change(|state| {
-                state.epochs.clear();
-                state.touch();
-                Ok(())
-            })?),
-            Command::ClearCalls => none(self.clear_calls()),
+        }
+    }
+
+    fn making(&self, make: impl FnOnce(&mut State) -> Result<String>) -> Result<Reply> {
+        self.change(make).map(|id| Reply { id })
+    }
+
+    fn changing(&self, change: impl FnOnce(&mut State) -> Result<()>) -> Result<Reply> {
+        self.change(change).map(|()| Reply::default())
+    }
+
+    fn setting(&self, set: impl FnOnce(&mut State)) -> Result<Reply> {
+        self.changing(|state| {
+            set(state);
+            state.touch();
+            Ok(())
         })
     }
-}
-
-fn none((): ()) -> Reply {
-    Reply::default()
 }

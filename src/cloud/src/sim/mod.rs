@@ -13,6 +13,8 @@ mod faults;
 mod grammar;
 mod instances;
 mod journal;
+#[cfg(feature = "grpc")]
+mod kind;
 mod provider;
 mod routes;
 mod state;
@@ -28,5 +30,7 @@ pub use control::{Command, Dump, Reply};
 pub use faults::{FailKind, Fault, Held, Moment, Rule};
 pub use instances::{NewInstance, SCHEME};
 pub use journal::Call;
+#[cfg(feature = "grpc")]
+pub(crate) use kind::KIND;
 pub use provider::Sim;
 pub use state::{Balancer, Machine, Phase, Power, Reservation, Settings, State, StoredRoute};

@@ -8,9 +8,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use quarterdeck_api::nearest::nearest;
 use quarterdeck_runtime::controller::Descriptor;
 
-use super::nearest::nearest;
 use super::upstream::{Manager, UPSTREAM_CONTROLLERS, UpstreamController};
 
 /// The controllers that exist: those of this build, and those that only upstream has.

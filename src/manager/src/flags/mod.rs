@@ -9,7 +9,6 @@
 mod controllers;
 mod help;
 mod known;
-mod nearest;
 mod options;
 mod set;
 #[cfg(test)]

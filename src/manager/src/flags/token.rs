@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use quarterdeck_api::nearest::nearest;
+
 use super::known::{self, KnownFlag};
-use super::nearest::nearest;
 
 /// How a flag takes its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

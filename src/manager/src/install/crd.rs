@@ -11,23 +11,29 @@ pub(super) const KIND: &str = "CustomResourceDefinition";
 /// Name of the manifest.
 pub(super) const MANIFEST: &str = "crds";
 
-/// The built-in definitions of kinds that controllers read: group, plural name, manifest.
-const READ: [(&str, &str, &str); 2] = [
+/// The built-in definitions of kinds that controllers read or write: group, plural name, manifest.
+const USED: [(&str, &str, &str); 5] = [
     (cloud::GROUP, "addresspools", cloud::pool::POOL_CRD),
     (cloud::GROUP, "addressreservations", cloud::pool::RESERVATION_CRD),
+    (cloud::GROUP, "metalloadbalancers", cloud::metal::CRDS[0]),
+    (cloud::GROUP, "metalroutes", cloud::metal::CRDS[1]),
+    (cloud::GROUP, "metalagents", cloud::metal::CRDS[2]),
 ];
 
 /// The definitions that these controllers need, in the order in which they are applied.
 pub(super) fn objects(controllers: &[Needs]) -> Vec<Value> {
     // The addon engine is the one that writes whatever it is handed, and the one that serves Addons.
     let addons = controllers.iter().any(|needs| needs.descriptor.writes_anything).then_some(addon::CRD);
-    let reads = |(group, plural): (&str, &str)| {
-        controllers.iter().flat_map(|needs| &needs.reads).any(|kind| kind.group == group && kind.plural == plural)
+    let uses = |group: &str, plural: &str| {
+        controllers.iter().any(|needs| {
+            needs.reads.iter().any(|kind| kind.group == group && kind.plural == plural)
+                || needs.grants.iter().any(|grant| grant.group == group && grant.resource == plural)
+        })
     };
-    let read = READ.iter().filter(|(group, plural, _)| reads((group, plural))).map(|(_, _, manifest)| *manifest);
+    let used = USED.iter().filter(|(group, plural, _)| uses(group, plural)).map(|(_, _, manifest)| *manifest);
     addons
         .into_iter()
-        .chain(read)
+        .chain(used)
         .map(|manifest| serde_saphyr::from_str(manifest).expect("the built-in manifest is YAML; a test reads it"))
         .collect()
 }
@@ -47,8 +53,9 @@ pub(super) fn replacement(live: &Value, wanted: &Value) -> Value {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::Resource as _;
+    use quarterdeck_api::cloud::metal::{MetalAgent, MetalLoadBalancer, MetalRoute};
     use quarterdeck_api::cloud::pool::{AddressPool, AddressReservation};
-    use quarterdeck_runtime::controller::{Account, ClientShare, Descriptor};
+    use quarterdeck_runtime::controller::{Account, ClientShare, Descriptor, Grant};
     use quarterdeck_runtime::object::Kind;
     use serde_json::json;
 
@@ -82,6 +89,23 @@ mod tests {
             assert_eq!(object["spec"]["versions"][0]["name"], cloud::VERSION);
         }
         assert!(super::objects(&[needs(&READER, Vec::new())]).is_empty());
+    }
+
+    #[test]
+    fn a_definition_comes_with_those_who_write_its_kind() {
+        let kinds = [Kind::of::<MetalLoadBalancer>(), Kind::of::<MetalRoute>(), Kind::of::<MetalAgent>()];
+        let grant = |resource| Grant { group: cloud::GROUP, resource, verbs: &["create"] };
+        let writer = Needs {
+            grants: vec![grant("metalloadbalancers"), grant("metalroutes"), grant("metalroutes/status")],
+            ..needs(&READER, vec![kinds[2].clone()])
+        };
+        let objects = objects(&[writer]);
+        let names: Vec<&str> = objects.iter().filter_map(|object| object["metadata"]["name"].as_str()).collect();
+        assert_eq!(names, kinds.clone().map(|kind| kind.to_string()));
+        for (object, kind) in objects.iter().zip(kinds) {
+            assert_eq!(object["spec"]["names"]["kind"], *kind.kind);
+            assert_eq!(object["spec"]["group"], cloud::GROUP);
+        }
     }
 
     #[test]

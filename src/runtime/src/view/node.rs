@@ -376,9 +376,11 @@ mod tests {
         let read: NodeView = serde_json::from_str(
             r#"{"metadata":{"name":"n1","uid":"u","resourceVersion":"9","labels":{"topology.kubernetes.io/zone":"z"},
                 "creationTimestamp":"1970-01-01T00:01:00Z",
-                "annotations":{"quarterdeck.dev/cloud-account":"a1","else":"x","alpha.kubernetes.io/provided-node-ip":"10.0.0.1"}},
+                "annotations":{"quarterdeck.dev/cloud-account":"a1","else":"x",
+                    "alpha.kubernetes.io/provided-node-ip":"10.0.0.1"}},
             "spec":{"podCIDR":"10.0.0.0/24","podCIDRs":["10.0.0.0/24","fd00::/64"],"providerID":"sim://1",
-                "taints":[{"key":"k","effect":"NoSchedule","timeAdded":"1970-01-01T00:01:00Z"},{"key":"v","value":"1","effect":"NoExecute"}]},
+                "taints":[{"key":"k","effect":"NoSchedule","timeAdded":"1970-01-01T00:01:00Z"},
+                    {"key":"v","value":"1","effect":"NoExecute"}]},
             "status":{"allocatable":{"cpu":"3920m","memory":"1Gi"},
             "addresses":[{"type":"InternalIP","address":"10.0.0.1"},{"type":"InternalIP","address":"fd00::1"}],
             "conditions":[{"type":"DiskPressure","status":"True"},
@@ -425,7 +427,8 @@ mod tests {
     #[test]
     fn what_is_null_or_missing_reads_as_empty() {
         let read: NodeView = serde_json::from_str(
-            r#"{"metadata":{"name":"n1","annotations":null},"spec":{"podCIDR":"10.0.0.0/24","taints":null,"providerID":""},
+            r#"{"metadata":{"name":"n1","annotations":null},
+            "spec":{"podCIDR":"10.0.0.0/24","taints":null,"providerID":""},
             "status":{"addresses":null}}"#,
         )
         .unwrap();

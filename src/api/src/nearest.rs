@@ -1,7 +1,8 @@
 //! The nearest right name, for a wrong one.
 
 /// The candidate that a typing mistake most likely meant, if any is near enough.
-pub(crate) fn nearest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // Long inputs are no typing mistakes, and the distance costs their product.
     if wrong.is_empty() || wrong.len() > 120 {
         return None;
