@@ -22,11 +22,9 @@ fn settings(name: &str) -> Settings {
 
 fn host(addresses: &[&str]) -> Host {
     let link = |name: &str, loopback| Link { name: name.to_owned(), up: true, loopback, mac: None };
-    let mut host = Host {
-        links: BTreeMap::from([(1, link("lo", true)), (2, link("eth0", false))]),
-        neighbours: BTreeMap::from([("10.0.0.1".parse().unwrap(), Mac([2, 0, 0, 0, 0, 1]))]),
-        ..Host::default()
-    };
+    let mut host = Host::default();
+    host.links = BTreeMap::from([(1, link("lo", true)), (2, link("eth0", false))]);
+    host.neighbours = BTreeMap::from([("10.0.0.1".parse().unwrap(), Mac([2, 0, 0, 0, 0, 1]))]);
     for network in addresses {
         host.add_address(HostAddress { network: network.parse().unwrap(), link: 2, ours: false });
     }
