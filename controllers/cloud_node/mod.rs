@@ -140,6 +140,7 @@ impl Controller for CloudNodeController {
 
     async fn reconcile(&self, cx: &Cx, task: Task) -> Result<Action, Error> {
         let Some(keeper) = &self.0 else { return Ok(Action::Done) };
+        keeper.cloud.report_trouble(&cx.recorder);
         match task {
             Task::Node(key) => keeper.node(cx, &key).await,
             Task::Refresh(index) => match keeper.cloud.providers().get(index) {

@@ -123,6 +123,7 @@ impl Controller for CloudNodeLifecycleController {
         let (Some(provider), Some(memory)) = (watch.cloud.providers().get(key.0), watch.memories.get(key.0)) else {
             return Ok(Action::Done);
         };
+        watch.cloud.report_trouble(&cx.recorder);
         // Never contended: a key is in one worker's hands at a time.
         let mut memory = memory.lock().await;
         watch.pass(cx, provider, &mut memory).await?;

@@ -112,6 +112,7 @@ impl Controller for NodeRouteController {
         let (Some(provider), Some(memory)) = (router.cloud.providers().get(key.0), router.memories.get(key.0)) else {
             return Ok(Action::Done);
         };
+        router.cloud.report_trouble(&cx.recorder);
         // Never contended: a key is in one worker's hands at a time.
         let mut memory = memory.lock().await;
         let again = router.pass(cx, provider, &mut memory).await?;

@@ -157,7 +157,7 @@ impl Router {
         if matches!(result, Err(CloudError::NotLeading(_) | CloudError::Superseded(_))) {
             return Made::NotByUs;
         }
-        tries.lock().end(op, op_id, result.as_ref().map(|()| ()), Instant::now());
+        tries.lock().end(op, op_id, result.as_ref().err(), Instant::now());
         match result {
             Ok(()) => {
                 tracing::info!(provider = provider.name(), operation = verb(op), route = ?op, "changed a route");

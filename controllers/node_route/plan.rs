@@ -88,7 +88,7 @@ pub(super) struct Plan {
 /// goes to the oldest.
 pub(super) fn claims(nodes: &[Arc<NodeView>], routes: &[Route], cluster: &[IpNet]) -> Claims {
     let mut nodes: Vec<_> = nodes.to_vec();
-    nodes.sort_by(|a, b| (a.created, a.key()).cmp(&(b.created, b.key())));
+    nodes.sort_by_key(|node| (node.created, node.key()));
     let routed: HashSet<(IpNet, &str)> = routes.iter().map(|route| (route.destination, &*route.node)).collect();
     let mut wanting: BTreeMap<IpNet, Vec<Claim>> = BTreeMap::new();
     let mut claims = Claims::default();

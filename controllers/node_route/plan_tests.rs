@@ -99,7 +99,8 @@ fn each_network_of_a_dual_stack_node_has_a_route() {
 fn routes_that_lead_elsewhere_are_replaced_in_one_step() {
     let nodes_now = [node(1, &["10.0.1.0/24"])];
     let good = route(1, "10.0.1.0/24");
-    let changes: [(&str, fn(&mut Route)); 4] = [
+    type Change = fn(&mut Route);
+    let changes: [(&str, Change); 4] = [
         ("to another node", |route| route.node = "n9".to_owned()),
         ("to a former instance of that name", |route| route.provider_id = "sim://old".to_owned()),
         ("to a former address", |route| route.next_hops = vec!["192.168.0.99".parse().unwrap()]),

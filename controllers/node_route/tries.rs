@@ -63,10 +63,10 @@ impl Tries {
         }
     }
 
-    /// Notes how a try ended.
-    pub(super) fn end(&mut self, op: &Op, op_id: Uuid, result: Result<(), &CloudError>, now: Instant) {
+    /// Notes how a try ended: with an error, or well.
+    pub(super) fn end(&mut self, op: &Op, op_id: Uuid, error: Option<&CloudError>, now: Instant) {
         let change = change(op);
-        let Err(error) = result else {
+        let Some(error) = error else {
             self.failed.remove(&change);
             return;
         };
@@ -106,21 +106,21 @@ mod tests {
         let (one, other) = (create("10.0.1.0/24"), create("10.0.2.0/24"));
         let id = tries.begin(&one, now).unwrap();
         assert_eq!(tries.next(), None);
-        tries.end(&one, id, Err(&CloudError::Quota("full".to_owned())), now);
+        tries.end(&one, id, Some(&CloudError::Quota("full".to_owned())), now);
         assert_eq!(tries.begin(&one, now), None, "too early");
         assert!(tries.begin(&other, now).is_some(), "nobody else waits");
         assert_eq!(tries.next(), Some(now + FIRST));
         assert_eq!(tries.begin(&one, now + FIRST), Some(id), "the same operation");
         for _ in 0..40 {
-            tries.end(&one, id, Err(&CloudError::Quota("full".to_owned())), now);
+            tries.end(&one, id, Some(&CloudError::Quota("full".to_owned())), now);
         }
         assert_eq!(tries.next(), Some(now + LONGEST));
         let hint = CloudError::Throttled { after: Some(LONGEST * 2), message: String::new() };
-        tries.end(&one, id, Err(&hint), now);
+        tries.end(&one, id, Some(&hint), now);
         assert_eq!(tries.next(), Some(now + LONGEST * 2), "the cloud's word counts");
-        tries.end(&one, id, Ok(()), now);
+        tries.end(&one, id, None, now);
         assert!(tries.next().is_none() && tries.begin(&one, now).is_some());
-        tries.end(&one, id, Err(&CloudError::Other(String::new())), now);
+        tries.end(&one, id, Some(&CloudError::Other(String::new())), now);
         tries.keep([&other]);
         assert!(tries.next().is_none(), "what is not wanted any more is forgotten");
     }

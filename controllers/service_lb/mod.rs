@@ -136,6 +136,7 @@ impl Controller for ServiceLbController {
 
     async fn reconcile(&self, cx: &Cx, key: Key) -> Result<Action, Error> {
         let Some(balancer) = &self.balancer else { return Ok(Action::Done) };
+        balancer.cloud.report_trouble(&cx.recorder);
         match key {
             Key::Service(key) => balancer.sync_service(cx, &key).await,
             Key::Pool(name) => balancer.addresses.sync_pool(cx, &name).await,

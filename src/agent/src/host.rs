@@ -81,9 +81,8 @@ impl Host {
     pub fn link_for(&self, address: IpAddr, names: &[String]) -> Option<u32> {
         if !names.is_empty() {
             let named = |name: &String| self.links.iter().find(|(_, link)| link.name == *name).map(|(index, _)| *index);
-            let on_net = |index: &u32| {
-                self.addresses.iter().any(|own| own.link == *index && own.network.contains(&address))
-            };
+            let on_net =
+                |index: &u32| self.addresses.iter().any(|own| own.link == *index && own.network.contains(&address));
             let found: Vec<u32> = names.iter().filter_map(named).collect();
             return found.iter().copied().find(on_net).or_else(|| found.first().copied());
         }

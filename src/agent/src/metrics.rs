@@ -18,6 +18,8 @@ pub struct Metrics {
     pub repairs: IntCounterVec,
     /// Gratuitous ARP and unsolicited neighbour advertisements, by occasion.
     pub announcements: IntCounter,
+    /// Flows of UDP that began anew because their backend gets no traffic any more.
+    pub flows: IntCounter,
     addresses: IntGauge,
     balancers: IntGauge,
     backends: IntGauge,
@@ -61,6 +63,10 @@ impl Metrics {
             announcements: counter(
                 "announcements_total",
                 "Gratuitous ARP and unsolicited neighbour advertisements sent.",
+            )?,
+            flows: counter(
+                "udp_flows_forgotten_total",
+                "Flows of UDP that began anew because their backend gets no traffic any more.",
             )?,
             addresses: gauge("announced_addresses", "Addresses that this host announces.")?,
             balancers: gauge("load_balancers", "Load balancers that this host takes in traffic for.")?,

@@ -129,7 +129,7 @@ pub struct Options {
     /// Forgets which epochs were in force, once, at start. For after a restore of the cluster's etcd, when the manager's
     /// epochs begin at a smaller number.
     #[arg(long)]
-    pub forget_epochs: bool,
+    pub forget_epoch: bool,
 
     /// Form of the log.
     #[arg(long, value_enum, default_value = "text")]

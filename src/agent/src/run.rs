@@ -56,7 +56,7 @@ pub async fn run(options: Options) -> Result<()> {
             )
         }
     };
-    if options.forget_epochs {
+    if options.forget_epoch {
         forget(&mut kept.accepted);
     }
     let registry = Registry::new();

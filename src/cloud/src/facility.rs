@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, ObjectReference};
 use parking_lot::Mutex;
 use quarterdeck_runtime::controller::{Grant, Key, Setup, SetupError};
+use quarterdeck_runtime::events::{EventType, Recorder};
 use quarterdeck_runtime::facility::{Facility, Given, Ground};
 use quarterdeck_runtime::informer::{Lister, Selection};
 use quarterdeck_runtime::object::{Cached as _, ObjectKey};
@@ -239,6 +240,23 @@ impl Cloud {
             }
         }
         failed.map_or(Ok(None), Err)
+    }
+
+    /// Tells the operator of providers that refuse their credentials or cannot be reached, in one event each, about the
+    /// namespace that names the cluster: whichever controller comes first.
+    pub fn report_trouble(&self, recorder: &Recorder) {
+        for provider in &self.providers {
+            let Some(trouble) = provider.take_trouble() else { continue };
+            let about = ObjectReference {
+                api_version: Some("v1".to_owned()),
+                kind: Some("Namespace".to_owned()),
+                name: Some(IDENTIFYING.to_owned()),
+                uid: self.cluster().map(ToString::to_string),
+                ..ObjectReference::default()
+            };
+            let message = format!("Cloud provider {}: {}", provider.name(), trouble.message);
+            recorder.event(&about, EventType::Warning, trouble.kind.reason(), message);
+        }
     }
 
     /// How each provider is, for a status page.

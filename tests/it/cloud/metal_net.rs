@@ -9,7 +9,9 @@ use anyhow::{Context, Result, bail};
 use quarterdeck_it::Process;
 use quarterdeck_it::deck::program_named;
 use quarterdeck_it::eventually;
-use quarterdeck_it::netns::{Echo, Health, Machine, datagram, datagram_from, dial, dial_from, refused, switch};
+use quarterdeck_it::netns::{
+    Echo, Flow, Health, Machine, datagram, datagram_from, dial, dial_from, get, refused, switch,
+};
 use serde_json::{Value, json};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -253,8 +255,23 @@ async fn traffic_goes_on_whatever_happens_to_the_agents() -> Result<()> {
     scene.answer(at(VIP[1]), &["n1", "n2"]).await?;
     calls.iter_mut().try_for_each(|call| call.again())?;
     // One that fails its checks.
+    let mut flows = Vec::new();
+    while flows.len() < 3 {
+        let flow = Flow::new(&scene.client, at(VIP[0]))?;
+        if flow.ask()? == "n2" {
+            flows.push(flow);
+        }
+    }
     scene.health[1].answer(503);
     scene.answer(at(VIP[0]), &["n1"]).await?;
+    for flow in &flows {
+        // Datagrams from a port that never falls silent go elsewhere too.
+        eventually("the flow moves", LONG, || async {
+            let server = flow.ask()?;
+            if server == "n1" { Ok(()) } else { bail!("{server} answers") }
+        })
+        .await?;
+    }
     scene.health[1].answer(200);
     scene.answer(at(VIP[0]), &["n1", "n2"]).await?;
 
@@ -301,18 +318,19 @@ async fn traffic_goes_on_whatever_happens_to_the_agents() -> Result<()> {
     .await?;
     calls.iter_mut().try_for_each(|call| call.again())?;
 
-    // The first gateway dies; the second one announces its addresses, and conversations live on.
+    // The first gateway dies; the second one announces its addresses, and conversations live on: with the nodes that
+    // there were when they began, it leads each to the same one.
     scene.agents[0].kill().await?;
     for link in ["out", "in"] {
         scene.gateways[0].run(&format!("ip link set {link} down"))?;
     }
-    scene.write(&scene.state(3, &["n1", "n2"], "gw2"))?;
+    scene.write(&scene.state(3, &NODES, "gw2"))?;
     scene.on_gateway(1, VIP[0], true).await?;
     scene.on_gateway(1, VIP6, true).await?;
-    scene.answer(at(VIP[0]), &["n1", "n2"]).await?;
-    // Those with the node that gets no fresh calls have no table to find it by on another gateway.
-    for call in calls.iter_mut().filter(|call| call.server != "n3") {
-        call.again().context("after the gateway's end")?;
+    scene.answer(at(VIP[0]), &NODES).await?;
+    for call in &mut calls {
+        let server = call.server.clone();
+        call.again().with_context(|| format!("{server}, after the gateway's end"))?;
     }
     // Back again, it gives up what is another's now.
     for link in ["out", "in"] {

@@ -111,13 +111,14 @@ impl World {
         made.metadata.uid.context("a uid")
     }
 
-    /// Waits until a Service shows this address.
-    pub(super) async fn shows(&self, name: &str, address: &str) -> Result<()> {
-        let waited = eventually(&format!("{name} shows {address}"), LONG, async || {
+    /// Waits until a Service shows an address, and answers it.
+    pub(super) async fn address(&self, name: &str) -> Result<String> {
+        let what = format!("{name} shows an address");
+        let waited = eventually(&what, LONG, async || {
             let service = serde_json::to_value(self.services().get(name).await?)?;
-            let ingress = &service["status"]["loadBalancer"]["ingress"];
-            ensure!(ingress[0]["ip"] == address && ingress[0]["ipMode"] == "VIP", "{service:#}");
-            Ok(())
+            let ingress = &service["status"]["loadBalancer"]["ingress"][0];
+            ensure!(ingress["ipMode"] == "VIP", "{service:#}");
+            Ok(ingress["ip"].as_str().context("an address")?.to_owned())
         });
         waited.await.with_context(|| self.logs())
     }
@@ -144,7 +145,8 @@ impl World {
     pub(super) async fn event(&self, namespace: &str, reason: &str, part: &str) -> Result<usize> {
         let events: Api<Event> = Api::namespaced(self.client.clone(), namespace);
         let of_reason = ListParams::default().fields(&format!("reason={reason}"));
-        let waited = eventually(&format!("event {reason} {part}"), LONG, async || {
+        let what = format!("event {reason} {part}");
+        let waited = eventually(&what, LONG, async || {
             let all = events.list(&of_reason).await?.items;
             let fits = |event: &&Event| event.message.as_deref().is_some_and(|message| message.contains(part));
             let count: usize =
@@ -156,7 +158,11 @@ impl World {
     }
 
     pub(super) fn logs(&self) -> String {
-        let ends = self.deck.replicas().iter().map(|replica| replica.process().log_end());
+        let end = |text: String| {
+            let lines: Vec<&str> = text.lines().rev().take(40).collect();
+            lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+        };
+        let ends = self.deck.replicas().iter().map(|replica| end(replica.process().log_text()));
         format!("the replicas' logs end:\n{}", ends.collect::<Vec<_>>().join("\n----\n"))
     }
 }

@@ -6,6 +6,7 @@ mod faults_world;
 mod lifecycle;
 mod metal_life;
 mod metal_net;
+mod metal_net_agent;
 mod metal_world;
 mod node;
 mod node_world;

@@ -19,7 +19,7 @@ use crate::binaries::repository;
 use crate::process::{Launch, Process};
 use crate::wait::eventually;
 
-pub use traffic::{Conversation, Echo, Health, datagram, datagram_from, dial, dial_from, refused};
+pub use traffic::{Conversation, Echo, Flow, Health, datagram, datagram_from, dial, dial_from, get, refused};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -149,7 +149,10 @@ pub async fn switch(bridges: &[&str]) -> Result<Machine> {
 }
 
 /// The PATH of programs inside: this process's, and the tools of `hack/metal/tools`.
-fn path() -> Result<String> {
+///
+/// # Errors
+/// When the tools cannot be had.
+pub fn path() -> Result<String> {
     static PATH: OnceLock<std::result::Result<String, String>> = OnceLock::new();
     let path = PATH.get_or_init(|| {
         let script = repository().join("hack/metal/tools");

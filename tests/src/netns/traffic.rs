@@ -156,6 +156,37 @@ fn converse(stream: TcpStream) -> Result<Conversation> {
     Ok(Conversation { stream, server, seen })
 }
 
+/// A caller by UDP that stays at its port.
+pub struct Flow {
+    socket: UdpSocket,
+    to: SocketAddr,
+}
+
+impl Flow {
+    /// A new flow.
+    ///
+    /// # Errors
+    /// When there is no socket to be had.
+    pub fn new(machine: &Machine, to: SocketAddr) -> Result<Self> {
+        let any: IpAddr = if to.is_ipv6() { [0_u16; 8].into() } else { [0_u8; 4].into() };
+        let socket = machine.inside(|| Ok(UdpSocket::bind((any, 0))?))?;
+        socket.set_read_timeout(Some(SILENCE))?;
+        Ok(Self { socket, to })
+    }
+
+    /// Sends a datagram and hears who answers.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn ask(&self) -> Result<String> {
+        self.socket.send_to(b"hello", self.to)?;
+        let mut buffer = [0; 64];
+        let (length, _) = self.socket.recv_from(&mut buffer).with_context(|| format!("hearing from {}", self.to))?;
+        let text = String::from_utf8_lossy(&buffer[..length]);
+        Ok(text.split(' ').next().unwrap_or_default().to_owned())
+    }
+}
+
 /// Whether a call by TCP is refused, or gets no answer.
 ///
 /// # Errors

@@ -4,7 +4,7 @@ mod network;
 mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::announce::{Bird, announce};
 use crate::desired::Snapshot;
 use crate::health::Health;
-use crate::kernel::{Kernel, KernelError};
+use crate::kernel::{Kernel, KernelError, forget_udp};
 use crate::metrics::Metrics;
 use crate::nft::{self, Nft, NftError, Observed, Ruleset};
 use crate::plan::{Plan, Settings, plan};
@@ -67,6 +67,8 @@ pub struct Engine {
     status: AgentStatus,
     gateway: bool,
     looking: bool,
+    /// Backends that datagrams were led to.
+    datagrams: BTreeSet<SocketAddr>,
     /// When addresses are announced that the kernel does not hold, even if nobody said yet what is wanted: after this
     /// host's own restart they may be another's by now. `None` once the source was heard.
     hold_until: Option<Instant>,
@@ -90,6 +92,7 @@ impl Engine {
             status: AgentStatus::default(),
             gateway: false,
             looking: false,
+            datagrams: BTreeSet::new(),
             hold_until: Some(Instant::now() + HOLD),
         }
     }
@@ -150,6 +153,9 @@ impl Engine {
         let added = self.add(&plan, loaded.is_ok()).await;
         let bird = self.tell_bird(&plan, loaded.is_ok()).await;
         problems.extend(withdrawn.into_iter().chain(added).map(|error| error.to_string()));
+        if loaded.is_ok() {
+            problems.extend(self.forget_flows(&plan).await);
+        }
         problems.extend(loaded.err());
         problems.extend(bird.err());
         let up: BTreeSet<u32> = host.links.iter().filter(|(_, link)| link.up).map(|(index, _)| *index).collect();
@@ -259,6 +265,21 @@ impl Engine {
             self.loaded = ours.map(|generation| (plan.ruleset.clone(), generation));
         }
         Ok(())
+    }
+
+    /// Has flows of UDP to backends that are gone begin anew. Says what went wrong.
+    async fn forget_flows(&mut self, plan: &Plan) -> Option<String> {
+        let lost: BTreeSet<SocketAddr> = self.datagrams.difference(&plan.datagrams).copied().collect();
+        if !lost.is_empty() {
+            let work = tokio::task::spawn_blocking(move || forget_udp(&lost)).await;
+            match work.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
+                Ok(flows) => self.tools.metrics.flows.inc_by(flows as u64),
+                // They are looked for again.
+                Err(error) => return Some(format!("flows of UDP to backends that are gone: {error}")),
+            }
+        }
+        self.datagrams = plan.datagrams.clone();
+        None
     }
 
     async fn tell_bird(&mut self, plan: &Plan, ready: bool) -> Result<(), String> {

@@ -1,6 +1,7 @@
 //! The kernel's network by rtnetlink: what the host is like, and our addresses, routes and routing rules.
 
 mod addresses;
+mod conntrack;
 mod read;
 mod routes;
 mod rules;
@@ -11,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 pub use addresses::OurAddress;
+pub use conntrack::forget_udp;
 
 /// Number of the protocol that marks what is ours: addresses (`IFA_PROTO`), routes (`rtm_protocol`) and routing rules
 /// (`FRA_PROTOCOL`). What has another number is never changed.

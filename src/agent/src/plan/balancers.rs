@@ -104,6 +104,9 @@ pub(super) fn plan(
                         .filter(|backend| backend.addresses.iter().any(|address| serving.contains(address)))
                         .map(|backend| backend.name.as_str()),
                 );
+                if port.protocol == Protocol::Udp {
+                    plan.datagrams.extend(serving.iter().map(|address| SocketAddr::new(*address, port.node_port)));
+                }
                 if serving.is_empty() {
                     continue;
                 }

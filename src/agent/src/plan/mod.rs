@@ -79,6 +79,8 @@ impl std::fmt::Display for Check {
 pub struct Memory {
     /// Number of each gateway: its mark and its routing table.
     pub marks: BTreeMap<String, u32>,
+    /// Whether this host was ever a backend.
+    pub served: bool,
     /// Gateways' link-layer addresses: the kernel forgets those that it does not need for a while.
     pub macs: BTreeMap<IpAddr, Mac>,
     /// Pool that each port of each load balancer uses, by family and chain.
@@ -135,6 +137,8 @@ pub struct Plan {
     pub checks: BTreeMap<Check, bool>,
     /// Gateways' addresses whose link-layer address has to be found out.
     pub unresolved: BTreeSet<IpAddr>,
+    /// Backends, with their node ports, that datagrams are led to.
+    pub datagrams: BTreeSet<SocketAddr>,
     /// Whether this host takes in traffic.
     pub gateway: bool,
     /// Reports of the load balancers.

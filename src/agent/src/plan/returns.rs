@@ -23,12 +23,15 @@ const MARK_OUT: &str = "type route hook output priority -150; policy accept;";
 pub(super) fn plan(plan: &mut Plan, desired: &Desired, host: &Host, settings: &Settings, memory: &mut Memory) {
     let mut ports: BTreeSet<(Protocol, u16)> = BTreeSet::new();
     let mut gateways: BTreeMap<String, BTreeSet<IpAddr>> = BTreeMap::new();
+    memory.served |= desired.balancers.values().any(|balancer| {
+        let mut backends = balancer.spec.backends.iter();
+        backends.any(|backend| backend.name == settings.name || backend.addresses.iter().any(|own| host.is_own(*own)))
+    });
     for balancer in desired.balancers.values() {
         let spec = &balancer.spec;
-        let serves = spec.backends.iter().any(|backend| {
-            backend.name == settings.name || backend.addresses.iter().any(|address| host.is_own(*address))
-        });
-        if !serves {
+        // Also where this host is no backend any more: connections that it has go on. Only a host that never was one,
+        // and takes in traffic itself, needs none of it.
+        if !memory.served && spec.gateways.iter().any(|gateway| gateway.name == settings.name) {
             continue;
         }
         ports.extend(spec.ports.iter().map(|port| (port.protocol, port.node_port)));

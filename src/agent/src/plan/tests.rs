@@ -222,6 +222,25 @@ fn a_node_replies_through_the_gateway_that_it_was_called_by() {
 }
 
 #[test]
+fn a_node_that_is_no_backend_any_more_still_replies_the_right_way() {
+    let others = json!({ "backends": [{ "name": "n2", "addresses": ["10.0.0.12"] }] });
+    let plan_of = |change: &serde_json::Value, name: &str, address: &str, memory: &mut Memory| {
+        let desired = desired(&[("a", change.clone())]);
+        plan(&desired, &BTreeMap::new(), &host(&[address]), &settings(name), memory)
+    };
+    let plan = plan_of(&others, "n1", "10.0.0.11/24", &mut Memory::default());
+    assert!(plan.ruleset.chains.contains_key("from-gateway"));
+    // A gateway needs it only if it was a backend.
+    let mut memory = Memory::default();
+    let plan = plan_of(&others, "gw1", "10.0.0.1/24", &mut memory);
+    assert!(!plan.ruleset.chains.contains_key("from-gateway"));
+    let own = json!({ "backends": [{ "name": "gw1", "addresses": ["10.0.0.1"] }] });
+    plan_of(&own, "gw1", "10.0.0.1/24", &mut memory);
+    let plan = plan_of(&others, "gw1", "10.0.0.1/24", &mut memory);
+    assert!(plan.ruleset.chains.contains_key("from-gateway"));
+}
+
+#[test]
 fn a_gateway_that_is_a_node_leaves_its_own_share_to_kube_proxy() {
     let nodes = json!({ "backends": [
         { "name": "gw1", "addresses": ["10.0.0.1"] }, { "name": "n2", "addresses": ["10.0.0.12"] },

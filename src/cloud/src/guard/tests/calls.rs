@@ -8,9 +8,9 @@ use quarterdeck_election::{Gate, TokioClock};
 use quarterdeck_runtime::facility::Authority;
 use uuid::Uuid;
 
-use super::super::{BreakerLimits, BreakerState, CloudMetrics, Limits, Rate, TroubleKind};
+use super::super::{BreakerLimits, BreakerState, CloudMetrics, Limits, Method, Rate, TroubleKind};
 use super::provider::{Does, Wild, route};
-use super::{authority, guard, quick, until};
+use super::{PATIENCE, SHORT, authority, guard, patient, quick, until};
 use crate::error::CloudError;
 use crate::model::NodeRef;
 
@@ -37,7 +37,7 @@ async fn timeout_defect_a_call_that_hangs_is_given_up_and_dropped() {
 #[tokio::test]
 async fn a_caller_that_goes_away_ends_the_call() {
     let wild = Wild::that(&[("routes.list", Does::Pend)]);
-    let guard = guard(&wild, Limits { deadline: |_| Duration::from_secs(3600), ..quick() });
+    let guard = guard(&wild, Limits { deadline: |_| Duration::from_secs(3600), ..patient() });
     let call = tokio::spawn({
         let guard = Arc::clone(&guard);
         async move { guard.routes().await }
@@ -51,7 +51,7 @@ async fn a_caller_that_goes_away_ends_the_call() {
 #[tokio::test]
 async fn a_panic_costs_one_call() {
     let wild = Wild::that(&[("routes.list", Does::Panic)]);
-    let guard = guard(&wild, quick());
+    let guard = guard(&wild, patient());
     let error = guard.routes().await.unwrap_err();
     assert_eq!(error, CloudError::Other("provider wild panicked in routes.list: out of cheese".to_owned()));
     guard.probe().await.unwrap();
@@ -60,7 +60,7 @@ async fn a_panic_costs_one_call() {
 #[tokio::test]
 async fn places_are_waited_for_so_long_and_no_longer() {
     let wild = Wild::that(&[("routes.list", Does::Pend)]);
-    let limits = Limits { deadline: |_| Duration::from_secs(3600), patience: Duration::from_millis(100), ..quick() };
+    let limits = Limits { deadline: |_| Duration::from_secs(3600), patience: Duration::from_millis(100), ..patient() };
     let guard = guard(&wild, limits);
     let calls: Vec<_> = (0..8)
         .map(|_| {
@@ -80,7 +80,7 @@ async fn places_are_waited_for_so_long_and_no_longer() {
 async fn a_provider_that_keeps_failing_is_left_alone_and_then_tried() {
     let wild = Wild::that(&[("routes.list", Does::Fail(away())), ("identity.probe", Does::Fail(away()))]);
     let breaker = BreakerLimits { faults: 3, first: Duration::from_millis(300), longest: Duration::from_millis(300) };
-    let guard = guard(&wild, Limits { breaker, ..quick() });
+    let guard = guard(&wild, Limits { breaker, ..patient() });
     let mut errors = Vec::new();
     while guard.status().breaker == BreakerState::Closed {
         errors.push(guard.routes().await.unwrap_err());
@@ -102,7 +102,7 @@ async fn what_the_provider_answers_is_no_fault_of_its() {
     let wild = Wild::default();
     let breaker = BreakerLimits { faults: 1, ..BreakerLimits::default() };
     let wild = Arc::new(wild);
-    let guard = guard(&wild, Limits { breaker, rate: Rate { per_second: 0.0, burst: 0 }, ..quick() });
+    let guard = guard(&wild, Limits { breaker, rate: Rate { per_second: 0.0, burst: 0 }, ..patient() });
     for error in [
         CloudError::NotFound(String::new()),
         CloudError::Denied(String::new()),
@@ -121,7 +121,7 @@ async fn a_storm_of_throttling_slows_our_calls_of_that_class() {
     let message = String::new;
     let storm = CloudError::Throttled { after: Some(Duration::from_secs(3600)), message: message() };
     let wild = Wild::that(&[("routes.list", Does::Fail(storm))]);
-    let guard = guard(&wild, quick());
+    let guard = guard(&wild, Limits { patience: Duration::from_secs(5), ..patient() });
     guard.routes().await.unwrap_err();
     // The cloud is not asked again: there is no token within our patience.
     let error = guard.routes().await.unwrap_err();
@@ -135,7 +135,7 @@ async fn a_storm_of_throttling_slows_our_calls_of_that_class() {
 #[tokio::test]
 async fn the_gate_is_asked_when_the_call_starts() {
     let wild = Wild::that(&[("routes.create", Does::Pend)]);
-    let guard = guard(&wild, Limits { deadline: |_| Duration::from_secs(3600), patience: super::PATIENCE, ..quick() });
+    let guard = guard(&wild, Limits { deadline: |_| Duration::from_secs(3600), patience: PATIENCE, ..patient() });
     let right = authority();
     let create = || {
         let (guard, right) = (Arc::clone(&guard), right.clone());
@@ -161,7 +161,7 @@ async fn the_gate_is_asked_when_the_call_starts() {
 #[tokio::test]
 async fn who_never_led_changes_nothing() {
     let wild = Wild::that(&[]);
-    let guard = guard(&wild, quick());
+    let guard = guard(&wild, patient());
     let (gate, _keeper) = Gate::new(quarterdeck_election::Timing::default(), Arc::new(TokioClock::default()));
     let right = Authority { gate, epoch: 1 };
     let error = guard.delete_route(&right, Uuid::new_v4(), &route()).await.unwrap_err();
@@ -173,7 +173,7 @@ async fn who_never_led_changes_nothing() {
 async fn bad_credentials_are_told_once() {
     let denied = CloudError::Denied("bad key".to_owned());
     let wild = Wild::that(&[("identity.probe", Does::Fail(denied.clone())), ("routes.list", Does::Fail(denied))]);
-    let guard = guard(&wild, Limits { probe_every: Duration::from_millis(20), ..quick() });
+    let guard = guard(&wild, Limits { probe_every: Duration::from_millis(20), ..patient() });
     guard.routes().await.unwrap_err();
     until(&guard, "it is known", |status| status.trouble.is_some()).await;
     let trouble = guard.take_trouble().unwrap();
@@ -188,7 +188,7 @@ async fn bad_credentials_are_told_once() {
 #[tokio::test]
 async fn a_provider_that_nobody_uses_is_not_asked() {
     let wild = Wild::that(&[]);
-    let guard = guard(&wild, Limits { probe_every: Duration::from_millis(5), ..quick() });
+    let guard = guard(&wild, Limits { probe_every: Duration::from_millis(5), ..patient() });
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(wild.count("identity.probe"), 0);
     guard.routes().await.unwrap();
@@ -198,13 +198,13 @@ async fn a_provider_that_nobody_uses_is_not_asked() {
 #[tokio::test]
 async fn a_provider_is_asked_once_what_it_is() {
     let wild = Wild::that(&[]);
-    let guard = guard(&wild, quick());
+    let guard = guard(&wild, patient());
     let infos = futures::future::join_all((0..20).map(|_| guard.info())).await;
     assert!(infos.iter().all(Result::is_ok));
     assert_eq!(wild.count("identity.info"), 1);
     // While it hangs, those who ask wait for one question, not for one after the other.
     let hung = Wild::that(&[("identity.info", Does::Pend)]);
-    let guard = super::guard(&hung, quick());
+    let guard = super::guard(&hung, Limits { deadline: |_| SHORT, ..patient() });
     let infos = futures::future::join_all((0..20).map(|_| guard.info())).await;
     assert!(infos.iter().all(Result::is_err));
     assert_eq!(hung.count("identity.info"), 1);
@@ -213,12 +213,14 @@ async fn a_provider_is_asked_once_what_it_is() {
 #[tokio::test]
 async fn questions_about_nodes_pass_the_guard() {
     let wild = Wild::that(&[]);
-    let guard = guard(&wild, quick());
+    let guard = guard(&wild, patient());
     let node = NodeRef { name: "n".into(), provider_id: None };
     let seen = guard.look_up(std::slice::from_ref(&node), Duration::ZERO).await.unwrap();
     assert_eq!(&*seen[0].account, "acme");
     assert_eq!(guard.status().account.as_deref(), Some("acme"));
-    wild.tell("instances.get_many", Does::Pend);
+    let deadline = |method: &Method| if method.name == "instances.get_many" { SHORT } else { PATIENCE };
+    let hung = Wild::that(&[("instances.get_many", Does::Pend)]);
+    let guard = super::guard(&hung, Limits { deadline, ..patient() });
     let error = guard.look_up(&[node], Duration::ZERO).await.unwrap_err();
     assert!(matches!(error, CloudError::Timeout { method: "instances.get_many", .. }), "{error:?}");
 }
@@ -229,8 +231,11 @@ async fn what_happens_is_counted() {
     let metrics = CloudMetrics::register(&registry).unwrap();
     let storm = CloudError::Throttled { after: None, message: String::new() };
     let wild = Wild::that(&[("routes.create", Does::Pend), ("routes.list", Does::Fail(storm))]);
+    let deadline = |method: &Method| if method.name == "routes.create" { SHORT } else { PATIENCE };
     let cluster = Arc::new(std::sync::OnceLock::from(crate::model::ClusterId("c".into())));
-    let guard = super::Guarded::new("wild", Arc::clone(&wild) as _, cluster, quick()).unwrap().measured(&metrics);
+    let guard = super::Guarded::new("wild", Arc::clone(&wild) as _, cluster, Limits { deadline, ..patient() })
+        .unwrap()
+        .measured(&metrics);
     let right = authority();
     guard.create_route(&right, Uuid::new_v4(), &route()).await.unwrap_err();
     right.gate.shut();

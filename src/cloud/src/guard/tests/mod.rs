@@ -11,18 +11,21 @@ use quarterdeck_election::Gate;
 use quarterdeck_runtime::facility::Authority;
 use tokio::time::Instant;
 
-use super::{AbandonedLimits, BreakerLimits, Guarded, Limits, ProviderStatus};
+use super::{AbandonedLimits, BreakerLimits, Guarded, Limits, Method, ProviderStatus};
 use crate::model::ClusterId;
 use provider::Wild;
 
 /// How long what has to happen may take on a machine that has other things to do.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Limits with which a test need not wait for long, and a breaker that stays out of the way.
-fn quick() -> Limits {
+/// How long a call may take of which a test waits for the end.
+const SHORT: Duration = Duration::from_millis(300);
+
+/// Limits that a loaded machine does not reach, and a breaker that stays out of the way.
+fn patient() -> Limits {
     Limits {
-        deadline: |_| Duration::from_millis(300),
-        patience: Duration::from_secs(5),
+        deadline: |_| PATIENCE,
+        patience: PATIENCE,
         breaker: BreakerLimits { faults: 1_000, ..BreakerLimits::default() },
         abandoned: AbandonedLimits {
             grace: Duration::from_millis(50),
@@ -31,6 +34,15 @@ fn quick() -> Limits {
         },
         ..Limits::default()
     }
+}
+
+/// The same, but for calls that list or make routes: they are soon given up.
+fn quick() -> Limits {
+    let deadline = |method: &Method| match method.name {
+        "routes.list" | "routes.create" => SHORT,
+        _ => PATIENCE,
+    };
+    Limits { deadline, ..patient() }
 }
 
 fn guard(provider: &Arc<Wild>, limits: Limits) -> Arc<Guarded> {
