@@ -10,7 +10,7 @@ use quarterdeck_it::Process;
 use quarterdeck_it::deck::program_named;
 use quarterdeck_it::eventually;
 use quarterdeck_it::netns::{
-    Echo, Flow, Health, Machine, datagram, datagram_from, dial, dial_from, get, refused, switch,
+    Conversation, Echo, Flow, Health, Machine, datagram, datagram_from, dial, dial_from, get, refused, switch,
 };
 use serde_json::{Value, json};
 
@@ -253,7 +253,7 @@ async fn traffic_goes_on_whatever_happens_to_the_agents() -> Result<()> {
     scene.write(&scene.state(2, &["n1", "n2"], "gw1"))?;
     scene.answer(at(VIP[0]), &["n1", "n2"]).await?;
     scene.answer(at(VIP[1]), &["n1", "n2"]).await?;
-    calls.iter_mut().try_for_each(|call| call.again())?;
+    calls.iter_mut().try_for_each(Conversation::again)?;
     // One that fails its checks.
     let mut flows = Vec::new();
     while flows.len() < 3 {
@@ -289,7 +289,7 @@ async fn traffic_goes_on_whatever_happens_to_the_agents() -> Result<()> {
     for agent in &scene.agents {
         agent.kill().await?;
     }
-    calls.iter_mut().try_for_each(|call| call.again())?;
+    calls.iter_mut().try_for_each(Conversation::again)?;
     scene.answer(at(VIP[0]), &["n1", "n2"]).await?;
     scene.answer(at(VIP6), &["n1", "n2"]).await?;
     // They come back with no source to read: from what they kept.
@@ -301,7 +301,7 @@ async fn traffic_goes_on_whatever_happens_to_the_agents() -> Result<()> {
         if text.matches("everything stays as it is").count() >= scene.agents.len() { Ok(()) } else { bail!("{text}") }
     })
     .await?;
-    calls.iter_mut().try_for_each(|call| call.again())?;
+    calls.iter_mut().try_for_each(Conversation::again)?;
     assert_eq!(scene.gateways[0].run("nft -j list table inet quarterdeck")?, before, "nothing was loaded anew");
 
     // Somebody else breaks what is ours; it comes back.
@@ -316,7 +316,7 @@ async fn traffic_goes_on_whatever_happens_to_the_agents() -> Result<()> {
         if routes.lines().count() == 2 { Ok(()) } else { bail!("{routes}") }
     })
     .await?;
-    calls.iter_mut().try_for_each(|call| call.again())?;
+    calls.iter_mut().try_for_each(Conversation::again)?;
 
     // The first gateway dies; the second one announces its addresses, and conversations live on: with the nodes that
     // there were when they began, it leads each to the same one.
