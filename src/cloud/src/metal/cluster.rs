@@ -84,6 +84,7 @@ impl Account {
 }
 
 /// What a failed call to the API server is to the callers of a cloud.
+#[allow(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 fn as_cloud(error: ApiError) -> CloudError {
     let text = error.to_string();
     match error.class() {

@@ -60,6 +60,7 @@ fn is_only_reading(kind: EventKind) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::reader::View;
     use super::*;
 
     #[tokio::test]
@@ -79,7 +80,7 @@ mod tests {
         let task = tokio::spawn(run(Arc::clone(&inventory), stop.clone()));
         views.wait_for(|view| view.trouble.is_some()).await.expect("it is watched");
         std::fs::write(&path, text(&["one"])).expect("written");
-        views.wait_for(|view| view.is_certain()).await.expect("it is watched");
+        views.wait_for(View::is_certain).await.expect("it is watched");
         std::fs::write(dir.path().join("next"), text(&["one", "two"])).expect("written");
         std::fs::rename(dir.path().join("next"), &path).expect("moved");
         let both = |good: &Arc<super::super::Contents>| good.machines.len() == 2;
