@@ -110,7 +110,8 @@ mod tests {
         let candidates = |entries: &[&str], providers: &[&str], class: Option<&str>| {
             Classes::read(&flag(entries), providers).map(|classes| classes.candidates(class).collect::<Vec<_>>())
         };
-        let cases: [(&[&str], &[&str], Option<&str>, Vec<usize>); 6] = [
+        type Case<'a> = (&'a [&'a str], &'a [&'a str], Option<&'a str>, Vec<usize>);
+        let cases: [Case<'_>; 6] = [
             (&[], &["a", "b"], None, vec![0, 1]),
             (&[], &["a"], Some("example.com/x"), vec![]),
             (&["example.com/x"], &["a"], Some("example.com/x"), vec![0]),

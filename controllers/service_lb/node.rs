@@ -61,6 +61,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "json! makes values")]
     fn node(name: &str, metadata: Value, spec: Value) -> Arc<NodeView> {
         let mut meta = json!({ "name": name, "uid": "u", "resourceVersion": "1" });
         meta.as_object_mut().unwrap().extend(metadata.as_object().unwrap().clone());

@@ -53,7 +53,8 @@ pub(super) fn made(service: &Service, record: &Record, ingress: Option<&[Ingress
         patch.insert("status".to_owned(), json!({ "loadBalancer": { "ingress": points(ingress) } }));
     }
     let uid = service.metadata.uid.clone().unwrap_or_default();
-    (!patch.is_empty()).then(|| ServicePatch { patch: Value::Object(patch), precondition: PatchPrecondition::Uid(uid) })
+    (!patch.is_empty())
+        .then_some(ServicePatch { patch: Value::Object(patch), precondition: PatchPrecondition::Uid(uid) })
 }
 
 /// Whether the status shows exactly this.
@@ -116,6 +117,7 @@ fn at_version(service: &Service) -> PatchPrecondition {
 mod tests {
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "json! makes values")]
     fn service(metadata: Value, ingress: Value) -> Service {
         let mut meta = json!({ "namespace": "a", "name": "web", "uid": "u", "resourceVersion": "7" });
         meta.as_object_mut().unwrap().extend(metadata.as_object().unwrap().clone());

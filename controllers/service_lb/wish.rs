@@ -106,7 +106,7 @@ pub(super) fn wish(service: &Service, cluster: &ClusterId) -> Result<Wish, BadWi
     let mut annotations = service.metadata.annotations.clone().unwrap_or_default();
     annotations.retain(|key, _| key != RECORD && key != LAST_APPLIED);
     let requested = requested(annotation(ADDRESSES), spec, &families)?;
-    let source_ranges = source_ranges(annotation(SOURCE_RANGES), spec)?;
+    let source_ranges = source_ranges(annotation(SOURCE_RANGES).as_deref(), spec)?;
     Ok(Wish {
         spec: LoadBalancerSpec {
             owner: owner(service, cluster),
@@ -157,7 +157,7 @@ fn requested(annotation: Option<String>, spec: &ServiceSpec, families: &[bool]) 
 }
 
 /// `spec.loadBalancerSourceRanges`, else upstream's annotation (cloud-provider:service/helpers/helper.go v0.36.3).
-fn source_ranges(annotation: Option<String>, spec: &ServiceSpec) -> Result<Vec<IpNet>, BadWish> {
+fn source_ranges(annotation: Option<&str>, spec: &ServiceSpec) -> Result<Vec<IpNet>, BadWish> {
     let listed = spec.load_balancer_source_ranges.clone().unwrap_or_default();
     let (field, texts) = if listed.is_empty() {
         (SOURCE_RANGES, annotation.iter().flat_map(|text| text.split(',')).map(str::to_owned).collect())
@@ -207,6 +207,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "json! makes values")]
     fn read(annotations: Value, mut spec: Value) -> Result<Wish, BadWish> {
         spec["ports"] = json!([{ "port": 80, "nodePort": 30080 }, { "port": 53, "protocol": "UDP" }]);
         let metadata = json!({ "namespace": "a", "name": "web", "uid": "u", "annotations": annotations });

@@ -219,7 +219,7 @@ fn automatic(ask: &Ask<'_>, world: &World<'_>, ipv6: bool) -> Result<Choice, Str
             return Ok(Choice::Take { address, pool: pool.name.clone() });
         }
     }
-    let names: Vec<&str> = ours.iter().filter(|pool| has_family(&pool)).map(|pool| pool.name.as_str()).collect();
+    let names: Vec<&str> = ours.iter().filter(|pool| has_family(pool)).map(|pool| pool.name.as_str()).collect();
     Err(format!("no {family} address is left in pool {}", names.join(", ")))
 }
 

@@ -1,6 +1,5 @@
 //! What cases have in common: calls, waiting, and cleaning up.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -236,7 +235,7 @@ impl Suite {
             external_traffic: ExternalTraffic::Cluster,
             health_check_node_port: 0,
             affinity: None,
-            annotations: annotations.unwrap_or_else(BTreeMap::new),
+            annotations: annotations.unwrap_or_default(),
             backends: self.known.running.iter().map(backend).collect(),
         }
     }
