@@ -216,7 +216,7 @@ async fn say_one(cx: &Cx, node: &NodeView, routed: bool) -> Result<(), ApiError>
         "lastHeartbeatTime": now, "lastTransitionTime": now,
     }] } });
     let same = PatchPrecondition::Uid(node.uid.to_string());
-    match cx.api.strategic_patch_of(&Kind::of::<Node>(), &node.key, Some("status"), &patch, &same).await {
+    match cx.api.strategic_patch(&Kind::of::<Node>(), &node.key, Some("status"), &patch, &same).await {
         Err(error) if !error.is_not_found() => Err(error),
         _ => Ok(()),
     }

@@ -24,7 +24,7 @@ async fn patched(api: &Api, kinds: &Kinds, patch: &Patch) -> Result<Observed, Ap
     // What is set does not depend on what was read: it only has to be the same object.
     let precondition = PatchPrecondition::Uid(live.uid.unwrap_or_default());
     match patch.strategy {
-        Strategy::Strategic => api.strategic_patch(&kind, &key, &patch.body, &precondition).await?,
+        Strategy::Strategic => api.strategic_patch(&kind, &key, None, &patch.body, &precondition).await?,
         Strategy::Merge => api.merge_patch(&kind, &key, None, &patch.body, &precondition).await?,
     };
     Ok(Observed::Ended(Outcome::done()))

@@ -12,12 +12,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time
 use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Serialize, Serializer};
 
-/// API group.
-pub const GROUP: &str = "cloud.quarterdeck.dev";
-/// API version.
-pub const VERSION: &str = "v1alpha1";
-/// `apiVersion` as objects carry it.
-pub const API_VERSION: &str = "cloud.quarterdeck.dev/v1alpha1";
+use super::{API_VERSION, GROUP, VERSION};
+
 /// The custom resource definitions of the three kinds, as YAML.
 pub const CRDS: [&str; 3] = [
     include_str!("../../../../deploy/crds/metalloadbalancers.cloud.quarterdeck.dev.yaml"),

@@ -110,6 +110,11 @@ impl Connection {
         Self { uri, tls, state: Mutex::default(), backoff: Arc::default() }
     }
 
+    /// Where it leads.
+    pub(super) fn uri(&self) -> &PluginUri {
+        &self.uri
+    }
+
     /// The channel for a call. Connects later, when the call is made.
     pub(super) async fn channel(&self) -> Result<Channel> {
         if let Some(channel) = self.as_good() {

@@ -84,7 +84,12 @@ impl Plugin {
             let message = format!("the request is {bytes} bytes long, and a plug-in takes {MESSAGE_LIMIT}");
             return Err(CloudError::Invalid(message));
         }
-        let called = || Called { method: method.name, changes: method.changes, took: started.elapsed() };
+        let called = || Called {
+            method: method.name,
+            changes: method.changes,
+            took: started.elapsed(),
+            at: Some(self.connection.uri()),
+        };
         let late = |maybe_applied| CloudError::Timeout { method: method.name, after: started.elapsed(), maybe_applied };
         let left = call.deadline.saturating_duration_since(started);
         if left.is_zero() {

@@ -8,6 +8,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::encode;
 use super::pb::{self, ErrorReason};
+use super::uri::PluginUri;
 use crate::error::CloudError;
 use crate::provider::CallClass;
 
@@ -34,13 +35,23 @@ struct Parts {
 
 /// The call an error is of; plug-ins need not say so.
 #[derive(Clone, Copy, Debug)]
-pub struct Called {
+pub struct Called<'a> {
     /// Its method, as in metrics.
     pub method: &'static str,
     /// Whether it may change something.
     pub changes: bool,
     /// How long it took.
     pub took: Duration,
+    /// Where the plug-in is; told where the way to it broke.
+    pub at: Option<&'a PluginUri>,
+}
+
+impl Called<'_> {
+    /// A message about the way to the plug-in.
+    fn unreachable(&self, message: String) -> CloudError {
+        let named = self.at.map(PluginUri::to_string).filter(|uri| !message.contains(uri));
+        CloudError::Unavailable(named.map_or_else(|| message.clone(), |uri| format!("{uri}: {message}")))
+    }
 }
 
 fn millis(time: Duration) -> String {
@@ -96,7 +107,7 @@ fn shortened(mut message: String) -> String {
     message
 }
 
-fn assemble(parts: Parts, called: &Called) -> CloudError {
+fn assemble(parts: Parts, called: &Called<'_>) -> CloudError {
     let Parts { reason, message, retry, metadata } = parts;
     let text = |key: &str| metadata.get(key).cloned().unwrap_or_default();
     let time = |key: &str| text(key).parse().map(Duration::from_millis);
@@ -192,10 +203,10 @@ pub fn to_status(error: &CloudError) -> Status {
 
 /// What an error that came from a plug-in, or from the way to it, is to its caller.
 #[must_use]
-pub fn from_status(status: &Status, called: &Called) -> CloudError {
+pub fn from_status(status: &Status, called: &Called<'_>) -> CloudError {
     // A status with a source was made on this side: the connection broke, or there is none.
     if let Some(source) = std::error::Error::source(status) {
-        return CloudError::Unavailable(format!("{}: {}", status.message(), innermost(source)));
+        return called.unreachable(format!("{}: {}", status.message(), innermost(source)));
     }
     let retry = status.get_details_retry_info().and_then(|info| info.retry_delay);
     let info = status.get_details_error_info().filter(|info| info.domain == DOMAIN);
@@ -204,6 +215,9 @@ pub fn from_status(status: &Status, called: &Called) -> CloudError {
     let mut message = status.message().to_owned();
     if message.is_empty() {
         message = status.code().description().to_lowercase();
+    }
+    if told.is_none() && reason == ErrorReason::Unavailable {
+        return called.unreachable(message);
     }
     assemble(Parts { reason, message, retry, metadata }, called)
 }
@@ -228,5 +242,5 @@ pub(super) fn from_node_error(error: &pb::NodeError) -> CloudError {
         retry: error.retry_after.and_then(|time| time.try_into().ok()),
         metadata: error.metadata.clone(),
     };
-    assemble(parts, &Called { method: super::client::BATCH_GET, changes: false, took: Duration::ZERO })
+    assemble(parts, &Called { method: super::client::BATCH_GET, changes: false, took: Duration::ZERO, at: None })
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::core::Core;
 use super::{Guarded, method};
 use crate::error::{CloudError, Result};
-use crate::model::{Deletion, Handle, LbOutcome, LoadBalancerSpec, OwnedLoadBalancer, Owner, Route};
+use crate::model::{Deletion, Handle, LbOutcome, LoadBalancerSpec, OwnedLoadBalancer, Owner, Page, Route};
 use crate::provider::{LoadBalancers, ProviderInfo, Routes, SharedProvider};
 
 /// Pages of a list at most; a list that is longer than this is broken.
@@ -21,6 +21,24 @@ fn balancers(provider: &SharedProvider) -> Result<&dyn LoadBalancers> {
 
 fn routes(provider: &SharedProvider) -> Result<&dyn Routes> {
     provider.routes().ok_or_else(|| CloudError::NotImplemented("routes".to_owned()))
+}
+
+/// All pages of a list, each asked for with what the one before named.
+async fn pages<T, F>(page: impl Fn(Option<String>) -> F) -> Result<Vec<T>>
+where
+    F: Future<Output = Result<Page<T>>>,
+{
+    let mut all = Vec::new();
+    let mut next = None;
+    for _ in 0..PAGES {
+        let got = page(next).await?;
+        all.extend(got.items);
+        next = got.next;
+        if next.is_none() {
+            return Ok(all);
+        }
+    }
+    Err(CloudError::Other(format!("the list has more than {PAGES} pages")))
 }
 
 impl Guarded {
@@ -115,24 +133,12 @@ impl Guarded {
     /// # Errors
     /// When a page could not be had: nothing may be concluded then.
     pub async fn owned_load_balancers(&self) -> Result<Vec<OwnedLoadBalancer>> {
-        let mut all = Vec::new();
-        let mut page = None;
-        for _ in 0..PAGES {
-            let from = page.take();
-            let got = self
-                .core
-                .call(method::LIST_BALANCERS, None, Uuid::new_v4(), |provider, call| async move {
-                    let from: Option<String> = from;
-                    balancers(&provider)?.list_owned(&call, from.as_deref()).await
-                })
-                .await?;
-            all.extend(got.items);
-            page = got.next;
-            if page.is_none() {
-                return Ok(all);
-            }
-        }
-        Err(CloudError::Other(format!("the list of load balancers has more than {PAGES} pages")))
+        pages(|from| {
+            self.core.call(method::LIST_BALANCERS, None, Uuid::new_v4(), |provider, call| async move {
+                balancers(&provider)?.list_owned(&call, from.as_deref()).await
+            })
+        })
+        .await
     }
 
     /// All routes of this cluster.
@@ -140,24 +146,12 @@ impl Guarded {
     /// # Errors
     /// When a page could not be had: nothing may be concluded then.
     pub async fn routes(&self) -> Result<Vec<Route>> {
-        let mut all = Vec::new();
-        let mut page = None;
-        for _ in 0..PAGES {
-            let from = page.take();
-            let got = self
-                .core
-                .call(method::LIST_ROUTES, None, Uuid::new_v4(), |provider, call| async move {
-                    let from: Option<String> = from;
-                    routes(&provider)?.list(&call, from.as_deref()).await
-                })
-                .await?;
-            all.extend(got.items);
-            page = got.next;
-            if page.is_none() {
-                return Ok(all);
-            }
-        }
-        Err(CloudError::Other(format!("the list of routes has more than {PAGES} pages")))
+        pages(|from| {
+            self.core.call(method::LIST_ROUTES, None, Uuid::new_v4(), |provider, call| async move {
+                routes(&provider)?.list(&call, from.as_deref()).await
+            })
+        })
+        .await
     }
 
     /// Makes a route.

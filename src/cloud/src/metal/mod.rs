@@ -20,7 +20,8 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use quarterdeck_api::cloud::metal::{GROUP, MetalLoadBalancer};
+use quarterdeck_api::cloud::GROUP;
+use quarterdeck_api::cloud::metal::MetalLoadBalancer;
 use quarterdeck_runtime::controller::{Grant, SetupError};
 use tokio::time::Instant;
 

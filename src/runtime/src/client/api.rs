@@ -385,19 +385,9 @@ impl Api {
         self.patch(write, patch, precondition).await
     }
 
-    /// Strategic merge patch of single fields of an object; only built-in kinds know it.
+    /// Strategic merge patch of single fields of an object; only built-in kinds know it. `subresource` as in
+    /// [`Self::merge_patch`].
     pub async fn strategic_patch(
-        &self,
-        kind: &Kind,
-        key: &ObjectKey,
-        patch: &Value,
-        precondition: &PatchPrecondition,
-    ) -> Result<Written, ApiError> {
-        self.strategic_patch_of(kind, key, None, patch, precondition).await
-    }
-
-    /// [`Self::strategic_patch`] of a subresource, such as one condition of `status`.
-    pub async fn strategic_patch_of(
         &self,
         kind: &Kind,
         key: &ObjectKey,

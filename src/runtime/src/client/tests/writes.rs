@@ -241,7 +241,7 @@ async fn a_write_without_its_precondition_is_not_sent() {
         api.apply(&kind, &key, &json!({}), &ApplyTo::Known { uid: String::new() }, &options).await.map(|_| ()),
         api.merge_patch(&kind, &key, None, &json!({}), &PatchPrecondition::Uid(String::new())).await.map(|_| ()),
         api.merge_patch(&kind, &key, None, &json!({}), &no_version).await.map(|_| ()),
-        api.strategic_patch(&kind, &key, &json!({}), &PatchPrecondition::Uid(String::new())).await.map(|_| ()),
+        api.strategic_patch(&kind, &key, None, &json!({}), &PatchPrecondition::Uid(String::new())).await.map(|_| ()),
         api.merge_patch(&kind, &key, None, &json!([]), &PatchPrecondition::Uid("u1".into())).await.map(|_| ()),
         api.delete_collection(&kind, "", 10).await,
     ];
@@ -265,7 +265,7 @@ async fn each_verb_sends_its_precondition() {
     api.apply(&kind, &key, &labels, &ApplyTo::Known { uid: "u1".into() }, &options).await.unwrap();
     api.apply(&kind, &key, &labels, &ApplyTo::Absent, &options).await.unwrap();
     api.merge_patch(&kind, &key, None, &labels, &versions).await.unwrap();
-    api.strategic_patch(&kind, &key, &labels, &PatchPrecondition::Uid("u1".into())).await.unwrap();
+    api.strategic_patch(&kind, &key, None, &labels, &PatchPrecondition::Uid("u1".into())).await.unwrap();
     let [put, delete, known, absent, patch, strategic] = &server.seen()[..] else { panic!("six requests") };
     assert_eq!(put.uri, "/api/v1/namespaces/a/configmaps/one/status?timeout=375ms");
     assert_eq!(put.body["metadata"]["resourceVersion"], "11");
