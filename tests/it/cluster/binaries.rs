@@ -156,7 +156,7 @@ fn failures_are_one_clear_line() {
 
     let unknown = cache.bin("", &["--with", "kcm,oars"]);
     let errors = String::from_utf8_lossy(&unknown.stderr).into_owned();
-    assert_eq!(errors, "cluster: --with oars: known are kcm, scheduler, kwok and node\n");
+    assert_eq!(errors, "cluster: --with oars: known are kcm, scheduler, kwok, node, cloud-shim and cloud-template\n");
 
     // Everything but go.
     let path = cache.folder.path().join("no-go");
