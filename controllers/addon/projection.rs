@@ -9,6 +9,9 @@ use serde_json::Value;
 
 /// What is kept of an object besides its metadata.
 pub trait Content: Send + Sync + 'static {
+    /// Name of the form, on status pages and in metrics.
+    const FORM: &'static str;
+
     /// Draws it from the object as the server sent it.
     fn of(object: Value) -> Self;
 }
@@ -49,5 +52,9 @@ impl<C: Content> Cached for Projection<C> {
 
     fn each_label(&self, visit: &mut dyn FnMut(&str, &str)) {
         self.metadata.each_label(visit);
+    }
+
+    fn form() -> &'static str {
+        C::FORM
     }
 }

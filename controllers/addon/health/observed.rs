@@ -10,6 +10,8 @@ use crate::addon::projection::{Content, Projection};
 pub type Observed = Projection<Health>;
 
 impl Content for Health {
+    const FORM: &'static str = "Observed";
+
     fn of(object: Value) -> Self {
         of(&object)
     }

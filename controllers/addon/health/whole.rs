@@ -22,6 +22,8 @@ impl Text {
 }
 
 impl Content for Text {
+    const FORM: &'static str = "Entire";
+
     fn of(mut object: Value) -> Self {
         if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.remove("managedFields");

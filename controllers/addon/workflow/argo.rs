@@ -253,6 +253,8 @@ pub fn state(workflow: &Value) -> State {
 pub type Watched = Projection<State>;
 
 impl Content for State {
+    const FORM: &'static str = "Watched";
+
     fn of(object: Value) -> Self {
         state(&object)
     }

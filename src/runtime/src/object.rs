@@ -159,6 +159,12 @@ pub trait Cached: DeserializeOwned + Send + Sync + 'static {
     fn each_label(&self, visit: &mut dyn FnMut(&str, &str));
     /// Drops what no reader may depend on, once, before the object is stored.
     fn trim(&mut self) {}
+    /// Name of the form, on status pages and in metrics.
+    #[must_use]
+    fn form() -> &'static str {
+        let name = std::any::type_name::<Self>();
+        name.rsplit("::").next().unwrap_or(name)
+    }
 }
 
 /// A cached form that belongs to one kind known at compile time.

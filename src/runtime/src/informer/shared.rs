@@ -1,6 +1,6 @@
 //! The part of an informer that its task writes and everyone else reads.
 
-use std::any::{TypeId, type_name};
+use std::any::TypeId;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -289,7 +289,7 @@ impl<K: Cached> Shared<K> {
             kind: self.core.kind.clone(),
             selection: self.core.selection.clone(),
             identity: self.core.identity.clone(),
-            form: form_name::<K>(),
+            form: K::form(),
             state: self.core.progress.state(),
             synced: self.core.progress.has_synced(),
             objects,
@@ -310,11 +310,6 @@ fn call(ready: Vec<Callback>) {
     for callback in ready {
         callback();
     }
-}
-
-fn form_name<K>() -> &'static str {
-    let name = type_name::<K>();
-    name.rsplit("::").next().unwrap_or(name)
 }
 
 #[cfg(test)]
