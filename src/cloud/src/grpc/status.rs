@@ -48,9 +48,9 @@ pub struct Called<'a> {
 
 impl Called<'_> {
     /// A message about the way to the plug-in.
-    fn unreachable(&self, message: String) -> CloudError {
+    fn unreachable(&self, message: &str) -> CloudError {
         let named = self.at.map(PluginUri::to_string).filter(|uri| !message.contains(uri));
-        CloudError::Unavailable(named.map_or_else(|| message.clone(), |uri| format!("{uri}: {message}")))
+        CloudError::Unavailable(named.map_or_else(|| message.to_owned(), |uri| format!("{uri}: {message}")))
     }
 }
 
@@ -206,7 +206,7 @@ pub fn to_status(error: &CloudError) -> Status {
 pub fn from_status(status: &Status, called: &Called<'_>) -> CloudError {
     // A status with a source was made on this side: the connection broke, or there is none.
     if let Some(source) = std::error::Error::source(status) {
-        return called.unreachable(format!("{}: {}", status.message(), innermost(source)));
+        return called.unreachable(&format!("{}: {}", status.message(), innermost(source)));
     }
     let retry = status.get_details_retry_info().and_then(|info| info.retry_delay);
     let info = status.get_details_error_info().filter(|info| info.domain == DOMAIN);
@@ -217,7 +217,7 @@ pub fn from_status(status: &Status, called: &Called<'_>) -> CloudError {
         message = status.code().description().to_lowercase();
     }
     if told.is_none() && reason == ErrorReason::Unavailable {
-        return called.unreachable(message);
+        return called.unreachable(&message);
     }
     assemble(Parts { reason, message, retry, metadata }, called)
 }
