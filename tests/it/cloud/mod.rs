@@ -2,6 +2,12 @@
 
 mod conformance;
 mod faults;
+mod faults_hang;
+mod faults_lead;
+mod faults_more;
+mod faults_shim;
+mod faults_stone;
+mod faults_wire;
 mod faults_world;
 mod lifecycle;
 mod metal_life;
