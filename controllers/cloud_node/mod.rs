@@ -9,6 +9,8 @@ mod metrics;
 mod plan;
 #[cfg(test)]
 mod plan_tests;
+#[cfg(test)]
+mod upstream_tests;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -37,7 +39,7 @@ use serde_json::json;
 use find::{Found, find};
 use lanes::Lanes;
 use metrics::Metrics;
-use plan::{addresses, initialise, is_uninitialized, stale_labels};
+use plan::{addresses, initialise, is_compared, is_uninitialized, stale_labels};
 
 /// Answers of the clouds that all their controllers share may be this old.
 const SHARED_AGE: Duration = Duration::from_secs(30);
@@ -187,8 +189,8 @@ impl Keeper {
             return Ok(Action::Done);
         };
         match find(&self.cloud, &node_ref(&node)).await {
-            Found::Here { instance, account } if waits => self.initialise(cx, &node, &instance, &account).await,
-            Found::Here { instance, .. } => {
+            Found::Here(instance) if waits => self.initialise(cx, &node, &instance).await,
+            Found::Here(instance) => {
                 self.put_addresses_right(cx, &node, &instance).await?;
                 self.addresses_due.lock().remove(key);
                 Ok(Action::Done)
@@ -219,8 +221,8 @@ impl Keeper {
         }
     }
 
-    async fn initialise(&self, cx: &Cx, node: &NodeView, instance: &Instance, account: &str) -> Result<Action, Error> {
-        let plan = match initialise(node, instance, account) {
+    async fn initialise(&self, cx: &Cx, node: &NodeView, instance: &Instance) -> Result<Action, Error> {
+        let plan = match initialise(node, instance) {
             Ok(plan) => plan,
             Err(refusal) => {
                 if cx.attempt == 0 {
@@ -283,12 +285,7 @@ impl Keeper {
         };
         tell_trouble(provider, &cx.recorder);
         let info = provider.info().await.map_err(failed)?;
-        let own = |node: &NodeView| {
-            let scheme = node.provider_id.as_deref().map(scheme);
-            scheme.is_some_and(|scheme| info.schemes.iter().any(|own| own == scheme))
-        };
-        let nodes: Vec<_> =
-            self.nodes.all().into_iter().filter(|n| own(n) && !n.deleting && !is_uninitialized(n)).collect();
+        let nodes: Vec<_> = self.nodes.all().into_iter().filter(|node| is_compared(node, &info.schemes)).collect();
         if !info.instances || nodes.is_empty() {
             return Ok(Action::RequeueAfter(self.period));
         }

@@ -5,9 +5,12 @@
 //! why, stands in `docs/controllers/cloud-node-lifecycle-controller.md`.
 
 mod absence;
+mod look;
 mod metrics;
 mod pass;
 mod taint;
+#[cfg(test)]
+mod upstream_tests;
 mod verdict;
 
 use std::fmt;
@@ -15,9 +18,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use quarterdeck_api::cloud;
+use quarterdeck_api::cloud::account::CloudAccount;
 use quarterdeck_cloud::Cloud;
 use quarterdeck_runtime::controller::{
-    Action, ClientShare, Controller, Cx, Descriptor, Error, Predecessor, Setup, SetupError,
+    Action, ClientShare, Controller, Cx, Descriptor, Error, Grant, Predecessor, Setup, SetupError,
 };
 use quarterdeck_runtime::informer::{Lister, Selection};
 use quarterdeck_runtime::queue::Retry;
@@ -62,6 +67,8 @@ pub struct CloudNodeLifecycleController(Option<Watch>);
 struct Watch {
     cloud: Arc<Cloud>,
     nodes: Lister<NodeView>,
+    /// In which accounts nodes were found before.
+    accounts: Lister<CloudAccount>,
     period: Duration,
     rules: Rules,
     metrics: Metrics,
@@ -106,6 +113,9 @@ impl Controller for CloudNodeLifecycleController {
         }
         let Some(cloud) = Cloud::join(setup)? else { return Ok(Self(None)) };
         let nodes = setup.informer::<NodeView>(Selection::default());
+        let accounts = setup.informer::<CloudAccount>(Selection::default());
+        // Never changed by us, so that nothing but a person lets another account count.
+        setup.grant(Grant { group: cloud::GROUP, resource: "cloudaccounts", verbs: &["create"] });
         // A worker for each cloud: none waits for another.
         let clouds = cloud.providers().len();
         setup.workers(clouds);
@@ -115,7 +125,7 @@ impl Controller for CloudNodeLifecycleController {
         let rules = Rules { grace: config.cloud_node_deletion_grace.as_secs(), percent };
         let memories = (0..clouds).map(|_| Mutex::default()).collect();
         let metrics = Metrics::new(setup.metrics());
-        Ok(Self(Some(Watch { cloud, nodes, period, rules, metrics, memories })))
+        Ok(Self(Some(Watch { cloud, nodes, accounts, period, rules, metrics, memories })))
     }
 
     async fn reconcile(&self, cx: &Cx, key: OfCloud) -> Result<Action, Error> {

@@ -10,6 +10,8 @@ mod plan;
 #[cfg(test)]
 mod plan_tests;
 mod tries;
+#[cfg(test)]
+mod upstream_tests;
 
 use std::fmt;
 use std::sync::Arc;

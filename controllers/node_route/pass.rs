@@ -14,7 +14,7 @@ use quarterdeck_runtime::client::{ApiError, PatchPrecondition};
 use quarterdeck_runtime::controller::{Cx, Error};
 use quarterdeck_runtime::events::EventType;
 use quarterdeck_runtime::object::Kind;
-use quarterdeck_runtime::view::NodeView;
+use quarterdeck_runtime::view::{Condition, NodeView};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -195,21 +195,19 @@ impl Router {
     }
 }
 
-/// Status, reason and message of the condition `NetworkUnavailable`.
-fn condition(routed: bool) -> [&'static str; 3] {
-    match routed {
+/// Status, reason and message that the condition `NetworkUnavailable` gets; `None` if it says so already.
+pub(super) fn condition(said: Option<&Condition>, routed: bool) -> Option<[&'static str; 3]> {
+    let [status, reason, message] = match routed {
         true => ["False", "RouteCreated", "RouteController created a route"],
         false => ["True", "NoRouteCreated", "RouteController failed to create a route"],
-    }
+    };
+    let says_so = said.is_some_and(|said| &*said.status == status && &*said.reason == reason);
+    (!says_so).then_some([status, reason, message])
 }
 
 /// Writes the condition if it changes. The patch names this condition only, others stay.
 async fn say_one(cx: &Cx, node: &NodeView, routed: bool) -> Result<(), ApiError> {
-    let [status, reason, message] = condition(routed);
-    let said = node.network_unavailable.as_ref();
-    if said.is_some_and(|said| &*said.status == status && &*said.reason == reason) {
-        return Ok(());
-    }
+    let Some([status, reason, message]) = condition(node.network_unavailable.as_ref(), routed) else { return Ok(()) };
     let now = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap_or_default().to_string();
     let patch = json!({ "status": { "conditions": [{
         "type": "NetworkUnavailable", "status": status, "reason": reason, "message": message,

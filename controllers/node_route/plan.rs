@@ -103,7 +103,11 @@ pub(super) fn claims(nodes: &[Arc<NodeView>], routes: &[Route], cluster: &[IpNet
                 claims.wrong.push((Arc::clone(node), Wrong::Outside(cidr)));
                 continue;
             }
-            wanting.entry(cidr).or_default().push(Claim { node: Arc::clone(node), index });
+            let wanting = wanting.entry(cidr).or_default();
+            // Said twice by one node it is still its own.
+            if wanting.last().is_none_or(|last| last.node.uid != node.uid) {
+                wanting.push(Claim { node: Arc::clone(node), index });
+            }
         }
     }
     for (cidr, mut wanting) in wanting {
@@ -119,7 +123,7 @@ pub(super) fn claims(nodes: &[Arc<NodeView>], routes: &[Route], cluster: &[IpNet
 }
 
 /// Whether all of a network is within one of these.
-fn is_within(cluster: &[IpNet], cidr: &IpNet) -> bool {
+pub(super) fn is_within(cluster: &[IpNet], cidr: &IpNet) -> bool {
     cluster.iter().any(|own| own.contains(cidr))
 }
 
