@@ -5,6 +5,7 @@
 
 mod address;
 mod audit;
+mod complaint;
 mod config;
 mod key;
 mod memory;
@@ -14,7 +15,10 @@ mod plan;
 mod record;
 mod remove;
 mod status;
+mod steady;
 mod sync;
+#[cfg(test)]
+mod upstream_tests;
 mod watch;
 mod wish;
 
@@ -35,6 +39,7 @@ use quarterdeck_runtime::view::NodeView;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use address::Addresses;
+use complaint::Complaints;
 use config::Classes;
 use memory::Memory;
 use metrics::Metrics;
@@ -59,6 +64,7 @@ struct Balancer {
     nodes: Lister<NodeView>,
     addresses: Arc<Addresses>,
     memory: Memory,
+    complaints: Complaints,
     audits: audit::Audits,
     nodes_changed: NodesChanged,
     metrics: Metrics,
@@ -119,7 +125,7 @@ impl Controller for ServiceLbController {
         // Also for plug-ins that join later.
         let shares = (0..cloud.most()).map(|_| Semaphore::new(share)).collect();
         let metrics = Metrics::new(setup.metrics());
-        let audits = audit::Audits::new(audit_period, orphan_grace, config.cloud_delete_orphans);
+        let audits = audit::Audits::new(audit_period, orphan_grace, config.deletion_of_orphans()?);
         let memory = Memory::default();
         let balancer = Balancer {
             cloud,
@@ -128,6 +134,7 @@ impl Controller for ServiceLbController {
             nodes,
             addresses,
             memory,
+            complaints: Complaints::default(),
             audits,
             nodes_changed,
             metrics,

@@ -16,6 +16,7 @@ use quarterdeck_runtime::events::Recorder;
 use quarterdeck_runtime::facility::{Facility, Given, Ground};
 use quarterdeck_runtime::informer::{Lister, Selection};
 use quarterdeck_runtime::object::{Cached as _, ObjectKey};
+use serde_json::value::{RawValue, to_raw_value};
 
 #[cfg(feature = "grpc")]
 use crate::grpc::{Entry, Watched};
@@ -148,6 +149,12 @@ impl Facility for Cloud {
             #[cfg(feature = "grpc")]
             folders: asked_for.folders,
         })
+    }
+
+    fn status(&self) -> Option<Box<RawValue>> {
+        let all = self.status();
+        let shown: Vec<_> = all.iter().map(ProviderStatus::shown).collect();
+        (!shown.is_empty()).then(|| to_raw_value(&shown).ok()).flatten()
     }
 }
 
