@@ -22,6 +22,8 @@ mod metal_world;
 mod node;
 mod node_world;
 mod plugin;
+mod plugin_conformance;
+mod plugin_life;
 mod plugin_shim;
 mod plugin_template;
 mod route;
