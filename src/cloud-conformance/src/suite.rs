@@ -1,5 +1,6 @@
 //! What cases have in common: calls, waiting, and cleaning up.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -67,6 +68,8 @@ pub struct Suite {
     run: String,
     epoch: AtomicU64,
     made: Mutex<Vec<Owner>>,
+    /// uids and clusters of owners that have an address reserved, each at its place among the addresses.
+    reserved: Mutex<Vec<(String, ClusterId)>>,
     routed: Mutex<Vec<(String, Route)>>,
 }
 
@@ -96,6 +99,7 @@ impl Suite {
             // Later than that of every run before, as tenures are.
             epoch: AtomicU64::new(since_1970.as_secs()),
             made: Mutex::default(),
+            reserved: Mutex::default(),
             routed: Mutex::default(),
         }
     }
@@ -226,11 +230,12 @@ impl Suite {
     /// A load balancer for an owner: TCP port 80 to all running machines that are known.
     pub fn spec(&self, owner: Owner) -> LoadBalancerSpec {
         let annotations = self.known.load_balancers.as_ref().map(|may| may.annotations.clone());
+        let addresses = self.reserved_for(&owner);
         LoadBalancerSpec {
             owner,
             ports: vec![port(Protocol::Tcp, 80)],
             ipv6: vec![false],
-            addresses: Vec::new(),
+            addresses,
             source_ranges: Vec::new(),
             external_traffic: ExternalTraffic::Cluster,
             health_check_node_port: 0,
@@ -238,6 +243,20 @@ impl Suite {
             annotations: annotations.unwrap_or_default(),
             backends: self.known.running.iter().map(backend).collect(),
         }
+    }
+
+    /// The address that is reserved for an owner, as a controller does for providers that need one.
+    fn reserved_for(&self, owner: &Owner) -> Vec<IpAddr> {
+        let Some(network) = self.known.load_balancers.as_ref().and_then(|may| may.addresses) else {
+            return Vec::new();
+        };
+        let who = (owner.uid.clone(), owner.cluster.clone());
+        let mut reserved = self.reserved.lock();
+        let place = reserved.iter().position(|one| *one == who).unwrap_or_else(|| {
+            reserved.push(who);
+            reserved.len() - 1
+        });
+        network.hosts().nth(place).into_iter().collect()
     }
 
     /// Makes or changes a load balancer, and waits until it serves.

@@ -12,6 +12,7 @@ use quarterdeck_runtime::events::{EventType, Recorder};
 use quarterdeck_runtime::facility::{Facility, Given, Ground};
 use quarterdeck_runtime::informer::{Lister, Selection};
 use quarterdeck_runtime::object::{Cached as _, ObjectKey};
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::guard::{CloudMetrics, GuardConfig, Guarded, Limits, ProviderStatus};
 use crate::model::ClusterId;
@@ -117,6 +118,12 @@ impl Facility for Cloud {
         }
         let (cluster_name, shared) = (config.cluster_name.clone(), shared.into_inner());
         Ok(Self { providers, kinds, cluster, cluster_name, shared })
+    }
+
+    fn status(&self) -> Option<Box<RawValue>> {
+        let all = self.status();
+        let shown: Vec<_> = all.iter().map(ProviderStatus::shown).collect();
+        (!shown.is_empty()).then(|| to_raw_value(&shown).ok()).flatten()
     }
 }
 

@@ -123,6 +123,10 @@ pub async fn l13_rename(suite: &Suite) -> Outcome {
 }
 
 pub async fn l14_two_clusters(suite: &Suite) -> Outcome {
+    suite.balancers()?;
+    if suite.known.other_cluster.is_empty() {
+        return Err(Stop::NotApplicable("the fixture says that no other cluster can have the same cloud".to_owned()));
+    }
     let here = suite.owner("l14");
     // The same namespace, name and uid: only the cluster differs.
     let there = suite.owner_in(&suite.known.other_cluster, &here.name, &here.uid);

@@ -70,6 +70,8 @@ pub(super) struct Connection {
 #[derive(Default)]
 struct State {
     channel: Option<Channel>,
+    /// When the other side last answered.
+    answered: Option<Instant>,
     texts: Option<TlsTexts>,
     looked: Option<Instant>,
     /// What was last said about certificates that could not be used.
@@ -142,6 +144,20 @@ impl Connection {
                 drop(state);
                 self.keep(&innermost(&error))
             }
+        }
+    }
+
+    /// The other side answered a call, be it with an error.
+    pub(super) fn answered(&self) {
+        self.state.lock().answered = Some(Instant::now());
+    }
+
+    /// A call that was made at `since` got no answer in time. If nothing else was answered since then either, the
+    /// connection may lead nowhere although nobody closed it; the next call makes another one.
+    pub(super) fn doubt(&self, since: Instant) {
+        let mut state = self.state.lock();
+        if state.answered.is_none_or(|answered| answered < since) {
+            state.channel = None;
         }
     }
 

@@ -99,19 +99,33 @@ impl Plugin {
             let channel = self.connection.channel().await?;
             let mut request = Request::new(question);
             request.set_timeout(call.deadline.saturating_duration_since(Instant::now()));
-            send(channel, request).await.map(Response::into_inner).map_err(|status| {
-                let near = call.deadline.saturating_duration_since(Instant::now()) < NEAR;
-                if near && status.code() == Code::Cancelled {
-                    return late(method.changes);
+            let answer = send(channel, request).await.map(Response::into_inner);
+            let near = call.deadline.saturating_duration_since(Instant::now()) < NEAR;
+            match &answer {
+                // Our own end may have counted a little faster.
+                Err(status) if near && status.code() == Code::Cancelled => {
+                    self.connection.doubt(started);
+                    return Err(late(method.changes));
                 }
-                from_status(&status, &called())
-            })
+                // What our own end says of the connection has a source.
+                Err(status) if std::error::Error::source(status).is_some() => {}
+                _ => self.connection.answered(),
+            }
+            answer.map_err(|status| from_status(&status, &called()))
         };
-        tokio::select! {
-            answer = tokio::time::timeout_at(call.deadline, sending) => answer.unwrap_or_else(|_| Err(late(method.changes))),
+        let answer = tokio::select! {
+            answer = tokio::time::timeout_at(call.deadline, sending) => answer.ok(),
             // Dropping the request tells the plug-in.
-            () = call.cancel.cancelled() => Err(CloudError::Unavailable("the caller left".to_owned())),
+            () = call.cancel.cancelled() => None,
+        };
+        if let Some(answer) = answer {
+            return answer;
         }
+        if call.deadline.saturating_duration_since(Instant::now()) >= NEAR {
+            return Err(CloudError::Unavailable("the caller left".to_owned()));
+        }
+        self.connection.doubt(started);
+        Err(late(method.changes))
     }
 }
 

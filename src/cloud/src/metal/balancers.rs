@@ -87,7 +87,10 @@ impl LoadBalancers for Metal {
     }
 
     async fn list_owned(&self, call: &CallCtx, page: Option<&str>) -> Result<Page<OwnedLoadBalancer>> {
-        let page = self.balancers.page::<MetalLoadBalancer>(objects::selector(&call.cluster), page).await?;
+        let page = self
+            .balancers
+            .page::<MetalLoadBalancer>(objects::selector(&call.cluster), self.shared.page(), page)
+            .await?;
         Ok(Page { items: page.items.iter().map(as_owned).collect(), next: page.next })
     }
 }

@@ -16,6 +16,7 @@ pub mod objects;
 mod routes;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
@@ -39,19 +40,34 @@ pub const LOAD_BALANCER_ACCOUNT: &str = "service-controller";
 pub const ROUTE_ACCOUNT: &str = "route-controller";
 /// Nodes of one question; the answer is in memory.
 const BATCH: usize = 20_000;
+/// Objects of one page of a list.
+const PAGE: u32 = 250;
 
 /// Says which live agents still have a load balancer of this name; `None` if that is not known.
 pub type Holders = dyn Fn(&str) -> Option<Vec<String>> + Send + Sync;
 
 /// What the provider and the metal controller of a process share.
-#[derive(Default)]
 pub struct Shared {
     /// The machines; `None` if there is no file.
     pub inventory: Option<Arc<Inventory>>,
     holders: OnceLock<Box<Holders>>,
+    page: AtomicU32,
 }
 
 impl Shared {
+    fn of(inventory: Option<Arc<Inventory>>) -> Self {
+        Self { inventory, holders: OnceLock::new(), page: AtomicU32::new(PAGE) }
+    }
+
+    /// Has lists come in pages of at most so many from now on; for tests, which have few.
+    pub fn set_page(&self, size: u32) {
+        self.page.store(size.max(1), Ordering::Relaxed);
+    }
+
+    fn page(&self) -> u32 {
+        self.page.load(Ordering::Relaxed)
+    }
+
     /// Tells the provider whom to ask for the agents that still have a load balancer; the first one counts.
     pub fn answer_holders(&self, holders: impl Fn(&str) -> Option<Vec<String>> + Send + Sync + 'static) {
         let _ = self.holders.set(Box::new(holders));
@@ -97,7 +113,7 @@ fn make(make: &MakeProvider<'_>) -> std::result::Result<SharedProvider, SetupErr
             reason: format!("metal is given twice: {error}"),
         })?),
     };
-    let shared = Arc::new(Shared { inventory, holders: OnceLock::new() });
+    let shared = Arc::new(Shared::of(inventory));
     make.shared.lock().put(Arc::clone(&shared));
     let account = |name| Account::new(Arc::clone(&make.ground.clients), name);
     Ok(Arc::new(Metal {

@@ -38,7 +38,7 @@ impl Metal {
 #[async_trait]
 impl Routes for Metal {
     async fn list(&self, call: &CallCtx, page: Option<&str>) -> Result<Page<Route>> {
-        let page = self.routers.page::<MetalRoute>(objects::selector(&call.cluster), page).await?;
+        let page = self.routers.page::<MetalRoute>(objects::selector(&call.cluster), self.shared.page(), page).await?;
         Ok(Page { items: page.items.iter().flat_map(objects::routes).collect(), next: page.next })
     }
 
