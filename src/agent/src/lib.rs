@@ -7,6 +7,7 @@
 //! and routing rules. Nothing else is ever changed.
 
 pub mod announce;
+pub mod brake;
 pub mod desired;
 pub mod engine;
 pub mod health;

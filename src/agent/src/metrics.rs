@@ -1,6 +1,6 @@
 //! What the agent counts.
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use quarterdeck_api::cloud::metal::AgentStatus;
 
 use crate::plan::Plan;
@@ -14,12 +14,16 @@ pub struct Metrics {
     pub failures: IntCounter,
     /// Transactions of nftables, and how long they took.
     pub loads: Histogram,
+    /// From a change being seen to the kernel having it, by how it was worked in.
+    pub changes: HistogramVec,
     /// What somebody else had changed and was put back, by part.
     pub repairs: IntCounterVec,
     /// Gratuitous ARP and unsolicited neighbour advertisements, by occasion.
     pub announcements: IntCounter,
     /// Flows of UDP that began anew because their backend gets no traffic any more.
     pub flows: IntCounter,
+    /// Objects that the brake holds.
+    pub held: IntGauge,
     addresses: IntGauge,
     balancers: IntGauge,
     backends: IntGauge,
@@ -46,11 +50,17 @@ impl Metrics {
             registry.register(Box::new(gauge.clone()))?;
             Ok(gauge)
         };
-        let buckets = vec![0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0];
+        let buckets = vec![0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0];
         let help = "Time to bring our table of nftables to where it should be.";
-        let loads =
-            Histogram::with_opts(HistogramOpts::new(name("nftables_load_duration_seconds"), help).buckets(buckets))?;
+        let loads = Histogram::with_opts(
+            HistogramOpts::new(name("nftables_load_duration_seconds"), help).buckets(buckets.clone()),
+        )?;
         registry.register(Box::new(loads.clone()))?;
+        let help =
+            "Time from a change of what is wanted, or of a backend's health, being seen to the kernel having it.";
+        let options = HistogramOpts::new(name("change_duration_seconds"), help).buckets(buckets);
+        let changes = HistogramVec::new(options, &["by"])?;
+        registry.register(Box::new(changes.clone()))?;
         let help = "What somebody else had changed and was put back.";
         let repairs = IntCounterVec::new(Opts::new(name("repairs_total"), help), &["part"])?;
         registry.register(Box::new(repairs.clone()))?;
@@ -76,6 +86,11 @@ impl Metrics {
             epoch: gauge("epoch", "Largest epoch in force.")?,
             problems: gauge("problems", "Things that are wrong with this host as a whole.")?,
             loads,
+            changes,
+            held: gauge(
+                "held_objects",
+                "Objects that are in the cluster no more and stay in force, because too many went at once.",
+            )?,
             repairs,
         })
     }

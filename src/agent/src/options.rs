@@ -126,10 +126,18 @@ pub struct Options {
     #[arg(long)]
     pub cleanup: bool,
 
-    /// Forgets which epochs were in force, once, at start. For after a restore of the cluster's etcd, when the manager's
-    /// epochs begin at a smaller number.
+    /// Forgets which epochs were in force, and in which cluster, once, at start. For after a restore of the cluster's etcd,
+    /// when the manager's epochs begin at a smaller number, or when the cluster was made anew.
     #[arg(long)]
     pub forget_epoch: bool,
+
+    /// Removes, once, at start, what is in force but in the cluster no more because too many objects vanished at once.
+    #[arg(long)]
+    pub accept_deletions: bool,
+
+    /// Whether objects stay in force of which too many vanish from the cluster at once.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub hold_vanished: bool,
 
     /// Form of the log.
     #[arg(long, value_enum, default_value = "text")]

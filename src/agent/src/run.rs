@@ -1,6 +1,5 @@
 //! The process.
 
-use std::collections::BTreeMap;
 use std::future::pending;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::announce::Bird;
-use crate::desired::{Accepted, Snapshot};
+use crate::desired::Now;
 use crate::engine::{Engine, Tools};
 use crate::health::{Health, Timing};
 use crate::kernel::{Kernel, changes};
@@ -26,7 +25,7 @@ use crate::nft::Nft;
 use crate::options::{Announce, Options};
 use crate::serve::{Shown, listen, serve};
 use crate::source::cluster::{self, Heartbeat};
-use crate::source::file;
+use crate::source::{Told, file};
 use crate::store::{Kept, Store};
 
 /// How often nftables' count of changes is looked at.
@@ -45,7 +44,7 @@ pub async fn run(options: Options) -> Result<()> {
         Some(name) => name,
         None => nix::unistd::gethostname().context("the host's name")?.to_string_lossy().to_lowercase(),
     };
-    let store = Store::open(&options.state_dir).context("the state directory")?;
+    let mut store = Store::open(&options.state_dir).context("the state directory")?;
     let mut kept = match store.load() {
         Ok(kept) => kept,
         // Everything goes on being removed whatever the file holds.
@@ -57,7 +56,13 @@ pub async fn run(options: Options) -> Result<()> {
         }
     };
     if options.forget_epoch {
-        forget(&mut kept.accepted);
+        kept.accepted.forget();
+    }
+    if options.accept_deletions {
+        for id in std::mem::take(&mut kept.accepted.desired.held) {
+            // Nothing refuses that.
+            let _ = kept.accepted.admit(&id, Now::Gone);
+        }
     }
     let registry = Registry::new();
     let timing = Timing {
@@ -81,7 +86,7 @@ pub async fn run(options: Options) -> Result<()> {
         health: Arc::clone(&health),
         metrics: Metrics::new(&registry)?,
     };
-    let mut engine = Engine::new(tools, kept);
+    let mut engine = Engine::new(tools, kept, options.hold_vanished);
     if options.cleanup {
         return match engine.clean_up().await {
             Ok(()) => Ok(()),
@@ -92,7 +97,7 @@ pub async fn run(options: Options) -> Result<()> {
 
     let (status, reports) = watch::channel(None);
     let (is_gateway, gateway) = watch::channel(false);
-    let (tell, told) = watch::channel(None);
+    let (tell, told) = mpsc::channel(16);
     let passed = Arc::new(Mutex::new(Instant::now()));
     let listener =
         listen(options.bind_address).await.with_context(|| format!("--bind-address {}", options.bind_address))?;
@@ -139,7 +144,7 @@ pub async fn run(options: Options) -> Result<()> {
 /// Passes, one after another, whenever there is a reason.
 async fn work(
     engine: &mut Engine,
-    mut told: watch::Receiver<Option<Result<Snapshot, String>>>,
+    mut told: mpsc::Receiver<Told>,
     mut notices: mpsc::Receiver<()>,
     health: &Health,
     options: &Options,
@@ -155,21 +160,32 @@ async fn work(
         let retry = (!worked || engine.is_looking()).then(|| Instant::now() + RETRY.min(options.repair_interval));
         // Until there is a reason for another pass.
         loop {
-            let burst = engine.next_due();
-            let next = [Some(repair), retry, burst].into_iter().flatten().min().unwrap_or(repair);
+            let next = [Some(repair), retry, engine.next_due()].into_iter().flatten().min().unwrap_or(repair);
+            let finish = engine.finish_due();
             tokio::select! {
-                changed = told.changed(), if !source_ended => {
-                    if changed.is_err() {
+                biased;
+                new = told.recv(), if !source_ended => {
+                    let Some(new) = new else {
                         source_ended = true;
                         continue;
+                    };
+                    engine.hear(new);
+                    while let Ok(more) = told.try_recv() {
+                        engine.hear(more);
                     }
-                    let new = told.borrow_and_update().clone();
-                    if let Some(new) = new {
-                        engine.take(new);
+                    if !engine.quick() {
+                        break;
                     }
-                    break;
                 }
-                () = health.changed.notified() => break,
+                () = health.changed.notified() => {
+                    if !engine.quick() {
+                        break;
+                    }
+                }
+                () = sleep_until(finish.unwrap_or(repair)), if finish.is_some() => {
+                    engine.finish().await;
+                    passed(engine);
+                }
                 notice = notices.recv() => {
                     if notice.is_none() {
                         // The watcher is gone: the periodic comparison remains.
@@ -197,15 +213,4 @@ async fn connect(kubeconfig: Option<&Path>, registry: &Registry) -> Result<Clien
     let user_agent = concat!("quarterdeck-agent/", env!("CARGO_PKG_VERSION")).to_owned();
     let options = ClientOptions { user_agent, ..ClientOptions::default() };
     Ok(Clients::connect(source, options, gate, registry).await?)
-}
-
-/// Lets objects of smaller epochs in again.
-fn forget(accepted: &mut Accepted) {
-    accepted.removed = BTreeMap::new();
-    for balancer in accepted.desired.balancers.values_mut() {
-        balancer.spec.epoch = 0;
-    }
-    for route in accepted.desired.routes.values_mut() {
-        route.spec.epoch = 0;
-    }
 }

@@ -1,6 +1,9 @@
 //! Brings the kernel to where the plan has it, and keeps it there.
 
+mod hear;
+mod load;
 mod network;
+mod quick;
 mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,17 +11,19 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use quarterdeck_api::cloud::metal::AgentStatus;
+use quarterdeck_api::cloud::metal::{AgentStatus, LoadBalancerSpec};
 use tokio::time::Instant;
 
 use crate::announce::{Bird, announce};
-use crate::desired::Snapshot;
+use crate::brake::Brake;
+use crate::desired::{ObjectId, Versioned};
 use crate::health::Health;
+use crate::host::Host;
 use crate::kernel::{Kernel, KernelError, forget_udp};
 use crate::metrics::Metrics;
-use crate::nft::{self, Nft, NftError, Observed, Ruleset};
-use crate::plan::{Plan, Settings, plan};
-use crate::store::{Kept, Store};
+use crate::nft::Nft;
+use crate::plan::{Check, KernelRoute, Plan, Settings, plan};
+use crate::store::{Kept, Line, Store};
 
 /// When an address is announced after it came here: the first packets may be lost.
 const BURST: [Duration; 4] =
@@ -49,10 +54,19 @@ pub struct Tools {
 pub struct Engine {
     tools: Tools,
     kept: Kept,
-    /// What was last written to disk.
-    saved: Kept,
-    /// What our table holds, if that is known; and nftables' count of changes then.
-    loaded: Option<(Ruleset, u32)>,
+    /// Whether what is kept differs from what is on disk.
+    unsaved: bool,
+    /// What was planned last.
+    plan: Option<Planned>,
+    /// nftables' count of changes when our table held what was planned last, if it does.
+    loaded: Option<u32>,
+    /// What was told since the last pass.
+    news: News,
+    brake: Option<Brake>,
+    /// When what no packet waits for is to be done after small changes.
+    owed: Option<(Instant, BTreeSet<String>)>,
+    /// When everything is planned again because pools are untidy.
+    tidy: Option<Instant>,
     /// Addresses that are planned and there.
     present: BTreeSet<IpAddr>,
     /// Announcements that are to be sent yet.
@@ -62,7 +76,7 @@ pub struct Engine {
     /// Whether BIRD took its file.
     bird_told: bool,
     /// What is wrong with what was told: refused and unreadable objects, an unreadable source.
-    refusals: BTreeMap<String, String>,
+    refusals: BTreeMap<ObjectId, String>,
     source_error: Option<String>,
     status: AgentStatus,
     gateway: bool,
@@ -74,15 +88,46 @@ pub struct Engine {
     hold_until: Option<Instant>,
 }
 
+/// A plan, and from what it was made.
+struct Planned {
+    plan: Plan,
+    host: Host,
+    health: BTreeMap<Check, bool>,
+    /// Routes that could not be brought to where they should be.
+    routed: BTreeMap<Option<KernelRoute>, KernelError>,
+    /// What else went wrong in the last pass.
+    problems: Vec<String>,
+}
+
+/// What was told since the last pass.
+#[derive(Default)]
+struct News {
+    /// Whether more changed than load balancers' specs.
+    everything: bool,
+    /// Load balancers whose specs changed; the specs before.
+    balancers: BTreeMap<String, Versioned<LoadBalancerSpec>>,
+    /// The changes, as the journal has them.
+    lines: Vec<Line>,
+    /// Since when there is any.
+    since: Option<Instant>,
+}
+
 impl Engine {
-    /// An engine that goes on where the state on disk left off.
+    /// An engine that goes on where the state on disk left off. `brake`: whether objects of which too many vanish at once
+    /// stay in force.
     #[must_use]
-    pub fn new(tools: Tools, kept: Kept) -> Self {
+    pub fn new(tools: Tools, kept: Kept, brake: bool) -> Self {
+        let now = Instant::now();
         Self {
             tools,
-            saved: kept.clone(),
             kept,
+            unsaved: true,
+            plan: None,
             loaded: None,
+            news: News { everything: true, ..News::default() },
+            brake: brake.then(|| Brake::new(now)),
+            owed: None,
+            tidy: None,
             present: BTreeSet::new(),
             bursts: BTreeMap::new(),
             up: BTreeSet::new(),
@@ -93,36 +138,14 @@ impl Engine {
             gateway: false,
             looking: false,
             datagrams: BTreeSet::new(),
-            hold_until: Some(Instant::now() + HOLD),
+            hold_until: Some(now + HOLD),
         }
-    }
-
-    /// Takes in what the source told: a complete state, or why there is none.
-    pub fn take(&mut self, told: Result<Snapshot, String>) {
-        let snapshot = match told {
-            Ok(snapshot) => snapshot,
-            Err(error) => {
-                tracing::warn!(error, "the source cannot be read: everything stays as it is");
-                self.source_error = Some(error);
-                return;
-            }
-        };
-        self.source_error = None;
-        self.hold_until = None;
-        let mut refusals = snapshot.broken.clone();
-        for stale in self.kept.accepted.admit(snapshot) {
-            self.tools.metrics.refused.inc();
-            refusals.insert(format!("{}/{}", stale.kind, stale.name), stale.to_string());
-        }
-        for (object, error) in refusals.iter().filter(|(object, error)| self.refusals.get(*object) != Some(*error)) {
-            tracing::warn!(object, error, "an object was not accepted: what was in force before stays");
-        }
-        self.refusals = refusals;
     }
 
     /// Makes the kernel what it should be, as far as it lets us. Says whether it all worked.
     pub async fn converge(&mut self) -> bool {
         self.hold_until = self.hold_until.filter(|until| *until > Instant::now());
+        self.brake();
         // On disk before it is in the kernel: after a crash it is applied again, never an older one.
         let mut problems = Vec::new();
         self.save(&mut problems);
@@ -135,19 +158,33 @@ impl Engine {
                 return false;
             }
         };
-        let plan = plan(
-            &self.kept.accepted.desired,
-            &self.tools.health.verdicts(),
-            &host,
-            &self.tools.settings,
-            &mut self.kept.memory,
-        );
+        let health = self.tools.health.verdicts();
+        let (news, before) = (std::mem::take(&mut self.news), self.plan.take());
+        self.owed = None;
+        let is_due = self.tidy.is_some_and(|at| at <= Instant::now());
+        let same = |before: &Planned| before.host == host && before.health == health;
+        let (plan, rules) = match before {
+            Some(before) if !news.everything && news.balancers.is_empty() && !is_due && same(&before) => {
+                (before.plan, None)
+            }
+            before => {
+                let memory = self.kept.memory.clone();
+                let desired = &self.kept.accepted.desired;
+                let plan = plan(desired, &health, &host, &self.tools.settings, &mut self.kept.memory);
+                self.unsaved |= memory != self.kept.memory;
+                self.tidy = None;
+                (plan, Some(before.map(|before| before.plan.ruleset).unwrap_or_default()))
+            }
+        };
         self.tools.health.set(&plan.checks);
         resolve(&plan);
 
         let withdrawn = self.withdraw(&plan).await;
-        let loaded = self.load(&plan).await.map_err(|error| error.to_string());
+        let loaded = self.load(&plan, rules.as_ref()).await.map_err(|error| error.to_string());
         let routed = self.route(&plan).await;
+        if let Some(since) = news.since {
+            self.tools.metrics.changes.with_label_values(&["pass"]).observe(since.elapsed().as_secs_f64());
+        }
         // An address comes last: what arrives for it is taken care of by then.
         let before = self.present.clone();
         let added = self.add(&plan, loaded.is_ok()).await;
@@ -163,21 +200,32 @@ impl Engine {
         self.up = up;
         self.send_bursts(&host);
 
-        self.kept.set_health(&self.tools.health.verdicts());
+        let verdicts = self.tools.health.verdicts();
+        if self.kept.health() != verdicts {
+            self.kept.set_health(&verdicts);
+            self.unsaved = true;
+        }
         self.save(&mut problems);
         let worked = problems.is_empty() && routed.is_empty();
         if !worked {
             self.tools.metrics.failures.inc();
         }
-        let status = self.make_status(&plan, &host, problems, &routed);
+        self.gateway = plan.gateway;
+        self.looking = !plan.unresolved.is_empty();
+        self.plan = Some(Planned { plan, host, health, routed, problems });
+        self.tell();
+        worked
+    }
+
+    /// Makes the report, and what else is shown.
+    fn tell(&mut self) {
+        let Some(planned) = &self.plan else { return };
+        let status = self.make_status(&planned.plan, &planned.host, planned.problems.clone(), &planned.routed);
         for problem in status.problems.iter().filter(|problem| !self.status.problems.contains(problem)) {
             tracing::warn!(problem, "something is wrong");
         }
-        self.tools.metrics.show(&status, &plan);
+        self.tools.metrics.show(&status, &planned.plan);
         self.status = status;
-        self.gateway = plan.gateway;
-        self.looking = !plan.unresolved.is_empty();
-        worked
     }
 
     /// What is to be told of this host.
@@ -198,73 +246,21 @@ impl Engine {
         self.looking
     }
 
-    /// Whether somebody changed a table of nftables since we looked at ours.
-    #[must_use]
-    pub fn tables_changed(&self) -> bool {
-        match (&self.loaded, nft::generation()) {
-            (Some((_, known)), Ok(now)) => *known != now,
-            _ => true,
-        }
-    }
-
     /// When the next pass is due.
     #[must_use]
     pub fn next_due(&self) -> Option<Instant> {
-        self.bursts.values().flatten().chain(&self.hold_until).min().copied()
+        let brake = self.brake.as_ref().and_then(|brake| brake.due(&self.kept.accepted.desired));
+        self.bursts.values().flatten().chain(&self.hold_until).chain(&self.tidy).chain(&brake).min().copied()
     }
 
     fn save(&mut self, problems: &mut Vec<String>) {
-        if self.kept == self.saved {
+        if !self.unsaved {
             return;
         }
-        match self.tools.store.save(&self.kept) {
-            Ok(()) => self.saved = self.kept.clone(),
+        match self.tools.store.save(&mut self.kept) {
+            Ok(()) => self.unsaved = false,
             Err(error) => problems.push(error.to_string()),
         }
-    }
-
-    /// Brings our table to where the plan has it, in one transaction.
-    async fn load(&mut self, plan: &Plan) -> Result<(), NftError> {
-        let generation = nft::generation().ok();
-        let believed = self.loaded.take().filter(|(_, known)| generation == Some(*known));
-        let there = match &believed {
-            // Without anything in it there is no table.
-            Some((ruleset, _)) => (*ruleset != Ruleset::default()).then(|| Observed::from(ruleset)),
-            None => self.tools.nft.observe().await?,
-        };
-        let began = std::time::Instant::now();
-        let transaction = match &there {
-            _ if plan.ruleset == Ruleset::default() && there.is_none() => String::new(),
-            _ if plan.ruleset == Ruleset::default() => nft::removal(),
-            Some(there) => nft::update(there, &plan.ruleset),
-            None => nft::full(&plan.ruleset),
-        };
-        if !transaction.is_empty() {
-            if believed.is_none() && there.is_some() {
-                self.tools.metrics.repairs.with_label_values(&["nftables"]).inc();
-            }
-            let outcome = self.tools.nft.load(&transaction).await;
-            if let Err(error) = outcome {
-                // Somebody may have changed it in between, in a way that a difference cannot mend.
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "a change was refused: our table is loaded anew"
-                );
-                let whole = if plan.ruleset == Ruleset::default() { nft::removal() } else { nft::full(&plan.ruleset) };
-                self.tools.nft.load(&whole).await?;
-            }
-            self.tools.metrics.loads.observe(began.elapsed().as_secs_f64());
-        }
-        // Read before the next look at the table: a change in between is seen as one.
-        if transaction.is_empty() {
-            self.loaded = generation.map(|generation| (plan.ruleset.clone(), generation));
-        } else {
-            let after = nft::generation().ok();
-            // One step from what we knew: it was ours.
-            let ours = after.filter(|after| generation.is_some_and(|before| before.wrapping_add(1) == *after));
-            self.loaded = ours.map(|generation| (plan.ruleset.clone(), generation));
-        }
-        Ok(())
     }
 
     /// Has flows of UDP to backends that are gone begin anew. Says what went wrong.

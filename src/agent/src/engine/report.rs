@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use quarterdeck_api::cloud::metal::{AgentStatus, Announcement, LoadBalancerReport, RouteReport, UnhealthyBackend};
 
 use super::Engine;
+use crate::desired::ObjectKind;
 use crate::host::Host;
 use crate::kernel::KernelError;
 use crate::plan::{KernelRoute, Plan};
@@ -36,12 +37,14 @@ impl Engine {
         }
         // What was refused is told also where this host would do nothing with it.
         for (object, error) in &self.refusals {
-            match object.split_once('/') {
-                Some(("balancer", name)) => say(&mut entry(&mut balancers, name).error, error),
-                Some(("route", name)) => say(&mut entry(&mut routes, name).error, error),
-                _ => {}
+            match object.kind {
+                ObjectKind::Balancer => say(&mut entry(&mut balancers, &object.name).error, error),
+                ObjectKind::Route => say(&mut entry(&mut routes, &object.name).error, error),
             }
         }
+        // What is held says nothing of this host: it takes in traffic as before.
+        let ready = problems.is_empty();
+        problems.extend(self.held());
         problems.sort();
         problems.dedup();
         let link_name =
@@ -65,13 +68,28 @@ impl Engine {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             reported_at: None,
             epoch: self.kept.accepted.epoch(),
-            ready: problems.is_empty(),
+            ready,
             announces: announces.collect(),
             problems,
             load_balancers: balancers.into_values().collect(),
             routes: routes.into_values().collect(),
             unhealthy: unhealthy.collect(),
         }
+    }
+}
+
+impl Engine {
+    /// What is to be said of objects that are held.
+    fn held(&self) -> Option<String> {
+        let held = &self.kept.accepted.desired.held;
+        let balancers = held.iter().filter(|id| id.kind == ObjectKind::Balancer).count();
+        (!held.is_empty()).then(|| {
+            let routes = held.len() - balancers;
+            format!(
+                "{balancers} load balancers and {routes} nodes' routes vanished from the cluster at once and are held: \
+                 they stay in force until they come back, or until --accept-deletions"
+            )
+        })
     }
 }
 

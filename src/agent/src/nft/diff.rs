@@ -1,8 +1,9 @@
 //! Transactions, as text for `nft -f -`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::{Chain, Observed, ObservedSet, Ruleset, Set, TABLE};
+use super::{Chain, ElementChange, ElementChanges, Observed, ObservedSet, Ruleset, Set, TABLE};
 
 /// Puts the whole table in place of whatever is there under its name.
 #[must_use]
@@ -55,6 +56,46 @@ pub fn update(there: &Observed, wanted: &Ruleset) -> String {
     }
     for name in gone_chains {
         let _ = writeln!(text, "delete chain {TABLE} {name}");
+    }
+    text
+}
+
+/// The elements that differ between two rulesets; `None` if anything else does.
+#[must_use]
+pub fn elements_between(there: &Ruleset, wanted: &Ruleset) -> Option<ElementChanges> {
+    if there.chains != wanted.chains || !there.sets.keys().eq(wanted.sets.keys()) {
+        return None;
+    }
+    let mut changes = ElementChanges::new();
+    for (name, set) in &wanted.sets {
+        let there = &there.sets[name];
+        if (&there.declaration, there.map, there.dynamic) != (&set.declaration, set.map, set.dynamic) {
+            return None;
+        }
+        if set.dynamic || there.elements == set.elements {
+            continue;
+        }
+        let only = |all: &BTreeMap<String, String>, other: &BTreeMap<String, String>| {
+            let differing = all.iter().filter(|(key, data)| other.get(*key) != Some(*data));
+            differing.map(|(key, data)| (key.clone(), data.clone())).collect()
+        };
+        let change =
+            ElementChange { delete: only(&there.elements, &set.elements), add: only(&set.elements, &there.elements) };
+        changes.insert(name.clone(), change);
+    }
+    Some(changes)
+}
+
+/// The same changes as text.
+#[must_use]
+pub fn change(ruleset: &Ruleset, changes: &ElementChanges) -> String {
+    let mut text = String::new();
+    let is_map = |name: &String| ruleset.sets.get(name).is_some_and(|set| set.map);
+    for (name, change) in changes {
+        list(&mut text, "delete", name, change.delete.iter(), is_map(name));
+    }
+    for (name, change) in changes {
+        list(&mut text, "add", name, change.add.iter(), is_map(name));
     }
     text
 }
@@ -139,6 +180,19 @@ mod tests {
             "delete element inet quarterdeck m { 1.1.1.2 : drop }\n\
              add element inet quarterdeck m { 1.1.1.2 : accept, 1.1.1.3 : drop }\n"
         );
+    }
+
+    #[test]
+    fn elements_alone_are_told_from_the_rest() {
+        let before = ruleset(&[("1.1.1.1", "accept"), ("1.1.1.2", "drop")], &["accept"]);
+        let after = ruleset(&[("1.1.1.1", "accept"), ("1.1.1.2", "accept"), ("1.1.1.3", "drop")], &["accept"]);
+        let changes = elements_between(&before, &after).unwrap();
+        assert_eq!(change(&after, &changes), update(&Observed::from(&before), &after));
+        assert_eq!(elements_between(&before, &before), Some(ElementChanges::new()));
+        assert_eq!(elements_between(&before, &ruleset(&[], &["drop"])), None);
+        let mut more = before.clone();
+        more.declare("n", true, "type ipv4_addr : verdict;");
+        assert_eq!(elements_between(&before, &more), None);
     }
 
     #[test]

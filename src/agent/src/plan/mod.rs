@@ -1,7 +1,9 @@
 //! From what is wanted, and how things are, to what this host's kernel should hold. Pure.
 
+mod affinity;
 mod balancers;
 mod marks;
+mod patch;
 mod pools;
 mod returns;
 mod routes;
@@ -19,7 +21,10 @@ use crate::desired::Desired;
 use crate::host::{Host, Mac};
 use crate::nft::Ruleset;
 
+pub use balancers::{Form, Way};
 pub use marks::MarkMask;
+pub use patch::{Changes, Patch, patch, settle};
+pub use pools::{Content, Member, Pool};
 
 /// How nodes of load balancers with `externalTrafficPolicy: Cluster` are checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,8 +88,10 @@ pub struct Memory {
     pub served: bool,
     /// Gateways' link-layer addresses: the kernel forgets those that it does not need for a while.
     pub macs: BTreeMap<IpAddr, Mac>,
-    /// Pool that each port of each load balancer uses, by family and chain.
+    /// Pool that each way uses.
     pub pools: BTreeMap<String, String>,
+    /// Pools that nobody uses and that are there all the same.
+    pub spares: BTreeSet<String>,
 }
 
 /// A route of ours.
@@ -141,6 +148,12 @@ pub struct Plan {
     pub datagrams: BTreeSet<SocketAddr>,
     /// Whether this host takes in traffic.
     pub gateway: bool,
+    /// Ports of load balancers, by name.
+    pub ways: BTreeMap<String, Way>,
+    /// Pools in use, by name.
+    pub pools: BTreeMap<String, Pool>,
+    /// Whether two load balancers claim the same: then one's change may be another's.
+    pub contested: bool,
     /// Reports of the load balancers.
     pub balancers: Vec<LoadBalancerReport>,
     /// Reports of the nodes' routes.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use quarterdeck_api::cloud::metal::Protocol;
+use quarterdeck_api::cloud::metal::{LoadBalancerSpec, Protocol};
 
 use super::{KernelRoute, KernelRule, Memory, Plan, Settings, marks};
 use crate::desired::Desired;
@@ -20,13 +20,16 @@ const MARK_IN: &str = "type filter hook prerouting priority -150; policy accept;
 /// Routes anew what changes its mark.
 const MARK_OUT: &str = "type route hook output priority -150; policy accept;";
 
+/// Whether this host is a backend.
+pub(super) fn serves(spec: &LoadBalancerSpec, host: &Host, settings: &Settings) -> bool {
+    let mut backends = spec.backends.iter();
+    backends.any(|backend| backend.name == settings.name || backend.addresses.iter().any(|own| host.is_own(*own)))
+}
+
 pub(super) fn plan(plan: &mut Plan, desired: &Desired, host: &Host, settings: &Settings, memory: &mut Memory) {
     let mut ports: BTreeSet<(Protocol, u16)> = BTreeSet::new();
     let mut gateways: BTreeMap<String, BTreeSet<IpAddr>> = BTreeMap::new();
-    memory.served |= desired.balancers.values().any(|balancer| {
-        let mut backends = balancer.spec.backends.iter();
-        backends.any(|backend| backend.name == settings.name || backend.addresses.iter().any(|own| host.is_own(*own)))
-    });
+    memory.served |= desired.balancers.values().any(|balancer| serves(&balancer.spec, host, settings));
     for balancer in desired.balancers.values() {
         let spec = &balancer.spec;
         // Also where this host is no backend any more: connections that it has go on. Only a host that never was one,

@@ -48,7 +48,7 @@ fn balancer(change: &serde_json::Value) -> Versioned<quarterdeck_api::cloud::met
 
 fn desired(balancers: &[(&str, serde_json::Value)]) -> Desired {
     let balancers = balancers.iter().map(|(name, change)| ((*name).to_owned(), balancer(change)));
-    Desired { balancers: balancers.collect(), routes: BTreeMap::new() }
+    Desired { balancers: balancers.collect(), ..Desired::default() }
 }
 
 const GATEWAY: &[&str] = &["10.0.0.1/24", "192.0.2.1/24"];
@@ -82,26 +82,34 @@ delete table inet quarterdeck
 add table inet quarterdeck
 add set inet quarterdeck addresses4 { type ipv4_addr; }
 add set inet quarterdeck addresses6 { type ipv6_addr; }
-add map inet quarterdeck pool4-1 { typeof numgen inc mod 2 : ip daddr; }
+add map inet quarterdeck pool4-32-1 { typeof numgen inc mod 2 : ip daddr; }
+add map inet quarterdeck ports4 { type ipv4_addr . inet_proto . inet_service : inet_service; }
+add map inet quarterdeck ports6 { type ipv6_addr . inet_proto . inet_service : inet_service; }
 add map inet quarterdeck services4 { type ipv4_addr . inet_proto . inet_service : verdict; }
 add map inet quarterdeck services6 { type ipv6_addr . inet_proto . inet_service : verdict; }
 add chain inet quarterdeck input { type filter hook input priority -10; policy accept; }
-add chain inet quarterdeck lb-a-tcp-80-4
 add chain inet quarterdeck prerouting { type nat hook prerouting priority -110; policy accept; }
+add chain inet quarterdeck to-pool4-32-1
 add element inet quarterdeck addresses4 { 192.0.2.10 }
-add element inet quarterdeck services4 { 192.0.2.10 . tcp . 80 : goto lb-a-tcp-80-4 }
+add element inet quarterdeck ports4 { 192.0.2.10 . tcp . 80 : 30080 }
+add element inet quarterdeck services4 { 192.0.2.10 . tcp . 80 : goto to-pool4-32-1 }
 add rule inet quarterdeck input ip daddr @addresses4 icmp type echo-request accept
 add rule inet quarterdeck input ip daddr @addresses4 ct state new meta l4proto tcp reject with tcp reset
 add rule inet quarterdeck input ip daddr @addresses4 ct state new meta l4proto != tcp reject with icmpx port-unreachable
 add rule inet quarterdeck input ip6 daddr @addresses6 icmpv6 type { echo-request, nd-neighbor-solicit, nd-neighbor-advert } accept
 add rule inet quarterdeck input ip6 daddr @addresses6 ct state new meta l4proto tcp reject with tcp reset
 add rule inet quarterdeck input ip6 daddr @addresses6 ct state new meta l4proto != tcp reject with icmpx port-unreachable
-add rule inet quarterdeck lb-a-tcp-80-4 meta l4proto tcp dnat ip to jhash ip saddr . tcp sport mod 32 seed SEED map @pool4-1 : 30080
 add rule inet quarterdeck prerouting ip daddr . meta l4proto . th dport vmap @services4
-add rule inet quarterdeck prerouting ip6 daddr . meta l4proto . th dport vmap @services6";
-    let seed = format!("{:#x}", crate::slots::hash(b"a") as u32 | 1);
-    assert_eq!(text(&plan), expected.replace("SEED", &seed));
-    let pool = &plan.ruleset.sets["pool4-1"].elements;
+add rule inet quarterdeck prerouting ip6 daddr . meta l4proto . th dport vmap @services6
+add rule inet quarterdeck to-pool4-32-1 meta l4proto tcp dnat ip to jhash ip saddr . ip daddr . tcp sport . tcp dport mod 32 seed 0x5eed map @pool4-32-1 : ip daddr . meta l4proto . th dport map @ports4
+add rule inet quarterdeck to-pool4-32-1 meta l4proto udp dnat ip to jhash ip saddr . ip daddr . udp sport . udp dport mod 32 seed 0x5eed map @pool4-32-1 : ip daddr . meta l4proto . th dport map @ports4
+add rule inet quarterdeck to-pool4-32-1 meta l4proto sctp dnat ip to jhash ip saddr . ip daddr . sctp sport . sctp dport mod 32 seed 0x5eed map @pool4-32-1 : ip daddr . meta l4proto . th dport map @ports4";
+    // Spares are like the pool that is used, and empty.
+    let is_spare = |line: &&str| (2..=5).any(|n| line.contains(&format!("pool4-32-{n}")));
+    let whole = text(&plan);
+    assert_eq!(whole.lines().filter(|line| !is_spare(line)).collect::<Vec<_>>().join("\n"), expected);
+    assert!(plan.ruleset.sets["pool4-32-5"].elements.is_empty());
+    let pool = &plan.ruleset.sets["pool4-32-1"].elements;
     assert_eq!(pool.len(), 32);
     assert_eq!(pool.values().filter(|address| *address == "10.0.0.11").count(), 16);
     let announced: Vec<_> =
@@ -125,7 +133,7 @@ fn one_failed_node_changes_one_map_however_many_load_balancers_there_are() {
     let change = nft::update(&nft::Observed::from(&before.ruleset), &after.ruleset);
     let lines: Vec<&str> = change.lines().collect();
     assert_eq!(lines.len(), 2, "{change}");
-    assert!(lines.iter().all(|line| line.contains("element inet quarterdeck pool4-1")), "{change}");
+    assert!(lines.iter().all(|line| line.contains("element inet quarterdeck pool4-32-1")), "{change}");
     assert_eq!(after.balancers[0].healthy, 1);
 }
 
@@ -140,7 +148,7 @@ fn with_no_node_well_cluster_uses_all_and_local_none() {
     assert!(plan.addresses.contains_key(&"192.0.2.10".parse().unwrap()), "the address stays");
     let plan = on_gateway(&desired(&[("a", local)]), &[("10.0.0.12:32000", true)]);
     assert_eq!(plan.balancers[0].healthy, 1);
-    let pool = &plan.ruleset.sets["pool4-1"].elements;
+    let pool = &plan.ruleset.sets["pool4-32-1"].elements;
     assert!(pool.values().all(|address| address == "10.0.0.12"));
 }
 
@@ -176,10 +184,17 @@ fn affinity_remembers_clients_by_backend() {
 fn the_later_decision_has_the_port_and_the_loser_is_told() {
     let plan = on_gateway(&desired(&[("a", json!({})), ("b", json!({ "epoch": 8 }))]), &[]);
     let elements: Vec<&String> = plan.ruleset.sets["services4"].elements.values().collect();
-    assert_eq!(elements, ["goto lb-b-tcp-80-4"]);
+    assert_eq!(elements, ["goto to-pool4-32-1"]);
+    assert!(plan.contested && plan.ways.contains_key("lb-b-tcp-80-4") && !plan.ways.contains_key("lb-a-tcp-80-4"));
     assert_eq!(plan.balancers[0].error, "192.0.2.10, port 80/tcp, belongs to b already");
     assert_eq!(plan.balancers[1].error, "");
-    assert_eq!(plan.addresses.values().next().unwrap().balancer, "b");
+    // Of those that share an address, the first by name is told of.
+    assert_eq!(plan.addresses.values().next().unwrap().balancer, "a");
+    // One that is in the cluster no more has what nobody else wants.
+    let mut desired = desired(&[("a", json!({})), ("b", json!({ "epoch": 8 }))]);
+    desired.held.insert(crate::desired::ObjectId::balancer("b"));
+    let plan = on_gateway(&desired, &[]);
+    assert_eq!(plan.balancers[1].error, "192.0.2.10, port 80/tcp, belongs to a already");
 }
 
 #[test]
@@ -244,7 +259,7 @@ fn a_gateway_that_is_a_node_leaves_its_own_share_to_kube_proxy() {
         { "name": "gw1", "addresses": ["10.0.0.1"] }, { "name": "n2", "addresses": ["10.0.0.12"] },
     ] });
     let plan = on_gateway(&desired(&[("a", nodes)]), &[]);
-    let pool = &plan.ruleset.sets["pool4-1"].elements;
+    let pool = &plan.ruleset.sets["pool4-32-1"].elements;
     assert_eq!(pool.len(), 16, "half of the slots lead nowhere");
     assert!(pool.values().all(|address| address == "10.0.0.12"));
 }

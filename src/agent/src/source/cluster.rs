@@ -1,5 +1,6 @@
 //! The cluster: informers of what is wanted, the Lease by which the agent is seen to live, and its report.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time};
 use kube::api::{Api, PostParams};
+use parking_lot::Mutex;
 use quarterdeck_api::cloud::metal::{AGENTS_NAMESPACE, AgentStatus, MetalAgent, MetalLoadBalancer, MetalRoute};
 use quarterdeck_runtime::client::Clients;
 use quarterdeck_runtime::client::Identity;
@@ -14,10 +16,11 @@ use quarterdeck_runtime::informer::{Informers, Lister, Selection};
 use quarterdeck_runtime::object::{Cached, Kind, ObjectKey};
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
 
-use super::Raw;
-use crate::desired::Snapshot;
+use super::Told;
+use crate::desired::{Now, ObjectId, ObjectKind, Snapshot};
 
 /// Changes that come within this time are taken together.
 const SETTLE: Duration = Duration::from_millis(20);
@@ -64,54 +67,69 @@ impl Cached for Loose {
     }
 }
 
-/// Follows the cluster: tells each state it has. Tells nothing before both kinds have been read whole; errors leave
-/// everything as it is.
-pub async fn follow(clients: Clients, tell: watch::Sender<Option<Result<Snapshot, String>>>) {
+/// Objects that changed, and since when.
+type Changed = (BTreeSet<ObjectId>, Option<Instant>);
+
+/// Follows the cluster: tells a complete state first, then what changes. Tells nothing before both kinds have been read
+/// whole; errors leave everything as it is.
+pub async fn follow(clients: Clients, tell: mpsc::Sender<Told>) {
     let informers = Informers::new().reading_as(Identity::Manager);
     let balancers: Lister<Loose> = informers.dynamic(Kind::of::<MetalLoadBalancer>(), Selection::default());
     let routes: Lister<Loose> = informers.dynamic(Kind::of::<MetalRoute>(), Selection::default());
-    let changed = Arc::new(Notify::new());
-    for lister in [&balancers, &routes] {
+    let changed: Arc<(Mutex<Changed>, Notify)> = Arc::default();
+    for (kind, lister) in [(ObjectKind::Balancer, &balancers), (ObjectKind::Route, &routes)] {
         let changed = Arc::clone(&changed);
-        lister.on_change(move |_| changed.notify_one());
+        lister.on_change(move |change| {
+            let (waiting, notify) = &*changed;
+            let mut waiting = waiting.lock();
+            waiting.0.insert(ObjectId { kind, name: change.object().metadata.name.clone().unwrap_or_default() });
+            waiting.1.get_or_insert_with(Instant::now);
+            notify.notify_one();
+        });
     }
     informers.start(Arc::new(clients), tokio::runtime::Handle::current());
+    let mut told_before = None;
     while !(balancers.has_synced() && routes.has_synced()) {
         let refusal = balancers.refusal().or_else(|| routes.refusal());
-        if let Some(refusal) = refusal {
-            tell.send_if_modified(|there| {
-                let told = Some(Err(refusal));
-                let changed = *there != told;
-                *there = told;
-                changed
-            });
+        if refusal != told_before
+            && let Some(refusal) = refusal.clone()
+            && tell.send(Told::Nothing(refusal)).await.is_err()
+        {
+            return;
         }
+        told_before = refusal;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    let now = |id: &ObjectId| {
+        let lister = if id.kind == ObjectKind::Balancer { &balancers } else { &routes };
+        lister.get(&ObjectKey::cluster(id.name.as_str())).map_or(Now::Gone, |object| understand(id.kind, &object))
+    };
+    // What changes from here on is told again, which does no harm.
+    *changed.0.lock() = Changed::default();
+    let mut snapshot = Snapshot::default();
+    for (kind, lister) in [(ObjectKind::Balancer, &balancers), (ObjectKind::Route, &routes)] {
+        for object in lister.all() {
+            let id = ObjectId { kind, name: object.metadata.name.clone().unwrap_or_default() };
+            super::add(&mut snapshot, id, understand(kind, &object));
+        }
+    }
+    let mut told = Told::Cluster(snapshot);
     loop {
-        let told = Some(Ok(snapshot(&balancers, &routes)));
-        tell.send_if_modified(|there| {
-            let changed = *there != told;
-            *there = told;
-            changed
-        });
-        changed.notified().await;
-        tokio::time::sleep(SETTLE).await;
+        if tell.send(told).await.is_err() {
+            return;
+        }
+        // The first of several is told at once, and the others together.
+        let settled = Instant::now() + SETTLE;
+        changed.1.notified().await;
+        tokio::time::sleep_until(settled).await;
+        let (ids, since) = std::mem::take(&mut *changed.0.lock());
+        let changes = ids.into_iter().map(|id| (now(&id), id)).map(|(now, id)| (id, now)).collect();
+        told = Told::Changes(changes, since.unwrap_or(settled));
     }
 }
 
-fn snapshot(balancers: &Lister<Loose>, routes: &Lister<Loose>) -> Snapshot {
-    let mut snapshot = Snapshot::default();
-    let each = |lister: &Lister<Loose>, take: fn(&mut Snapshot, &Raw<'_>), snapshot: &mut Snapshot| {
-        for object in lister.all() {
-            let name = object.metadata.name.as_deref().unwrap_or_default();
-            let generation = object.metadata.generation.unwrap_or(0);
-            take(snapshot, &Raw { name, generation, spec: &object.spec });
-        }
-    };
-    each(balancers, super::balancer, &mut snapshot);
-    each(routes, super::route, &mut snapshot);
-    snapshot
+fn understand(kind: ObjectKind, object: &Loose) -> Now {
+    super::read(kind, object.metadata.generation.unwrap_or(0), &object.spec)
 }
 
 /// How often the Lease is renewed, and how long it counts.

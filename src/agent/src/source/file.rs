@@ -5,10 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::mpsc;
 
-use super::Raw;
-use crate::desired::Snapshot;
+use super::Told;
+use crate::desired::{ObjectId, ObjectKind, Snapshot};
 
 /// How often the file is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -43,29 +43,35 @@ fn parse(text: &str) -> Result<Snapshot, String> {
             return Err(format!("items[{place}]: metadata.name is missing"));
         }
         let generation = item.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
-        let raw = Raw { name, generation, spec: item.get("spec").unwrap_or(&Value::Null) };
-        match string("/kind") {
-            "MetalLoadBalancer" => super::balancer(&mut snapshot, &raw),
-            "MetalRoute" => super::route(&mut snapshot, &raw),
+        let spec = item.get("spec").unwrap_or(&Value::Null);
+        let kind = match string("/kind") {
+            "MetalLoadBalancer" => ObjectKind::Balancer,
+            "MetalRoute" => ObjectKind::Route,
             other => return Err(format!("items[{place}]: kind {other:?} is neither MetalLoadBalancer nor MetalRoute")),
-        }
+        };
+        super::add(&mut snapshot, ObjectId { kind, name: name.to_owned() }, super::read(kind, generation, spec));
     }
     Ok(snapshot)
 }
 
 /// Follows the file: tells each state it has, and each error.
-pub async fn follow(path: PathBuf, tell: watch::Sender<Option<Result<Snapshot, String>>>) {
-    let mut before: Option<(SystemTime, u64)> = None;
+pub async fn follow(path: PathBuf, tell: mpsc::Sender<Told>) {
+    let mut stamp_before: Option<(SystemTime, u64)> = None;
+    let mut before = None;
     loop {
         let stamp = std::fs::metadata(&path).and_then(|meta| Ok((meta.modified()?, meta.len()))).ok();
-        if stamp.is_none() || stamp != before {
-            before = stamp;
-            let told = Some(read(&path));
-            tell.send_if_modified(|there| {
-                let changed = *there != told;
-                *there = told;
-                changed
-            });
+        if stamp.is_none() || stamp != stamp_before {
+            stamp_before = stamp;
+            let now = Some(read(&path));
+            if now != before {
+                before.clone_from(&now);
+                let told = now.map(|now| now.map_or_else(Told::Nothing, Told::File));
+                if let Some(told) = told
+                    && tell.send(told).await.is_err()
+                {
+                    return;
+                }
+            }
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -92,7 +98,11 @@ items:
         let snapshot = parse(text).unwrap();
         assert_eq!(snapshot.desired.balancers["a"].spec.epoch, 3);
         assert_eq!(snapshot.desired.routes["n1"].generation, 2);
-        assert!(snapshot.broken["balancer/b"].starts_with("spec: invalid IP address"), "{:?}", snapshot.broken);
+        assert!(
+            snapshot.broken[&ObjectId::balancer("b")].starts_with("spec: invalid IP address"),
+            "{:?}",
+            snapshot.broken
+        );
     }
 
     #[test]

@@ -6,31 +6,43 @@ pub mod file;
 use quarterdeck_api::cloud::metal::{LoadBalancerSpec, RouteSpec};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::time::Instant;
 
-use crate::desired::{Snapshot, Versioned};
+use crate::desired::{Now, ObjectId, ObjectKind, Snapshot, Versioned};
 
-/// An object before anybody understood it.
-struct Raw<'a> {
-    name: &'a str,
-    generation: i64,
-    spec: &'a Value,
+/// What a source tells.
+#[derive(Clone, Debug)]
+pub enum Told {
+    /// A complete state, whose author is believed also if it lacks much that was there: the operator's own file.
+    File(Snapshot),
+    /// A complete state as the cluster has it.
+    Cluster(Snapshot),
+    /// Objects that changed, and since when that is known.
+    Changes(Vec<(ObjectId, Now)>, Instant),
+    /// Why nothing is known.
+    Nothing(String),
 }
 
-fn balancer(snapshot: &mut Snapshot, raw: &Raw<'_>) {
-    match decode::<LoadBalancerSpec>(raw) {
-        Ok(spec) => drop(snapshot.desired.balancers.insert(raw.name.to_owned(), spec)),
-        Err(error) => drop(snapshot.broken.insert(format!("balancer/{}", raw.name), error)),
+/// Understands an object, whose generation and spec these are.
+fn read(kind: ObjectKind, generation: i64, spec: &Value) -> Now {
+    let now = match kind {
+        ObjectKind::Balancer => decode::<LoadBalancerSpec>(generation, spec).map(Now::Balancer),
+        ObjectKind::Route => decode::<RouteSpec>(generation, spec).map(Now::Route),
+    };
+    now.unwrap_or_else(Now::Broken)
+}
+
+/// Adds an object to a complete state.
+fn add(snapshot: &mut Snapshot, id: ObjectId, now: Now) {
+    match now {
+        Now::Balancer(spec) => drop(snapshot.desired.balancers.insert(id.name, spec)),
+        Now::Route(spec) => drop(snapshot.desired.routes.insert(id.name, spec)),
+        Now::Broken(error) => drop(snapshot.broken.insert(id, error)),
+        Now::Gone => {}
     }
 }
 
-fn route(snapshot: &mut Snapshot, raw: &Raw<'_>) {
-    match decode::<RouteSpec>(raw) {
-        Ok(spec) => drop(snapshot.desired.routes.insert(raw.name.to_owned(), spec)),
-        Err(error) => drop(snapshot.broken.insert(format!("route/{}", raw.name), error)),
-    }
-}
-
-fn decode<T: DeserializeOwned>(raw: &Raw<'_>) -> Result<Versioned<T>, String> {
-    let spec = T::deserialize(raw.spec).map_err(|error| format!("spec: {error}"))?;
-    Ok(Versioned { generation: raw.generation, spec })
+fn decode<T: DeserializeOwned>(generation: i64, spec: &Value) -> Result<Versioned<T>, String> {
+    let spec = T::deserialize(spec).map_err(|error| format!("spec: {error}"))?;
+    Ok(Versioned { generation, spec })
 }
