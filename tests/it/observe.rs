@@ -189,10 +189,23 @@ async fn the_alerts_do_what_they_say() -> Result<()> {
     let (rules, tests) = (shipped("rules.yaml")?, shipped("rules_test.yaml")?);
     let names: Vec<_> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
     assert!(names.len() > 10, "{names:?}");
-    for name in names {
+    for name in &names {
         assert!(tests.contains(&format!("        alertname: {name}\n        exp_alerts:")), "{name} never fires");
         assert!(tests.contains(&format!("alertname: {name} }}")), "{name} is never quiet");
+        assert!(rules.contains(&format!("runbook_url: \"https://quarterdeck.dev/runbooks/{name}\"")), "{name} says not what to do");
     }
+    // Each has a page that says what to do, and each page an alert.
+    let mut pages: Vec<String> = Vec::new();
+    for entry in std::fs::read_dir(repository().join("docs/runbooks"))? {
+        pages.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    let index = std::fs::read_to_string(repository().join("docs/runbooks/README.md"))?;
+    let mut wanted: Vec<String> = names.iter().map(|name| format!("{name}.md")).collect();
+    assert!(wanted.iter().all(|page| index.contains(&format!("({page})"))), "{index}");
+    wanted.push("README.md".to_owned());
+    pages.sort();
+    wanted.sort();
+    assert_eq!(pages, wanted);
     Ok(())
 }
 
