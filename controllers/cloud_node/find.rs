@@ -16,12 +16,7 @@ const OTHERS: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub(super) enum Found {
     /// In one cloud.
-    Here {
-        /// The instance.
-        instance: Box<Instance>,
-        /// The account it was found in.
-        account: Arc<str>,
-    },
+    Here(Box<Instance>),
     /// In several: nobody can tell which is the node's.
     Ambiguous(Vec<String>),
     /// Nobody who could say has it, or not yet.
@@ -101,14 +96,14 @@ fn conclude(words: &[Word], name: impl Fn(usize) -> String) -> Found {
         match word {
             Err(error) => trouble = Some(error.clone()),
             Ok(Seen { lookup: Err(error), .. }) => trouble = Some(error.clone()),
-            Ok(Seen { lookup: Ok(Lookup::Found(instance)), account, .. }) => found.push((*index, instance, account)),
+            Ok(Seen { lookup: Ok(Lookup::Found(instance)), .. }) => found.push((*index, instance)),
             Ok(Seen { lookup: Ok(Lookup::Absent(proof)), .. }) => absent = Some(proof.evidence.clone()),
             Ok(Seen { lookup: Ok(Lookup::NotMine), .. }) => {}
         }
     }
     match (&found[..], trouble, absent) {
-        ([(_, instance, account)], _, _) => Found::Here { instance: (*instance).clone(), account: Arc::clone(account) },
-        ([_, _, ..], _, _) => Found::Ambiguous(found.iter().map(|(index, ..)| name(*index)).collect()),
+        ([(_, instance)], _, _) => Found::Here((*instance).clone()),
+        ([_, _, ..], _, _) => Found::Ambiguous(found.iter().map(|(index, _)| name(*index)).collect()),
         ([], Some(error), None) => Found::Unknown(error),
         ([], Some(error), Some(evidence)) => {
             Found::Nowhere(format!("{evidence}; another cloud could not say: {error}"))
@@ -150,9 +145,9 @@ mod tests {
         let down = || Err(CloudError::Unavailable("down".to_owned()));
         let name = |index: usize| format!("cloud-{index}");
         let words = [word(0, Ok(absent())), word(1, Ok(instance()))];
-        assert!(matches!(conclude(&words, name), Found::Here { account, .. } if &*account == "account-1"));
+        assert!(matches!(conclude(&words, name), Found::Here(found) if found.provider_id == "a://1"));
         let words = [(0, down()), word(1, Ok(instance()))];
-        assert!(matches!(conclude(&words, name), Found::Here { .. }), "a cloud that is down holds up nobody else's");
+        assert!(matches!(conclude(&words, name), Found::Here(_)), "a cloud that is down holds up nobody else's");
         let words = [word(0, Ok(instance())), word(1, Ok(instance()))];
         assert!(matches!(conclude(&words, name), Found::Ambiguous(names) if names == ["cloud-0", "cloud-1"]));
         let words = [(0, down()), word(1, Ok(absent()))];

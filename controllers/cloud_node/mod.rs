@@ -9,8 +9,10 @@ mod metrics;
 mod plan;
 #[cfg(test)]
 mod plan_tests;
+#[cfg(test)]
+mod upstream_tests;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +23,7 @@ use k8s_openapi::api::core::v1::Node;
 use parking_lot::Mutex;
 use quarterdeck_cloud::guard::Seen;
 use quarterdeck_cloud::model::{Instance, Lookup};
-use quarterdeck_cloud::nodes::{about, node_ref, scheme, tell_trouble};
+use quarterdeck_cloud::nodes::{about, node_ref, scheme};
 use quarterdeck_cloud::{Cloud, CloudError, Guarded};
 use quarterdeck_runtime::client::{ApiError, Class, PatchPrecondition};
 use quarterdeck_runtime::controller::{
@@ -37,7 +39,7 @@ use serde_json::json;
 use find::{Found, find};
 use lanes::Lanes;
 use metrics::Metrics;
-use plan::{addresses, initialise, is_uninitialized, stale_labels};
+use plan::{addresses, initialise, is_compared, is_uninitialized, stale_labels};
 
 /// Answers of the clouds that all their controllers share may be this old.
 const SHARED_AGE: Duration = Duration::from_secs(30);
@@ -87,6 +89,8 @@ struct Keeper {
     lanes: Lanes,
     /// Nodes that lost their taint but have not got their addresses yet.
     addresses_due: Mutex<HashSet<ObjectKey>>,
+    /// What was told of nodes that did not get what their cloud has, until they do.
+    told: Mutex<HashMap<ObjectKey, HashSet<&'static str>>>,
     /// How often addresses are compared.
     period: Duration,
     /// How many addresses are written at once.
@@ -122,7 +126,7 @@ impl Controller for CloudNodeController {
         let at_once = Some(config.concurrent_node_status_updates).filter(|count| *count > 0).unwrap_or(syncs);
         let Some(cloud) = Cloud::join(setup)? else { return Ok(Self(None)) };
         // One lane a cloud and one for nodes of none, all full, leave a worker for each cloud's addresses.
-        let clouds = cloud.providers().len();
+        let clouds = cloud.most();
         setup.workers(syncs * (clouds + 1) + clouds);
         setup.retry(RETRY);
         let nodes = setup.informer::<NodeView>(Selection::default());
@@ -133,9 +137,19 @@ impl Controller for CloudNodeController {
         });
         let queue = setup.queue();
         (0..clouds).for_each(|index| queue.add(Task::Refresh(index)));
+        let (joined, waiting) = (queue.clone(), nodes.clone());
+        cloud.on_join(move |index| {
+            joined.add(Task::Refresh(index));
+            // Nobody may have known them before.
+            waiting
+                .all()
+                .iter()
+                .filter(|node| is_uninitialized(node))
+                .for_each(|node| joined.add(Task::Node(node.key())));
+        });
         let (lanes, metrics) = (Lanes::new(syncs), Metrics::new(setup.metrics()));
-        let addresses_due = Mutex::default();
-        Ok(Self(Some(Keeper { cloud, nodes, queue, lanes, addresses_due, period, at_once, metrics })))
+        let (addresses_due, told) = (Mutex::default(), Mutex::default());
+        Ok(Self(Some(Keeper { cloud, nodes, queue, lanes, addresses_due, told, period, at_once, metrics })))
     }
 
     async fn reconcile(&self, cx: &Cx, task: Task) -> Result<Action, Error> {
@@ -155,7 +169,8 @@ impl Controller for CloudNodeController {
 fn matters(change: &Change<'_, NodeView>) -> bool {
     match change {
         Change::Added(_) => true,
-        Change::Deleted { .. } => false,
+        // What is remembered of it is forgotten.
+        Change::Deleted { .. } => true,
         Change::Updated { old, new } => {
             old.uid != new.uid
                 || old.labels != new.labels
@@ -171,6 +186,7 @@ impl Keeper {
     async fn node(&self, cx: &Cx, key: &ObjectKey) -> Result<Action, Error> {
         let Some(node) = self.nodes.get(key).filter(|node| !node.deleting) else {
             self.addresses_due.lock().remove(key);
+            self.told.lock().remove(key);
             return Ok(Action::Done);
         };
         let waits = is_uninitialized(&node);
@@ -187,8 +203,8 @@ impl Keeper {
             return Ok(Action::Done);
         };
         match find(&self.cloud, &node_ref(&node)).await {
-            Found::Here { instance, account } if waits => self.initialise(cx, &node, &instance, &account).await,
-            Found::Here { instance, .. } => {
+            Found::Here(instance) if waits => self.initialise(cx, &node, &instance).await,
+            Found::Here(instance) => {
                 self.put_addresses_right(cx, &node, &instance).await?;
                 self.addresses_due.lock().remove(key);
                 Ok(Action::Done)
@@ -209,23 +225,19 @@ impl Keeper {
 
     /// Comes back to a node whose cloud could not say anything.
     fn later(&self, cx: &Cx, node: &NodeView, error: &CloudError) -> Result<Action, Error> {
-        if cx.attempt == 0 {
-            let message = format!("The cloud could not be asked for this node's instance: {error}");
-            self.problem(cx, node, "CloudLookUpFailed", message);
-        }
+        let message = format!("The cloud could not be asked for this node's instance: {error}");
+        self.problem(cx, node, "CloudLookUpFailed", message);
         match error.retry_after() {
             Some(after) => Ok(Action::RequeueAfter(after.clamp(RETRY.base, RETRY.max))),
             None => Err(Error::Transient(format!("asking for the instance of node {}: {error}", node.key))),
         }
     }
 
-    async fn initialise(&self, cx: &Cx, node: &NodeView, instance: &Instance, account: &str) -> Result<Action, Error> {
-        let plan = match initialise(node, instance, account) {
+    async fn initialise(&self, cx: &Cx, node: &NodeView, instance: &Instance) -> Result<Action, Error> {
+        let plan = match initialise(node, instance) {
             Ok(plan) => plan,
             Err(refusal) => {
-                if cx.attempt == 0 {
-                    self.problem(cx, node, "InitializationFailed", format!("The node stays tainted: {refusal}"));
-                }
+                self.problem(cx, node, "InitializationFailed", format!("The node stays tainted: {refusal}"));
                 return Err(Error::Transient(format!("node {}: {refusal}", node.key)));
             }
         };
@@ -248,6 +260,7 @@ impl Keeper {
             write_addresses(cx, node, &addresses, &as_written).await?;
             self.addresses_due.lock().remove(&node.key);
         }
+        self.told.lock().remove(&node.key);
         cx.recorder.event(&about(node), EventType::Normal, "Synced", "Node synced successfully");
         self.metrics.initialised(node.created);
         Ok(Action::Done)
@@ -267,8 +280,13 @@ impl Keeper {
 
     async fn put_addresses_right(&self, cx: &Cx, node: &NodeView, instance: &Instance) -> Result<(), Error> {
         match addresses(node, instance) {
-            Ok(None) => Ok(()),
-            Ok(Some(addresses)) => Ok(write_addresses(cx, node, &addresses, &as_read(node)).await?),
+            Ok(addresses) => {
+                self.told.lock().remove(&node.key);
+                if let Some(addresses) = addresses {
+                    write_addresses(cx, node, &addresses, &as_read(node)).await?;
+                }
+                Ok(())
+            }
             Err(refusal) => {
                 self.problem(cx, node, "AddressesNotUpdated", format!("The node keeps its addresses: {refusal}"));
                 Ok(())
@@ -281,14 +299,8 @@ impl Keeper {
         let failed = |error: CloudError| {
             Error::Transient(format!("asking cloud {} for the addresses of nodes: {error}", provider.name()))
         };
-        tell_trouble(provider, &cx.recorder);
         let info = provider.info().await.map_err(failed)?;
-        let own = |node: &NodeView| {
-            let scheme = node.provider_id.as_deref().map(scheme);
-            scheme.is_some_and(|scheme| info.schemes.iter().any(|own| own == scheme))
-        };
-        let nodes: Vec<_> =
-            self.nodes.all().into_iter().filter(|n| own(n) && !n.deleting && !is_uninitialized(n)).collect();
+        let nodes: Vec<_> = self.nodes.all().into_iter().filter(|node| is_compared(node, &info.schemes)).collect();
         if !info.instances || nodes.is_empty() {
             return Ok(Action::RequeueAfter(self.period));
         }
@@ -318,8 +330,11 @@ impl Keeper {
         }
     }
 
-    /// An event and a count for what somebody should look at.
+    /// An event and a count for what somebody should look at: once, until all is well with the node again.
     fn problem(&self, cx: &Cx, node: &NodeView, reason: &'static str, message: String) {
+        if !self.told.lock().entry(node.key.clone()).or_default().insert(reason) {
+            return;
+        }
         cx.recorder.event(&about(node), EventType::Warning, reason, message);
         self.metrics.problem(reason);
     }

@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 
 use quarterdeck_cloud::model::{AddressKind, Instance};
+use quarterdeck_cloud::nodes::scheme;
 use quarterdeck_runtime::view::{Address, NodeView, Taint, intern};
 use serde_json::{Map, Value, json};
 
@@ -44,7 +45,7 @@ pub(super) enum Refusal {
 /// What is written to a node that waits for its cloud.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Initialisation {
-    /// Merge patch: providerID, labels, the account, and the taints that stay.
+    /// Merge patch: providerID, labels, and the taints that stay.
     pub(super) patch: Value,
     /// `status.addresses`, if they change.
     pub(super) addresses: Option<Vec<Address>>,
@@ -57,8 +58,15 @@ pub(super) fn is_uninitialized(node: &NodeView) -> bool {
     node.taint(UNINITIALIZED).is_some()
 }
 
+/// Whether the addresses of a node are compared with what a cloud with these schemes says.
+pub(super) fn is_compared(node: &NodeView, schemes: &[String]) -> bool {
+    let scheme = node.provider_id.as_deref().map(scheme);
+    let is_own = scheme.is_some_and(|scheme| schemes.iter().any(|own| own == scheme));
+    is_own && !node.deleting && !is_uninitialized(node)
+}
+
 /// What a node that waits for its cloud gets from its instance.
-pub(super) fn initialise(node: &NodeView, instance: &Instance, account: &str) -> Result<Initialisation, Refusal> {
+pub(super) fn initialise(node: &NodeView, instance: &Instance) -> Result<Initialisation, Refusal> {
     let addresses = addresses(node, instance)?;
     if node.provider_id.is_none() && instance.provider_id.is_empty() {
         return Err(Refusal::NoProviderId);
@@ -66,9 +74,6 @@ pub(super) fn initialise(node: &NodeView, instance: &Instance, account: &str) ->
     let (labels, discarded) = labels(node, instance);
     let taints: Vec<&Taint> = node.taints.iter().filter(|taint| &*taint.key != UNINITIALIZED).collect();
     let mut patch = json!({ "metadata": { "labels": labels }, "spec": { "taints": taints } });
-    if !account.is_empty() {
-        patch["metadata"]["annotations"] = json!({ NodeView::ACCOUNT: account });
-    }
     if node.provider_id.is_none() {
         patch["spec"]["providerID"] = json!(instance.provider_id);
     }
@@ -175,7 +180,7 @@ pub(super) fn addresses(node: &NodeView, instance: &Instance) -> Result<Option<V
 }
 
 /// Whether two lists differ: which addresses of a type there are, and their order, count; the order of types does not.
-fn differ(present: &[Address], wanted: &[Address]) -> bool {
+pub(super) fn differ(present: &[Address], wanted: &[Address]) -> bool {
     let by_type = |list: &[Address]| {
         let mut list: Vec<Address> = list.to_vec();
         list.sort_by(|a, b| a.kind.cmp(&b.kind));

@@ -47,7 +47,7 @@ fn words(list: &[Address]) -> Vec<String> {
 
 #[test]
 fn one_write_sets_everything_and_takes_the_taint() {
-    let plan = initialise(&waiting(), &instance(), "acc").unwrap();
+    let plan = initialise(&waiting(), &instance()).unwrap();
     let expected = json!({
         "metadata": {
             "labels": {
@@ -55,7 +55,6 @@ fn one_write_sets_everything_and_takes_the_taint() {
                 "topology.kubernetes.io/zone": "z1", "failure-domain.beta.kubernetes.io/zone": "z1",
                 "topology.kubernetes.io/region": "r1", "failure-domain.beta.kubernetes.io/region": "r1",
             },
-            "annotations": { "quarterdeck.dev/cloud-account": "acc" },
         },
         "spec": {
             "providerID": "sim://1",
@@ -74,18 +73,18 @@ fn one_write_sets_everything_and_takes_the_taint() {
 #[test]
 fn a_provider_id_is_never_replaced_and_never_missing() {
     let known = NodeView { provider_id: Some("sim://own".into()), ..waiting() };
-    assert_eq!(initialise(&known, &instance(), "").unwrap().patch.pointer("/spec/providerID"), None);
+    assert_eq!(initialise(&known, &instance()).unwrap().patch.pointer("/spec/providerID"), None);
     let nameless = Instance { provider_id: String::new(), ..instance() };
-    assert_eq!(initialise(&waiting(), &nameless, ""), Err(Refusal::NoProviderId));
-    assert!(initialise(&known, &nameless, "").is_ok(), "the node's own counts");
+    assert_eq!(initialise(&waiting(), &nameless), Err(Refusal::NoProviderId));
+    assert!(initialise(&known, &nameless).is_ok(), "the node's own counts");
 }
 
 #[test]
 fn what_the_instance_does_not_say_is_not_labelled() {
     let bare = Instance { instance_type: String::new(), zone: String::new(), region: String::new(), ..instance() };
-    assert_eq!(initialise(&waiting(), &bare, "").unwrap().patch["metadata"], json!({ "labels": {} }));
+    assert_eq!(initialise(&waiting(), &bare).unwrap().patch["metadata"], json!({ "labels": {} }));
     let odd = Instance { zone: "far away".to_owned(), ..instance() };
-    let plan = initialise(&waiting(), &odd, "").unwrap();
+    let plan = initialise(&waiting(), &odd).unwrap();
     assert_eq!(plan.discarded, ["topology.kubernetes.io/zone=far away: not the value of a label"]);
     assert_eq!(plan.patch.pointer("/metadata/labels/topology.kubernetes.io~1zone"), None);
 }
@@ -109,7 +108,7 @@ fn labels_of_the_provider_never_take_over_anything() {
     let rich =
         Instance { labels, instance_type: String::new(), zone: String::new(), region: String::new(), ..instance() };
     let node = NodeView { labels: [("mine", "own"), ("same", "1")].into_iter().collect(), ..waiting() };
-    let plan = initialise(&node, &rich, "").unwrap();
+    let plan = initialise(&node, &rich).unwrap();
     let expected = json!({ "example.com/rack": "7", "rack": "7", "notk8s.io/x": "x" });
     assert_eq!(plan.patch["metadata"]["labels"], expected);
     let discarded: Vec<_> = plan.discarded.iter().filter_map(|text| text.split_once('=')).map(|(key, _)| key).collect();
@@ -191,7 +190,7 @@ fn the_address_that_the_kubelet_was_told_to_use_comes_first_and_alone() {
     for bad in ["", "x", "10.0.0.1,10.0.0.2", "10.0.0.1, fd00::2", "0.0.0.0,fd00::2", "10.0.0.1,fd00::2,fd00::3"] {
         assert!(matches!(got(bad), Err(Refusal::BadProvidedIp { .. })), "{bad:?}");
         let tainted = NodeView { taints: [taint(UNINITIALIZED)].into(), ..node(bad) };
-        assert!(initialise(&tainted, &cloud, "").is_err(), "{bad:?}: the taint stays");
+        assert!(initialise(&tainted, &cloud).is_err(), "{bad:?}: the taint stays");
     }
     assert!(addresses(&node("10.0.0.9"), &with_addresses(&[])).is_err(), "also if the cloud names none");
 }

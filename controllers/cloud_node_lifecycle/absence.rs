@@ -33,12 +33,14 @@ pub(super) enum Doubt {
     NoAccount,
     /// The cloud looked through another account than the one that nodes were found in before.
     AccountChanged {
+        /// Name of the object that has the account of before.
+        record: String,
         /// The account of before.
-        recorded: String,
+        recorded: Arc<str>,
         /// The account that was asked.
         asked: Arc<str>,
     },
-    /// No node says yet in which account it was found.
+    /// It is not written down yet in which account the nodes are.
     AccountUnrecorded,
 }
 
@@ -63,11 +65,11 @@ impl fmt::Display for Doubt {
                 write!(f, "the same answer of the cloud lacks node {node}, which is Ready: it is not complete")
             }
             Self::NoAccount => f.write_str("the cloud does not say in which account it looked"),
-            Self::AccountChanged { recorded, asked } => write!(
+            Self::AccountChanged { record, recorded, asked } => write!(
                 f,
                 "the cloud looked in account {asked:?}, and nodes of this cluster were found in {recorded:?} before; if \
-                 that is as it should be, remove the annotation {} from all nodes",
-                NodeView::ACCOUNT
+                 that is as it should be: kubectl delete cloudaccounts.{} {record}",
+                quarterdeck_api::cloud::GROUP
             ),
             Self::AccountUnrecorded => {
                 f.write_str("the account in which the cluster's nodes are is only being recorded")
@@ -76,8 +78,17 @@ impl fmt::Display for Doubt {
     }
 }
 
+/// In which account the cluster's nodes are, as it was written down.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Record<'a> {
+    /// Name of the object that has it.
+    pub(super) name: &'a str,
+    /// The account; `None` if nothing was written down yet.
+    pub(super) account: Option<&'a Arc<str>>,
+}
+
 /// The doubt that the answers of one snapshot raise, about all of the nodes that were asked for.
-pub(super) fn doubt_of(snapshot: &[(&NodeView, &Seen)]) -> Option<Doubt> {
+pub(super) fn doubt_of(snapshot: &[(&NodeView, &Seen)], record: Record<'_>) -> Option<Doubt> {
     let ready = || snapshot.iter().filter(|(node, _)| node.ready);
     if let Some((node, _)) = ready().find(|(_, seen)| matches!(seen.lookup, Ok(Lookup::Absent(_)))) {
         return Some(Doubt::ReadyNodeAbsent(node.key.name().to_owned()));
@@ -89,12 +100,13 @@ pub(super) fn doubt_of(snapshot: &[(&NodeView, &Seen)]) -> Option<Doubt> {
     if asked.is_empty() {
         return Some(Doubt::NoAccount);
     }
-    let mut recorded = snapshot.iter().filter_map(|(node, _)| node.annotations.get(NodeView::ACCOUNT)).peekable();
-    if recorded.peek().is_none() {
-        return Some(Doubt::AccountUnrecorded);
+    match record.account {
+        None => Some(Doubt::AccountUnrecorded),
+        Some(recorded) if *recorded == asked => None,
+        Some(recorded) => {
+            Some(Doubt::AccountChanged { record: record.name.to_owned(), recorded: Arc::clone(recorded), asked })
+        }
     }
-    let other = recorded.find(|recorded| **recorded != *asked)?;
-    Some(Doubt::AccountChanged { recorded: other.to_owned(), asked })
 }
 
 /// A node whose instance seems to be gone.
@@ -222,13 +234,12 @@ mod tests {
 
     use super::*;
 
-    fn node(name: &str, ready: bool, account: &str) -> NodeView {
+    fn node(name: &str, ready: bool) -> NodeView {
         NodeView {
             uid: format!("uid-{name}").into(),
             provider_id: Some(format!("sim://{name}").into()),
             ready,
             ready_changed: Some(100),
-            annotations: Some((NodeView::ACCOUNT, account)).filter(|_| !account.is_empty()).into_iter().collect(),
             ..NodeView::named(name)
         }
     }
@@ -256,39 +267,37 @@ mod tests {
     #[test]
     fn an_answer_counts_only_beside_a_ready_node_in_the_recorded_account() {
         let now = Instant::now();
-        let suspect = node("gone", false, "a");
-        let none = node("gone", false, "");
+        let suspect = node("gone", false);
+        let (well, unwell) = (node("w", true), node("w", false));
+        let other = || Err(CloudError::Other("x".into()));
         let cases = [
-            ("all is well", &suspect, node("w", true, "a"), found(), "a", None),
-            ("the witness alone is recorded", &none, node("w", true, "a"), found(), "a", None),
-            ("the suspect alone is recorded", &suspect, node("w", true, ""), found(), "a", None),
-            ("nobody is Ready", &suspect, node("w", false, "a"), found(), "a", Some("no_witness")),
-            (
-                "an error about the witness",
-                &suspect,
-                node("w", true, "a"),
-                Err(CloudError::Other("x".into())),
-                "a",
-                Some("no_witness"),
-            ),
-            ("the witness is not its", &suspect, node("w", true, "a"), Ok(Lookup::NotMine), "a", Some("no_witness")),
-            ("an empty list with 200", &suspect, node("w", true, "a"), absent(), "a", Some("ready_node_absent")),
-            ("no account", &suspect, node("w", true, "a"), found(), "", Some("no_account")),
-            ("another account", &suspect, node("w", true, "a"), found(), "b", Some("account_changed")),
-            ("the witness moved", &suspect, node("w", true, "b"), found(), "a", Some("account_changed")),
-            ("first sight", &none, node("w", true, ""), found(), "a", Some("account_unrecorded")),
+            ("all is well", &well, found(), "a", Some("a"), None),
+            ("nobody is Ready", &unwell, found(), "a", Some("a"), Some("no_witness")),
+            ("an error about the witness", &well, other(), "a", Some("a"), Some("no_witness")),
+            ("the witness is not its", &well, Ok(Lookup::NotMine), "a", Some("a"), Some("no_witness")),
+            ("an empty list with 200", &well, absent(), "a", Some("a"), Some("ready_node_absent")),
+            ("no account", &well, found(), "", Some("a"), Some("no_account")),
+            ("another account", &well, found(), "b", Some("a"), Some("account_changed")),
+            ("first sight", &well, found(), "a", None, Some("account_unrecorded")),
         ];
-        for (case, suspect, witness, lookup, account, expected) in cases {
+        for (case, witness, lookup, account, recorded, expected) in cases {
             let (gone, beside) = (seen(absent(), now, account), seen(lookup, now, account));
-            let doubt = doubt_of(&[(suspect, &gone), (&witness, &beside)]);
+            let recorded: Option<Arc<str>> = recorded.map(Into::into);
+            let record = Record { name: "sim", account: recorded.as_ref() };
+            let doubt = doubt_of(&[(&suspect, &gone), (witness, &beside)], record);
             assert_eq!(doubt.as_ref().map(Doubt::reason), expected, "{case}");
         }
-        assert_eq!(doubt_of(&[(&suspect, &seen(absent(), now, "a"))]), Some(Doubt::NoWitness), "alone");
+        let recorded: Arc<str> = "a".into();
+        let record = Record { name: "sim", account: Some(&recorded) };
+        assert_eq!(doubt_of(&[(&suspect, &seen(absent(), now, "a"))], record), Some(Doubt::NoWitness), "alone");
+        let (gone, beside) = (seen(absent(), now, "b"), seen(found(), now, "b"));
+        let doubt = doubt_of(&[(&suspect, &gone), (&well, &beside)], record).unwrap().to_string();
+        assert!(doubt.contains("\"a\"") && doubt.contains("\"b\"") && doubt.ends_with(" sim"), "{doubt}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn two_answers_far_enough_apart_prove_it() {
-        let (mut suspects, gone) = (Suspects::default(), node("gone", false, "a"));
+        let (mut suspects, gone) = (Suspects::default(), node("gone", false));
         let hear = |suspects: &mut Suspects| suspects.hear(&gone, &seen(absent(), Instant::now(), "a"), None);
         hear(&mut suspects);
         assert!(!suspects.get(&gone).unwrap().is_proven() && !suspects.get(&gone).unwrap().is_due(Instant::now()));
@@ -310,7 +319,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn anything_else_in_between_starts_over() {
-        let gone = node("gone", false, "a");
+        let gone = node("gone", false);
         type Between = fn(&mut Suspects, &NodeView);
         let cases: [(&str, Between); 8] = [
             ("an error", |s, n| s.hear(n, &seen(Err(CloudError::Other("x".into())), Instant::now(), "a"), None)),

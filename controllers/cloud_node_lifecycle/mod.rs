@@ -5,9 +5,12 @@
 //! why, stands in `docs/controllers/cloud-node-lifecycle-controller.md`.
 
 mod absence;
+mod look;
 mod metrics;
 mod pass;
 mod taint;
+#[cfg(test)]
+mod upstream_tests;
 mod verdict;
 
 use std::fmt;
@@ -15,9 +18,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use quarterdeck_api::cloud;
+use quarterdeck_api::cloud::account::CloudAccount;
 use quarterdeck_cloud::Cloud;
 use quarterdeck_runtime::controller::{
-    Action, ClientShare, Controller, Cx, Descriptor, Error, Predecessor, Setup, SetupError,
+    Action, ClientShare, Controller, Cx, Descriptor, Error, Grant, Predecessor, Setup, SetupError,
 };
 use quarterdeck_runtime::informer::{Lister, Selection};
 use quarterdeck_runtime::queue::Retry;
@@ -62,6 +67,8 @@ pub struct CloudNodeLifecycleController(Option<Watch>);
 struct Watch {
     cloud: Arc<Cloud>,
     nodes: Lister<NodeView>,
+    /// In which accounts nodes were found before.
+    accounts: Lister<CloudAccount>,
     period: Duration,
     rules: Rules,
     metrics: Metrics,
@@ -106,24 +113,28 @@ impl Controller for CloudNodeLifecycleController {
         }
         let Some(cloud) = Cloud::join(setup)? else { return Ok(Self(None)) };
         let nodes = setup.informer::<NodeView>(Selection::default());
+        let accounts = setup.informer::<CloudAccount>(Selection::default());
+        // Never changed by us, so that nothing but a person lets another account count.
+        setup.grant(Grant { group: cloud::GROUP, resource: "cloudaccounts", verbs: &["create"] });
         // A worker for each cloud: none waits for another.
-        let clouds = cloud.providers().len();
+        let clouds = cloud.most();
         setup.workers(clouds);
         setup.retry(Retry { base: period, max: LONGEST_RETRY.max(period), tries: None });
         let queue = setup.queue();
         (0..clouds).for_each(|index| queue.add(OfCloud(index)));
+        cloud.on_join(move |index| queue.add(OfCloud(index)));
         let rules = Rules { grace: config.cloud_node_deletion_grace.as_secs(), percent };
         let memories = (0..clouds).map(|_| Mutex::default()).collect();
         let metrics = Metrics::new(setup.metrics());
-        Ok(Self(Some(Watch { cloud, nodes, period, rules, metrics, memories })))
+        Ok(Self(Some(Watch { cloud, nodes, accounts, period, rules, metrics, memories })))
     }
 
     async fn reconcile(&self, cx: &Cx, key: OfCloud) -> Result<Action, Error> {
         let Some(watch) = &self.0 else { return Ok(Action::Done) };
+        watch.cloud.report_trouble(&cx.recorder);
         let (Some(provider), Some(memory)) = (watch.cloud.providers().get(key.0), watch.memories.get(key.0)) else {
             return Ok(Action::Done);
         };
-        watch.cloud.report_trouble(&cx.recorder);
         // Never contended: a key is in one worker's hands at a time.
         let mut memory = memory.lock().await;
         watch.pass(cx, provider, &mut memory).await?;

@@ -5,19 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node;
+use quarterdeck_api::cloud::account::{CloudAccount, record_name};
 use quarterdeck_cloud::guard::Seen;
 use quarterdeck_cloud::model::Lookup;
-use quarterdeck_cloud::nodes::{about, node_ref, scheme, tell_trouble};
+use quarterdeck_cloud::nodes::{about, node_ref};
 use quarterdeck_cloud::{CloudError, Guarded};
 use quarterdeck_runtime::client::{ApiError, Class, DeletePrecondition, PatchPrecondition, Propagation};
 use quarterdeck_runtime::controller::{Cx, Error};
 use quarterdeck_runtime::events::EventType;
-use quarterdeck_runtime::object::Kind;
+use quarterdeck_runtime::object::{Kind, ObjectKey};
 use quarterdeck_runtime::view::NodeView;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::Instant;
 
-use super::absence::{Doubt, Suspects, doubt_of};
+use super::absence::{Doubt, Record, Suspects, doubt_of};
+use super::look::{Nodes, Sign, parted, sign};
 use super::verdict::{Census, Hold, Verdict, is_control_plane, judge};
 use super::{Watch, taint};
 
@@ -29,6 +31,8 @@ const SHARED_PERIODS: u32 = 6;
 const WITNESSES: usize = 20;
 /// For how many nodes a pass records events of one kind.
 const TOLD: usize = 5;
+/// How long after a provider did not say in which account nodes are it is asked again for that alone.
+const ACCOUNT_RETRY: Duration = Duration::from_secs(300);
 
 /// What is remembered of one cloud from pass to pass.
 #[derive(Default)]
@@ -36,9 +40,9 @@ pub(super) struct Memory {
     suspects: Suspects,
     /// How many nodes were kept, by reason.
     kept: BTreeMap<&'static str, i64>,
+    /// When the cloud was last asked for no more than the account.
+    account_asked: Option<Instant>,
 }
-
-type Nodes = Vec<Arc<NodeView>>;
 
 /// The first thing that went wrong with a node; the others are looked at all the same.
 #[derive(Default)]
@@ -62,31 +66,24 @@ impl Watch {
         let failed = |error: CloudError| {
             Error::Transient(format!("asking cloud {} for the instances of nodes: {error}", provider.name()))
         };
-        tell_trouble(provider, &cx.recorder);
         let info = provider.info().await.map_err(failed)?;
         if !info.instances {
             return Ok(());
         }
         let all = self.nodes.all();
-        let own = |node: &NodeView| {
-            // Without a providerID nothing says which instance is meant: no conclusion is drawn.
-            let scheme = node.provider_id.as_deref().map(scheme);
-            scheme.is_some_and(|scheme| info.schemes.iter().any(|own| own == scheme))
-        };
-        let mut own: Nodes = all.iter().filter(|node| own(node) && !node.deleting).cloned().collect();
-        own.sort_by(|a, b| a.key.cmp(&b.key));
-        let (ready, troubled): (Nodes, Nodes) = own.iter().cloned().partition(|node| node.ready);
+        let (ready, troubled) = parted(&all, &info.schemes);
 
         let mut trouble = Trouble::default();
         for node in ready.iter().filter(|node| taint::is_shut(node)) {
             trouble.note(put_taint_right(cx, node, false).await);
         }
         memory.suspects.keep(troubled.iter().map(|node| &**node));
+        trouble.note(self.write_account_down(cx, provider, info.max_batch.max(1), &ready, memory).await);
         trouble.note(self.ask(cx, provider, info.max_batch.max(1), &ready, &troubled, memory).await);
         // What is known is acted on, whatever could not be asked.
         let census = Census {
             in_cluster: all.len(),
-            in_cloud: own.len(),
+            in_cloud: ready.len() + troubled.len(),
             ready_control_planes: all
                 .iter()
                 .filter(|node| node.ready && !node.deleting && is_control_plane(node))
@@ -124,13 +121,11 @@ impl Watch {
             let refs: Vec<_> = others.iter().map(|node| node_ref(node)).collect();
             let seen = provider.look_up(&refs, SHARED_AGE.min(self.period * SHARED_PERIODS)).await.map_err(failed)?;
             for (node, seen) in others.iter().zip(&seen) {
-                match &seen.lookup {
-                    Ok(Lookup::Found(instance)) if instance.shutdown => {
-                        trouble.note(put_taint_right(cx, node, true).await);
-                    }
-                    Ok(Lookup::Absent(_)) => due.push(Arc::clone(node)),
-                    Ok(Lookup::Found(_) | Lookup::NotMine) => {}
-                    Err(error) => {
+                match sign(&seen.lookup) {
+                    Sign::Shut => trouble.note(put_taint_right(cx, node, true).await),
+                    Sign::Gone => due.push(Arc::clone(node)),
+                    Sign::Nothing => {}
+                    Sign::Unknown(error) => {
                         let error = error as &dyn std::error::Error;
                         tracing::warn!(
                             node = node.key.name(),
@@ -146,7 +141,7 @@ impl Watch {
             let asked: Nodes = some.iter().chain(&witnesses).cloned().collect();
             let refs: Vec<_> = asked.iter().map(|node| node_ref(node)).collect();
             match provider.look_up(&refs, Duration::ZERO).await {
-                Ok(seen) => trouble.note(hear(cx, &asked, &seen, memory).await),
+                Ok(seen) => trouble.note(self.hear(cx, provider, &asked, &seen, memory).await),
                 Err(error) => {
                     // No answer is no proof of anything.
                     some.iter().for_each(|node| memory.suspects.clear(node));
@@ -155,6 +150,68 @@ impl Watch {
             }
         }
         trouble.end()
+    }
+
+    /// Takes answers of the cloud itself.
+    async fn hear(
+        &self,
+        cx: &Cx,
+        provider: &Guarded,
+        asked: &Nodes,
+        seen: &[Seen],
+        memory: &mut Memory,
+    ) -> Result<(), Error> {
+        let mut snapshots: HashMap<(u64, &str), Vec<(&NodeView, &Seen)>> = HashMap::new();
+        for (node, seen) in asked.iter().zip(seen) {
+            snapshots.entry((seen.snapshot, &*seen.account)).or_default().push((&**node, seen));
+        }
+        let name = record_name(provider.name());
+        let account = self.account(&name);
+        for snapshot in snapshots.values() {
+            let doubt = doubt_of(snapshot, Record { name: &name, account: account.as_ref() });
+            for (node, seen) in snapshot.iter().filter(|(node, _)| !node.ready) {
+                memory.suspects.hear(node, seen, doubt.as_ref());
+            }
+            if doubt == Some(Doubt::AccountUnrecorded) {
+                record(cx, provider, snapshot).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The account that was written down under this name.
+    fn account(&self, name: &str) -> Option<Arc<str>> {
+        let record = self.accounts.get(&ObjectKey::cluster(name))?;
+        Some(record.spec.account.as_str().into()).filter(|account: &Arc<str>| !account.is_empty())
+    }
+
+    /// Has the account written down while all is well, so that it is known when something goes: asks for some Ready
+    /// nodes, mostly by way of what is known already.
+    async fn write_account_down(
+        &self,
+        cx: &Cx,
+        provider: &Guarded,
+        max_batch: usize,
+        ready: &Nodes,
+        memory: &mut Memory,
+    ) -> Result<(), Error> {
+        let asked_lately = memory.account_asked.is_some_and(|at| at.elapsed() < ACCOUNT_RETRY);
+        if ready.is_empty() || asked_lately || self.account(&record_name(provider.name())).is_some() {
+            return Ok(());
+        }
+        memory.account_asked = Some(Instant::now());
+        let some: Nodes = ready.iter().take(WITNESSES.min(max_batch)).cloned().collect();
+        let refs: Vec<_> = some.iter().map(|node| node_ref(node)).collect();
+        let seen = match provider.look_up(&refs, SHARED_AGE).await {
+            Ok(seen) => seen,
+            Err(error) => {
+                // It is asked again when it matters.
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(provider = provider.name(), error, "the cloud does not say in which account nodes are");
+                return Ok(());
+            }
+        };
+        record(cx, provider, &some.iter().zip(&seen).map(|(node, seen)| (&**node, seen)).collect::<Vec<_>>()).await
     }
 
     /// Deletes what is proven to be gone, and tells of what is kept.
@@ -251,30 +308,17 @@ impl Watch {
     }
 }
 
-/// Takes answers of the cloud itself.
-async fn hear(cx: &Cx, asked: &Nodes, seen: &[Seen], memory: &mut Memory) -> Result<(), Error> {
-    let mut snapshots: HashMap<(u64, &str), Vec<(&NodeView, &Seen)>> = HashMap::new();
-    for (node, seen) in asked.iter().zip(seen) {
-        snapshots.entry((seen.snapshot, &*seen.account)).or_default().push((&**node, seen));
-    }
-    for snapshot in snapshots.values() {
-        let doubt = doubt_of(snapshot);
-        for (node, seen) in snapshot.iter().filter(|(node, _)| !node.ready) {
-            memory.suspects.hear(node, seen, doubt.as_ref());
-        }
-        if doubt == Some(Doubt::AccountUnrecorded) {
-            record_account(cx, snapshot).await?;
-        }
-    }
-    Ok(())
-}
-
-/// Writes down, on the nodes that were found, in which account that was: on first sight only.
-async fn record_account(cx: &Cx, snapshot: &[(&NodeView, &Seen)]) -> Result<(), Error> {
-    for (node, seen) in snapshot.iter().filter(|(node, seen)| node.ready && matches!(seen.lookup, Ok(Lookup::Found(_))))
-    {
-        let patch = json!({ "metadata": { "annotations": { NodeView::ACCOUNT: &*seen.account } } });
-        write(cx, node, &patch).await?;
+/// Writes down in which account a Ready node was found; who was first has written it.
+async fn record(cx: &Cx, provider: &Guarded, snapshot: &[(&NodeView, &Seen)]) -> Result<(), Error> {
+    let is_witness = |(node, seen): &&(&NodeView, &Seen)| {
+        node.ready && !seen.account.is_empty() && matches!(seen.lookup, Ok(Lookup::Found(_)))
+    };
+    let Some((node, seen)) = snapshot.iter().find(is_witness) else { return Ok(()) };
+    let (provider, account, witness) = (provider.name(), &*seen.account, node.key.name());
+    match cx.api.create(&CloudAccount::new(provider, account, witness)).await {
+        Ok(_) => tracing::info!(provider, account, witness, "wrote down in which account the cluster's nodes are"),
+        Err(error) if error.is_already_exists() => {}
+        Err(error) => return Err(error.into()),
     }
     Ok(())
 }

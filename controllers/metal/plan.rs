@@ -208,10 +208,16 @@ fn change(
         metal::AnnouncedAddress { address: own.address, gateway: gateway.map(str::to_owned) }
     });
     let addresses: Vec<_> = addresses.collect();
-    (addresses != balancer.addresses || listed != balancer.gateways).then(|| Change {
+    let mut gateways = listed.to_vec();
+    // Who keeps an address because nobody could take it goes on taking in its traffic, whatever the inventory lists.
+    let keeps = |name: &str| addresses.iter().any(|own| own.gateway.as_deref() == Some(name));
+    let unlisted = |own: &&metal::Gateway| listed.iter().all(|one| one.name != own.name);
+    gateways.extend(balancer.gateways.iter().filter(unlisted).filter(|own| keeps(&own.name)).cloned());
+    gateways.sort_by(|a, b| a.name.cmp(&b.name));
+    (addresses != balancer.addresses || gateways != balancer.gateways).then(|| Change {
         balancer: balancer.name.clone(),
         addresses,
-        gateways: listed.to_vec(),
+        gateways,
         moves,
     })
 }

@@ -99,6 +99,24 @@ fn every_way_to_fail_moves_an_address_and_nobody_to_take_it_keeps_it() {
     }
 }
 
+/// An inventory that lists no gateway, by mistake or not: nobody can take the addresses, and so they are served on.
+#[test]
+fn who_keeps_an_address_stays_among_the_gateways() {
+    let both = vec![gateway("a"), gateway("b")];
+    let balancers = vec![balancer("x", &[("192.0.2.1", Some("a"))]), balancer("y", &[("192.0.2.2", Some("b"))])];
+    let before = applied(&Snapshot { gateways: both.clone(), balancers });
+    let mut snapshot = Snapshot { gateways: Vec::new(), ..before.clone() };
+    snapshot = applied(&snapshot);
+    assert_eq!(holders(&snapshot), holders(&before));
+    for (balancer, holder) in snapshot.balancers.iter().zip(["a", "b"]) {
+        let names: Vec<&str> = balancer.gateways.iter().map(|own| &*own.name).collect();
+        assert_eq!(names, [holder]);
+    }
+    assert_eq!(plan(&snapshot), []);
+    snapshot.gateways = both;
+    assert_eq!(applied(&snapshot).balancers, before.balancers, "listed again, all is as it was");
+}
+
 #[test]
 fn what_one_agent_cannot_program_goes_to_one_that_has_it() {
     let mut failing = gateway("a");

@@ -8,13 +8,13 @@ use futures::StreamExt as _;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use parking_lot::Mutex;
-use quarterdeck_cloud::nodes::{about, scheme, tell_trouble};
+use quarterdeck_cloud::nodes::{about, scheme};
 use quarterdeck_cloud::{CloudError, Guarded};
 use quarterdeck_runtime::client::{ApiError, PatchPrecondition};
 use quarterdeck_runtime::controller::{Cx, Error};
 use quarterdeck_runtime::events::EventType;
 use quarterdeck_runtime::object::Kind;
-use quarterdeck_runtime::view::NodeView;
+use quarterdeck_runtime::view::{Condition, NodeView};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -53,7 +53,6 @@ impl Router {
             CloudError::NotImplemented(_) | CloudError::ImplementedElsewhere(_) => Ok(self.period),
             error => Err(Error::Transient(format!("listing the routes of cloud {}: {error}", provider.name()))),
         };
-        tell_trouble(provider, &cx.recorder);
         let info = match provider.info().await {
             Ok(info) if info.routes => info,
             Ok(_) => return Ok(self.period),
@@ -69,7 +68,7 @@ impl Router {
         };
         // Only now: a node that appeared while the routes were listed is no owner of a stale one.
         let nodes = self.nodes.all();
-        let alone = self.cloud.providers().len() == 1;
+        let alone = self.cloud.most() == 1;
         let is_own = |node: &NodeView| match node.provider_id.as_deref() {
             Some(id) => info.schemes.iter().any(|own| own == scheme(id)),
             None => alone,
@@ -157,7 +156,7 @@ impl Router {
         if matches!(result, Err(CloudError::NotLeading(_) | CloudError::Superseded(_))) {
             return Made::NotByUs;
         }
-        tries.lock().end(op, op_id, result.as_ref().err(), Instant::now());
+        let is_news = tries.lock().end(op, op_id, result.as_ref().err(), Instant::now());
         match result {
             Ok(()) => {
                 tracing::info!(provider = provider.name(), operation = verb(op), route = ?op, "changed a route");
@@ -167,7 +166,8 @@ impl Router {
                 let cause = &error as &dyn std::error::Error;
                 let (provider, operation) = (provider.name(), verb(op));
                 tracing::warn!(provider, operation, route = ?op, error = cause, "a route could not be changed");
-                if let Op::Create(new) | Op::Replace { new, .. } = op
+                if is_news
+                    && let Op::Create(new) | Op::Replace { new, .. } = op
                     && let Some((node, _)) = plan.nodes.iter().find(|(node, _)| node.key.name() == new.node)
                 {
                     let message = format!("Could not create route {} for node {}: {error}", new.destination, new.node);
@@ -195,21 +195,19 @@ impl Router {
     }
 }
 
-/// Status, reason and message of the condition `NetworkUnavailable`.
-fn condition(routed: bool) -> [&'static str; 3] {
-    match routed {
+/// Status, reason and message that the condition `NetworkUnavailable` gets; `None` if it says so already.
+pub(super) fn condition(said: Option<&Condition>, routed: bool) -> Option<[&'static str; 3]> {
+    let [status, reason, message] = match routed {
         true => ["False", "RouteCreated", "RouteController created a route"],
         false => ["True", "NoRouteCreated", "RouteController failed to create a route"],
-    }
+    };
+    let says_so = said.is_some_and(|said| &*said.status == status && &*said.reason == reason);
+    (!says_so).then_some([status, reason, message])
 }
 
 /// Writes the condition if it changes. The patch names this condition only, others stay.
 async fn say_one(cx: &Cx, node: &NodeView, routed: bool) -> Result<(), ApiError> {
-    let [status, reason, message] = condition(routed);
-    let said = node.network_unavailable.as_ref();
-    if said.is_some_and(|said| &*said.status == status && &*said.reason == reason) {
-        return Ok(());
-    }
+    let Some([status, reason, message]) = condition(node.network_unavailable.as_ref(), routed) else { return Ok(()) };
     let now = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap_or_default().to_string();
     let patch = json!({ "status": { "conditions": [{
         "type": "NetworkUnavailable", "status": status, "reason": reason, "message": message,

@@ -23,8 +23,17 @@ use super::status::reference;
 pub(super) struct Audits {
     period: Duration,
     grace: Duration,
-    delete: bool,
+    /// Whether orphans are deleted, and up to which share of all load balancers, in percent.
+    delete: Option<usize>,
     suspects: Mutex<HashMap<Suspect, Since>>,
+}
+
+/// So few orphans never trip the brake.
+const BRAKE_MINIMUM: usize = 3;
+
+/// Whether so many orphans among so many load balancers are rather somebody's mistake than orphans.
+fn brakes(orphans: usize, of: usize, percent: usize) -> bool {
+    orphans >= BRAKE_MINIMUM && orphans * 100 > of * percent
 }
 
 /// What may be an orphan.
@@ -39,24 +48,26 @@ enum Suspect {
 #[derive(Clone, Copy, Debug)]
 struct Since {
     first: Instant,
-    reported: bool,
+    /// Whether it was reported, and if so, whether as one that is deleted.
+    reported: Option<bool>,
 }
 
 impl Audits {
-    pub(super) fn new(period: Duration, grace: Duration, delete: bool) -> Self {
+    pub(super) fn new(period: Duration, grace: Duration, delete: Option<usize>) -> Self {
         Self { period, grace, delete, suspects: Mutex::default() }
     }
 
     /// Suspects something; true once it has been suspected for the whole grace.
     fn ripe(&self, suspect: &Suspect, now: Instant) -> bool {
         let mut suspects = self.suspects.lock();
-        let since = suspects.entry(suspect.clone()).or_insert(Since { first: now, reported: false });
+        let since = suspects.entry(suspect.clone()).or_insert(Since { first: now, reported: None });
         now.duration_since(since.first) >= self.grace
     }
 
-    /// Whether this is the first time that it is reported.
-    fn report_once(&self, suspect: &Suspect) -> bool {
-        self.suspects.lock().get_mut(suspect).is_some_and(|since| !std::mem::replace(&mut since.reported, true))
+    /// Whether it was not reported yet, or otherwise.
+    fn report_once(&self, suspect: &Suspect, deleted: bool) -> bool {
+        let mut suspects = self.suspects.lock();
+        suspects.get_mut(suspect).is_some_and(|since| since.reported.replace(deleted) != Some(deleted))
     }
 
     fn clear(&self, suspect: &Suspect) {
@@ -176,7 +187,7 @@ impl Balancer {
             let recorded = live.get(&all[0].owner.uid).and_then(|service| service.made.as_ref());
             self.report_duplicates(cx, &all[0].owner, recorded.map(|made| &made.handle), &all);
         }
-        let orphans = self.orphans(cx, provider, &found.ownerless).await?;
+        let orphans = self.orphans(cx, provider, &found.ownerless, listed.len()).await?;
         self.stale_reservations(cx, provider, &live, &listed).await?;
         self.metrics.audited(provider.name(), orphans, extra);
         again
@@ -228,9 +239,15 @@ impl Balancer {
         found.unknown.iter().for_each(|key| self.queue.resync(Key::Service(key.clone())));
     }
 
-    /// Reports, and removes if that was asked for, load balancers whose Service is proven to be gone. Answers how many
-    /// there are.
-    async fn orphans(&self, cx: &Cx, provider: &Guarded, ownerless: &[&OwnedLoadBalancer]) -> Result<usize, Error> {
+    /// Reports, and removes if that was asked for, load balancers whose Service is proven to be gone, `of` so many
+    /// altogether. Answers how many there are.
+    async fn orphans(
+        &self,
+        cx: &Cx,
+        provider: &Guarded,
+        ownerless: &[&OwnedLoadBalancer],
+        of: usize,
+    ) -> Result<usize, Error> {
         let suspect =
             |balancer: &OwnedLoadBalancer| Suspect::LoadBalancer(provider.name().to_owned(), balancer.handle.0.clone());
         let now = Instant::now();
@@ -240,21 +257,27 @@ impl Balancer {
             Suspect::LoadBalancer(of, _) => of != provider.name() || still.contains(suspected),
             Suspect::Reservation(..) => true,
         });
-        let mut orphans = 0;
+        let mut orphans = Vec::new();
         for (balancer, suspect) in ownerless.iter().zip(&still) {
             if !self.audits.ripe(suspect, now) || self.lives(cx, &balancer.owner).await? {
                 continue;
             }
-            orphans += 1;
-            if self.audits.report_once(suspect) {
-                self.report_orphan(cx, provider, balancer);
+            orphans.push((*balancer, suspect));
+        }
+        let braked = self.audits.delete.is_some_and(|percent| brakes(orphans.len(), of, percent));
+        self.metrics.braked(provider.name(), braked);
+        let deletes = self.audits.delete.is_some() && !braked;
+        let mut left = orphans.len();
+        for (balancer, suspect) in orphans {
+            if self.audits.report_once(suspect, deletes) {
+                self.report_orphan(cx, provider, balancer, braked);
             }
-            if self.audits.delete && self.delete_orphan(cx, provider, balancer).await {
+            if deletes && self.delete_orphan(cx, provider, balancer).await {
                 self.audits.clear(suspect);
-                orphans -= 1;
+                left -= 1;
             }
         }
-        Ok(orphans)
+        Ok(left)
     }
 
     /// Whether the Service is there, asked of the server itself.
@@ -264,9 +287,16 @@ impl Balancer {
         Ok(live.is_some_and(|live| live.uid.as_deref() == Some(owner.uid.as_str())))
     }
 
-    fn report_orphan(&self, cx: &Cx, provider: &Guarded, balancer: &OwnedLoadBalancer) {
+    fn report_orphan(&self, cx: &Cx, provider: &Guarded, balancer: &OwnedLoadBalancer, braked: bool) {
         let Owner { namespace, name, uid, .. } = &balancer.owner;
-        let what_next = if self.audits.delete { "it is removed" } else { "--cloud-delete-orphans would remove it" };
+        let what_next = match self.audits.delete {
+            None => "--cloud-delete-orphans would remove it",
+            Some(_) if braked => {
+                "it is kept, for there are too many such at once: remove those that are rightly so, or raise \
+                 --load-balancer-orphan-brake"
+            }
+            Some(_) => "it is removed",
+        };
         let message = format!(
             "Load balancer {} of provider {} belongs to Service {namespace}/{name} (uid {uid}), which is gone: {what_next}",
             balancer.handle.0,
@@ -328,7 +358,11 @@ impl Balancer {
                 let cluster = self.cloud.cluster().cloned().unwrap_or_else(|| ClusterId("".into()));
                 let (namespace, name) = (holder.namespace.clone(), holder.name.clone());
                 let owner = Owner { cluster, namespace, name, uid: holder.uid.clone() };
-                if !self.lives(cx, &owner).await? {
+                if self.lives(cx, &owner).await? {
+                    continue;
+                }
+                // A list may have been cut short; who is asked for by name is there, or is not.
+                if matches!(provider.load_balancers_of(&owner).await.as_deref(), Ok([])) {
                     self.addresses.drop_holder(cx, &reservation, &holder.uid).await?;
                     self.audits.clear(&suspect);
                     // Its version is outdated now; the rest is looked at next time.

@@ -1,8 +1,11 @@
 //! Tests of the comparison.
 
+use std::sync::Arc;
+
 use quarterdeck_cloud::model::Handle;
 
 use super::*;
+use crate::service_lb::wish::wish;
 
 fn cluster() -> ClusterId {
     ClusterId("c".into())
@@ -16,7 +19,8 @@ fn balancer(uid: &str, handle: &str, fingerprint: &str) -> OwnedLoadBalancer {
 fn made(handle: &str, fingerprint: &str, at: Instant) -> Made {
     Made {
         digest: "d".into(),
-        backends: Vec::new(),
+        spec: Arc::new(wish(&Service::default(), &cluster()).spec),
+        exact: true,
         handle: Handle(handle.into()),
         fingerprint: fingerprint.into(),
         ingress: Vec::new(),
@@ -78,14 +82,32 @@ fn a_list_of_another_cluster_proves_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_suspicion_has_to_last() {
-    let audits = Audits::new(Duration::from_secs(300), Duration::from_secs(600), false);
+    let audits = Audits::new(Duration::from_secs(300), Duration::from_secs(600), None);
     let suspect = Suspect::LoadBalancer("p".into(), "lb".into());
     assert!(!audits.ripe(&suspect, Instant::now()));
     tokio::time::advance(Duration::from_secs(599)).await;
     assert!(!audits.ripe(&suspect, Instant::now()));
     tokio::time::advance(Duration::from_secs(1)).await;
     assert!(audits.ripe(&suspect, Instant::now()));
-    assert!(audits.report_once(&suspect) && !audits.report_once(&suspect));
+    assert!(audits.report_once(&suspect, false) && !audits.report_once(&suspect, false));
+    assert!(audits.report_once(&suspect, true), "something else is to be said");
     audits.clear(&suspect);
     assert!(!audits.ripe(&suspect, Instant::now()), "it starts anew");
+}
+
+#[test]
+fn too_many_orphans_at_once_are_kept() {
+    for (orphans, of, percent, expected) in [
+        (0, 0, 20, false),
+        (2, 2, 20, false),
+        (3, 3, 20, true),
+        (3, 15, 20, false),
+        (3, 14, 20, true),
+        (100, 500, 20, false),
+        (101, 500, 20, true),
+        (3, 500, 0, true),
+        (500, 500, 100, false),
+    ] {
+        assert_eq!(brakes(orphans, of, percent), expected, "{orphans} of {of}, {percent} %");
+    }
 }

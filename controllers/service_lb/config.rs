@@ -25,10 +25,15 @@ pub struct ServiceLbConfig {
     /// Delete load balancers of this cluster that are orphans. Without it they are reported.
     #[arg(long, help_heading = "Service controller")]
     pub cloud_delete_orphans: bool,
+    /// Delete no orphan while more than this share of a provider's load balancers, in percent, and at least 3, are
+    /// orphans: so many at once are rather a cluster that was restored from an old backup.
+    #[arg(long, value_name = "PERCENT", default_value_t = 20, help_heading = "Service controller")]
+    pub load_balancer_orphan_brake: usize,
 }
 
 const CLASS_FLAG: &str = "load-balancer-class";
 const GRACE_FLAG: &str = "load-balancer-orphan-grace";
+const BRAKE_FLAG: &str = "load-balancer-orphan-brake";
 const PERIOD_FLAG: &str = "load-balancer-audit-period";
 /// Comparing more often than this costs the cloud calls and gains nothing.
 const SHORTEST_PERIOD: Duration = Duration::from_secs(1);
@@ -51,6 +56,17 @@ impl ServiceLbConfig {
     pub(super) fn orphan_grace(&self) -> Result<Duration, SetupError> {
         let refuse = |_| SetupError { flag: GRACE_FLAG, reason: "must not be negative".to_owned() };
         Duration::try_from(self.load_balancer_orphan_grace).map_err(refuse)
+    }
+
+    /// Whether orphans are deleted: then as long as they are not more than this share, in percent.
+    ///
+    /// # Errors
+    /// When that is no percentage.
+    pub(super) fn deletion_of_orphans(&self) -> Result<Option<usize>, SetupError> {
+        if self.load_balancer_orphan_brake > 100 {
+            return Err(SetupError { flag: BRAKE_FLAG, reason: "must be a percentage from 0 to 100".to_owned() });
+        }
+        Ok(self.cloud_delete_orphans.then_some(self.load_balancer_orphan_brake))
     }
 }
 

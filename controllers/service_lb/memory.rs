@@ -2,9 +2,10 @@
 //! Nothing rests on it but calls that are saved; another leader begins without.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
-use quarterdeck_cloud::model::{Backend, Handle, Ingress, Owner};
+use quarterdeck_cloud::model::{Handle, Ingress, LoadBalancerSpec, Owner};
 use quarterdeck_runtime::object::ObjectKey;
 use tokio::time::Instant;
 
@@ -13,8 +14,10 @@ use tokio::time::Instant;
 pub(super) struct Made {
     /// Digest of what it was made as.
     pub(super) digest: String,
-    /// Nodes that it was told of.
-    pub(super) backends: Vec<Backend>,
+    /// What it was made as, and the nodes that it was told of.
+    pub(super) spec: Arc<LoadBalancerSpec>,
+    /// Whether [`Self::spec`] is what it was made as; a leader that found it made knows no more than the digest.
+    pub(super) exact: bool,
     /// What the provider calls it.
     pub(super) handle: Handle,
     /// What the provider said it is configured as; empty if it cannot tell.

@@ -18,6 +18,8 @@ pub(super) struct Metrics {
     orphans: IntGaugeVec,
     duplicates: IntGaugeVec,
     drift: IntCounterVec,
+    complaints: IntCounterVec,
+    braked: IntGaugeVec,
 }
 
 impl Metrics {
@@ -38,6 +40,10 @@ impl Metrics {
         let drift = Opts::new(
             "quarterdeck_cloudprovider_load_balancer_drift_total",
             "Load balancers that were found gone, or changed by somebody else.",
+        );
+        let complaints = Opts::new(
+            "quarterdeck_cloudprovider_service_problems_total",
+            "Requests of Services that cannot be met, each counted when its Service is told.",
         );
         Self {
             syncs: counter(
@@ -65,6 +71,14 @@ impl Metrics {
                 "Load balancers beyond the first one of their Service.",
             ),
             drift: register(registry, IntCounterVec::new(drift, &["provider", "found"]).expect("constant name")),
+            complaints: register(
+                registry,
+                IntCounterVec::new(complaints, &["provider", "reason"]).expect("constant name"),
+            ),
+            braked: by_provider(
+                "quarterdeck_cloudprovider_orphan_sweep_braked",
+                "1 while orphans are kept because there are too many of them.",
+            ),
         }
     }
 
@@ -74,6 +88,16 @@ impl Metrics {
         if let Some(since) = since {
             self.node_sync.observe(since.as_secs_f64());
         }
+    }
+
+    /// What a Service asks of a provider cannot be had.
+    pub(super) fn complained(&self, provider: &str, reason: &str) {
+        self.complaints.with_label_values(&[provider, reason]).inc();
+    }
+
+    /// Whether orphans are kept because there are too many of them.
+    pub(super) fn braked(&self, provider: &str, braked: bool) {
+        self.braked.with_label_values(&[provider]).set(i64::from(braked));
     }
 
     /// So many load balancers of a provider have no Service any more, and so many are one too many.

@@ -5,6 +5,7 @@
 
 mod address;
 mod audit;
+mod complaint;
 mod config;
 mod key;
 mod memory;
@@ -14,7 +15,10 @@ mod plan;
 mod record;
 mod remove;
 mod status;
+mod steady;
 mod sync;
+#[cfg(test)]
+mod upstream_tests;
 mod watch;
 mod wish;
 
@@ -35,6 +39,7 @@ use quarterdeck_runtime::view::NodeView;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use address::Addresses;
+use complaint::Complaints;
 use config::Classes;
 use memory::Memory;
 use metrics::Metrics;
@@ -59,6 +64,7 @@ struct Balancer {
     nodes: Lister<NodeView>,
     addresses: Arc<Addresses>,
     memory: Memory,
+    complaints: Complaints,
     audits: audit::Audits,
     nodes_changed: NodesChanged,
     metrics: Metrics,
@@ -109,14 +115,17 @@ impl Controller for ServiceLbController {
         watch::watch_nodes(setup, &nodes, &services, &nodes_changed);
         watch::watch_addresses(setup, &addresses);
         let queue = setup.queue();
-        for at in 0..cloud.providers().len() {
+        for at in 0..cloud.most() {
             queue.add(Key::Audit(at));
         }
+        let joined = queue.clone();
+        cloud.on_join(move |at| joined.add(Key::Audit(at)));
 
         let share = share(config.concurrent_service_syncs, cloud.providers().len());
-        let shares = cloud.providers().iter().map(|_| Semaphore::new(share)).collect();
+        // Also for plug-ins that join later.
+        let shares = (0..cloud.most()).map(|_| Semaphore::new(share)).collect();
         let metrics = Metrics::new(setup.metrics());
-        let audits = audit::Audits::new(audit_period, orphan_grace, config.cloud_delete_orphans);
+        let audits = audit::Audits::new(audit_period, orphan_grace, config.deletion_of_orphans()?);
         let memory = Memory::default();
         let balancer = Balancer {
             cloud,
@@ -125,6 +134,7 @@ impl Controller for ServiceLbController {
             nodes,
             addresses,
             memory,
+            complaints: Complaints::default(),
             audits,
             nodes_changed,
             metrics,

@@ -89,7 +89,7 @@ pub(super) fn step(snapshot: &Snapshot<'_>) -> Step {
         return Step::Wait(*until);
     }
     if let Some(made) = known.made.as_ref().filter(|made| made.digest == *digest && known.drift.is_none()) {
-        match (known.uncertain, made.backends == *backends) {
+        match (known.uncertain, made.spec.backends == *backends) {
             (false, true) => return Step::Nothing,
             (false, false) => return Step::UpdateBackends,
             (true, _) => {}
@@ -102,14 +102,16 @@ pub(super) fn step(snapshot: &Snapshot<'_>) -> Step {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
-    use quarterdeck_cloud::model::{ClusterId, Handle, Owner};
+    use quarterdeck_cloud::model::{ClusterId, Handle, LoadBalancerSpec, Owner};
     use serde_json::{Value, json};
 
     use super::*;
     use crate::service_lb::memory::Made;
     use crate::service_lb::record::{FINALIZER, RECORD};
+    use crate::service_lb::wish::wish;
 
     fn service(kind: &str, finalizer: bool, made_by: Option<&str>, deleting: bool) -> Service {
         let mut metadata = json!({ "name": "web", "uid": "u" });
@@ -161,10 +163,16 @@ mod tests {
         Known::new(owner, "p", 1)
     }
 
+    fn spec() -> LoadBalancerSpec {
+        wish(&service("LoadBalancer", true, None, false), &ClusterId("c".into())).spec
+    }
+
     fn made(digest: &str, backends: Vec<Backend>) -> Made {
+        let spec = LoadBalancerSpec { backends, ..spec() };
         Made {
             digest: digest.into(),
-            backends,
+            spec: Arc::new(spec),
+            exact: true,
             handle: Handle("lb".into()),
             fingerprint: String::new(),
             ingress: Vec::new(),

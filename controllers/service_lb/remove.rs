@@ -1,5 +1,6 @@
 //! Removal of load balancers. The provider is always told, also where nothing seems to be left: what a half-made one
-//! left behind cannot be seen. The finalizer goes last.
+//! left behind cannot be seen. The status is emptied first and the finalizer goes last: an address that a status shows is
+//! nobody else's, wherever a leader dies.
 
 use std::sync::Arc;
 
@@ -29,11 +30,15 @@ impl Balancer {
         owner: &Owner,
         provider: Option<&str>,
     ) -> Result<Action, Error> {
+        let service = &mut service.clone();
         if let Some(action) = self.remove_everywhere(cx, key, service, owner, provider).await? {
             return Ok(action);
         }
         self.addresses.release(cx, &owner.uid, &[]).await?;
-        self.write(cx, key, status::release(service)).await?;
+        if let Some(patch) = status::release(service) {
+            self.write(cx, key, patch).await?;
+        }
+        self.complaints.forget(key);
         self.addresses.stop_waiting(key);
         self.memory.forget(key);
         self.tell(cx, owner, "DeletedLoadBalancer", "Deleted load balancer");
@@ -51,22 +56,26 @@ impl Balancer {
         former: &str,
         now: &str,
     ) -> Result<Action, Error> {
+        let service = &mut service.clone();
         if let Some(action) = self.remove_everywhere(cx, key, service, owner, Some(former)).await? {
             return Ok(action);
         }
         self.addresses.release(cx, &owner.uid, &[]).await?;
-        self.write(cx, key, status::claim(service, &Record::new(&owner.uid, now), true)).await?;
+        if let Some(patch) = status::claim(service, &Record::new(&owner.uid, now)) {
+            self.write(cx, key, patch).await?;
+        }
         self.memory.forget(key);
         self.tell(cx, owner, "DeletedLoadBalancer", "Deleted load balancer");
         Ok(Action::Done)
     }
 
-    /// Has the provider remove it, or every provider if nobody knows which one made it. `None`: it is gone.
+    /// Empties the status, then has the provider remove it, or every provider if nobody knows which one made it. `None`:
+    /// it is gone, and `service` is as it is now.
     async fn remove_everywhere(
         &self,
         cx: &Cx,
         key: &ObjectKey,
-        service: &Service,
+        service: &mut Service,
         owner: &Owner,
         provider: Option<&str>,
     ) -> Result<Option<Action>, Error> {
@@ -86,6 +95,13 @@ impl Balancer {
                 return Err(Error::Transient(message));
             }
         };
+        // First of all: from the moment on at which the cloud gives an address to others, no status shows it.
+        if let Some(patch) = status::withdraw(service)
+            && let Some(written) = self.write(cx, key, patch).await?
+        {
+            service.metadata.resource_version = Some(written.resource_version);
+            service.status = None;
+        }
         if known.announced.as_deref() != Some(REMOVAL) {
             self.tell(cx, owner, "DeletingLoadBalancer", "Deleting load balancer");
             self.memory.change(key, |known| known.announced = Some(REMOVAL.to_owned()));

@@ -17,29 +17,38 @@ pub(super) struct ServicePatch {
     pub(super) precondition: PatchPrecondition,
 }
 
-/// Adds the finalizer and the record, before anything is made. With `clear`, the status is emptied as well: it shows
-/// a load balancer that is gone.
-pub(super) fn claim(service: &Service, record: &Record, clear: bool) -> ServicePatch {
+/// Adds the finalizer and the record, before anything is made. `None`: the Service carries both.
+pub(super) fn claim(service: &Service, record: &Record) -> Option<ServicePatch> {
+    if has_finalizer(service) && Record::of(service).as_ref() == Some(record) {
+        return None;
+    }
     let mut finalizers = finalizers(service);
     if !has_finalizer(service) {
         finalizers.push(FINALIZER);
     }
-    let mut patch = json!({ "metadata": { "finalizers": finalizers, "annotations": { RECORD: record.text() } } });
-    if clear {
-        patch["status"] = json!({ "loadBalancer": { "ingress": null } });
-    }
-    ServicePatch { patch, precondition: at_version(service) }
+    let patch = json!({ "metadata": { "finalizers": finalizers, "annotations": { RECORD: record.text() } } });
+    Some(ServicePatch { patch, precondition: at_version(service) })
 }
 
-/// Removes every trace of a load balancer that is gone.
-pub(super) fn release(service: &Service) -> ServicePatch {
+/// Empties the status, before the load balancer that it shows goes: what is shown is nobody else's. `None`: it is empty.
+pub(super) fn withdraw(service: &Service) -> Option<ServicePatch> {
+    let patch = json!({ "status": { "loadBalancer": { "ingress": null } } });
+    (!shows(service, &[])).then(|| ServicePatch { patch, precondition: at_version(service) })
+}
+
+/// Removes every trace of a load balancer that is gone. `None`: there is none.
+pub(super) fn release(service: &Service) -> Option<ServicePatch> {
+    let annotated = service.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(RECORD));
+    if !has_finalizer(service) && !annotated && shows(service, &[]) {
+        return None;
+    }
     let mut finalizers = finalizers(service);
     finalizers.retain(|finalizer| *finalizer != FINALIZER);
     let patch = json!({
         "metadata": { "finalizers": finalizers, "annotations": { RECORD: null } },
         "status": { "loadBalancer": { "ingress": null } },
     });
-    ServicePatch { patch, precondition: at_version(service) }
+    Some(ServicePatch { patch, precondition: at_version(service) })
 }
 
 /// Writes the record, if it is not what the Service carries, and the status, if there is one and it differs. `None`:
@@ -133,9 +142,9 @@ mod tests {
     fn finalizers_of_others_stay() {
         let mine = service(json!({ "finalizers": ["x/y", FINALIZER] }), Value::Null);
         let theirs = service(json!({ "finalizers": ["x/y"] }), Value::Null);
-        assert_eq!(claim(&theirs, &record(), false).patch["metadata"]["finalizers"], json!(["x/y", FINALIZER]));
-        assert_eq!(claim(&mine, &record(), false).patch["metadata"]["finalizers"], json!(["x/y", FINALIZER]));
-        let gone = release(&mine);
+        assert_eq!(claim(&theirs, &record()).unwrap().patch["metadata"]["finalizers"], json!(["x/y", FINALIZER]));
+        assert_eq!(claim(&mine, &record()).unwrap().patch["metadata"]["finalizers"], json!(["x/y", FINALIZER]));
+        let gone = release(&mine).unwrap();
         assert_eq!(gone.patch["metadata"], json!({ "finalizers": ["x/y"], "annotations": { RECORD: null } }));
         assert!(
             matches!(gone.precondition, PatchPrecondition::ResourceVersion { resource_version, .. } if resource_version == "7")

@@ -1,11 +1,13 @@
 //! One Service: read, plan, call the cloud, write down what came of it.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
 use quarterdeck_cloud::model::{Handle, Ingress, LbOutcome, LoadBalancerSpec, OwnedLoadBalancer, Owner};
 use quarterdeck_cloud::{CloudError, Guarded};
+use quarterdeck_runtime::client::Written;
 use quarterdeck_runtime::controller::{Action, Cx, Error};
 use quarterdeck_runtime::events::EventType;
 use quarterdeck_runtime::object::{Kind, ObjectKey};
@@ -15,12 +17,13 @@ use uuid::Uuid;
 
 use super::Balancer;
 use super::address::Settled;
+use super::complaint::{Complaint, Subject, unknown_annotations};
 use super::memory::{Busy, Hold, Known, Made};
 use super::node::backends;
 use super::plan::{Aim, Snapshot, Step, aim, step};
 use super::record::{Record, has_finalizer};
 use super::status::{self, ServicePatch, reference};
-use super::wish::{digest, owner, wish};
+use super::wish::{BadWish, digest, owner, wish};
 
 /// Shortest and longest time after which a cloud that works on something is asked again.
 const POLL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(300));
@@ -34,17 +37,22 @@ const WAITING: Duration = Duration::from_secs(60);
 const NAMES: usize = 20;
 
 /// A load balancer that is to be kept.
-struct Task<'a> {
-    key: &'a ObjectKey,
-    service: &'a Service,
-    provider: &'a Guarded,
+#[derive(Clone)]
+pub(super) struct Task<'a> {
+    pub(super) key: &'a ObjectKey,
+    pub(super) service: &'a Service,
+    pub(super) provider: &'a Guarded,
     /// What it should be.
-    spec: LoadBalancerSpec,
+    pub(super) spec: Arc<LoadBalancerSpec>,
     /// [`digest`] of that.
-    digest: String,
+    pub(super) digest: String,
     /// What the Service carries.
-    record: Record,
-    known: Known,
+    pub(super) record: Record,
+    pub(super) known: Known,
+    /// Whether `spec` is what `digest` says; else it serves for calls that change nothing but backends.
+    pub(super) exact: bool,
+    /// Whether this is all that the Service asks for: addresses beyond it are given back.
+    pub(super) settled: bool,
 }
 
 /// Which call failed, for the event.
@@ -66,7 +74,10 @@ impl Balancer {
         if let Some(action) = self.remove_of_vanished(cx, key, service.as_deref()).await? {
             return Ok(action);
         }
-        let Some(service) = service else { return Ok(Action::Done) };
+        let Some(service) = service else {
+            self.complaints.forget(key);
+            return Ok(Action::Done);
+        };
         let owner = owner(&service, cluster);
         let ours = match self.provider_of(&service).await {
             Ok(ours) => ours,
@@ -83,7 +94,10 @@ impl Balancer {
             return Ok(Action::RequeueAfter(SOON));
         }
         match aim {
-            Aim::Ignore => Ok(Action::Done),
+            Aim::Ignore => {
+                self.complaints.forget(key);
+                Ok(Action::Done)
+            }
             Aim::Remove { provider } => self.remove(cx, key, &service, &owner, provider.as_deref()).await,
             Aim::Keep { provider, instead_of: Some(before) } => {
                 self.remove_from_former(cx, key, &service, &owner, &before, &provider).await
@@ -113,18 +127,25 @@ impl Balancer {
         provider: &str,
     ) -> Result<Action, Error> {
         let provider = self.provider(provider).expect("the aim names a provider of ours");
-        let cluster = &owner.cluster;
-        let wish = match wish(service, cluster) {
-            Ok(wish) => wish,
-            Err(error) => {
-                self.warn(cx, &owner, "SyncLoadBalancerFailed", format!("Error syncing load balancer: {error}"));
-                // It is looked at again when it changes.
-                return Err(Error::Terminal(error.to_string()));
-            }
+        let wish = wish(service, &owner.cluster);
+        let (before, claimed) = (Record::of(service), has_finalizer(service));
+        let made = before.as_ref().is_some_and(|record| !record.made.is_empty());
+        let complain = |subject, what: Option<&Complaint>| {
+            self.complain(cx, key, &owner, provider.name(), subject, what);
         };
+        complain(Subject::Annotations, unknown_annotations(service).as_ref());
+        let nonsense = wish.nonsense.as_ref().map(BadWish::complaint);
+        complain(Subject::Wish, nonsense.as_ref());
+        let bad_request = wish.requested.as_ref().err().map(BadWish::complaint);
+        if let (Some(why), false) = (nonsense.as_ref().or(bad_request.as_ref()), made) {
+            if nonsense.is_none() {
+                complain(Subject::Addresses, Some(why));
+            }
+            // Nothing is made, and nothing written. It is looked at again when it changes.
+            return Err(Error::Terminal(why.to_string()));
+        }
         let _busy = Busy { memory: &self.memory, key };
         let known = self.memory.begin(key, &owner, provider.name(), cx.authority.epoch);
-        let (before, claimed) = (Record::of(service), has_finalizer(service));
         let record = before.clone().unwrap_or_else(|| Record::new(&owner.uid, provider.name()));
 
         let needed = match provider.info().await {
@@ -132,30 +153,44 @@ impl Balancer {
             Err(error) => return self.failed(cx, key, &owner, Doing::Syncing, &error),
         };
         // Before anything is made or reserved: whoever deletes the Service from now on waits for us.
-        if !claimed || before.is_none() {
-            self.write(cx, key, status::claim(service, &record, false)).await?;
+        if let Some(patch) = status::claim(service, &record) {
+            self.write(cx, key, patch).await?;
         }
-        let addresses = match self.addresses.settle(cx, service, &wish, provider.name(), needed).await? {
-            Settled::Have(addresses) => addresses,
-            Settled::Waiting { why, news } => {
-                if news {
-                    self.warn(cx, &owner, "AddressUnavailable", why);
-                }
-                return Ok(Action::RequeueAfter(WAITING));
+        let spec = LoadBalancerSpec { backends: backends(&self.nodes.all()), ..wish.spec.clone() };
+        let task = |spec: LoadBalancerSpec, settled| {
+            let digest = digest(&spec);
+            let (record, known, spec) = (record.clone(), known.clone(), Arc::new(spec));
+            Task { key, service, provider, spec, digest, record, known, exact: true, settled }
+        };
+        if let Some(why) = nonsense {
+            let left = self.leave_as_it_is(cx, &task(spec, false)).await?;
+            return left.map_or_else(|| Err(Error::Terminal(why.to_string())), Ok);
+        }
+        let (addresses, waits) = match self.addresses.settle(cx, service, &wish, provider.name(), needed, made).await? {
+            Settled::Have(addresses) => {
+                complain(Subject::Addresses, None);
+                (addresses, false)
+            }
+            Settled::Kept { addresses, why } => {
+                complain(Subject::Addresses, Some(&why));
+                (addresses, true)
+            }
+            Settled::Waiting { why } => {
+                complain(Subject::Addresses, Some(&why));
+                let left = self.leave_as_it_is(cx, &task(spec, false)).await?;
+                return Ok(sooner(left.unwrap_or(Action::Done), WAITING));
             }
         };
-        let spec = LoadBalancerSpec { addresses, backends: backends(&self.nodes.all()), ..wish.spec };
-        let digest = digest(&spec);
+        let task = task(LoadBalancerSpec { addresses, ..spec }, true);
         let next = step(&Snapshot {
             known: &known,
             record: before.as_ref(),
             claimed,
-            digest: &digest,
-            backends: &spec.backends,
+            digest: &task.digest,
+            backends: &task.spec.backends,
             now: Instant::now(),
         });
-        let task = Task { key, service, provider, spec, digest, record, known };
-        match next {
+        let action = match next {
             Step::Wait(until) => Ok(Action::RequeueAfter(until.saturating_duration_since(Instant::now()))),
             Step::Nothing => {
                 let made = task.known.made.clone().expect("it is known to be as it should be");
@@ -164,7 +199,8 @@ impl Balancer {
             Step::UpdateBackends => self.update_backends(cx, &task).await,
             Step::Ensure => self.ensure(cx, &task, None).await,
             Step::FindAndEnsure => self.find_and_ensure(cx, &task).await,
-        }
+        }?;
+        Ok(if waits { sooner(action, WAITING) } else { action })
     }
 
     /// Looks for what may have been made already, and goes on with that.
@@ -179,7 +215,7 @@ impl Balancer {
         self.ensure(cx, task, adopted).await
     }
 
-    async fn ensure(&self, cx: &Cx, task: &Task<'_>, found: Option<&Handle>) -> Result<Action, Error> {
+    pub(super) async fn ensure(&self, cx: &Cx, task: &Task<'_>, found: Option<&Handle>) -> Result<Action, Error> {
         let Task { key, provider, spec, digest, record, known, .. } = task;
         let owner = &spec.owner;
         let made = known.made.as_ref().map(|made| &made.handle);
@@ -222,14 +258,22 @@ impl Balancer {
                 self.memory.change(key, |known| known.uncertain = false);
                 Ok(Action::Done)
             }
-            Err(error) => self.failed(cx, key, owner, Doing::Syncing, &error),
+            Err(error) => {
+                let action = self.failed(cx, key, owner, Doing::Syncing, &error);
+                // What there is does not suffer from what it cannot become.
+                if refuses(&error) && task.exact && task.digest != record.made {
+                    self.leave_as_it_is(cx, &Task { settled: false, ..task.clone() }).await?;
+                }
+                action
+            }
         }
     }
 
-    async fn update_backends(&self, cx: &Cx, task: &Task<'_>) -> Result<Action, Error> {
+    pub(super) async fn update_backends(&self, cx: &Cx, task: &Task<'_>) -> Result<Action, Error> {
         let Task { key, provider, spec, digest, record, known, .. } = task;
         let owner = &spec.owner;
-        let handle = known.made.as_ref().map(|made| made.handle.clone()).expect("it was made in this tenure");
+        let handle = known.made.as_ref().map(|made| made.handle.clone());
+        let handle = handle.or_else(|| record.handle.clone()).expect("it is only called where there is one");
         self.memory.change(key, |known| known.uncertain = true);
         self.metrics.syncs.inc();
         let began = Instant::now();
@@ -256,17 +300,16 @@ impl Balancer {
                 self.memory.change(key, |known| {
                     known.uncertain = false;
                     if let Some(made) = &mut known.made {
-                        made.backends.clone_from(&spec.backends);
+                        made.spec = Arc::clone(spec);
                     }
                 });
                 Ok(Action::Done)
             }
             // It is gone, or can only be changed as a whole.
-            Err(CloudError::NotFound(_) | CloudError::NotImplemented(_) | CloudError::Immutable(_)) => {
+            Err(CloudError::NotFound(_) | CloudError::NotImplemented(_) | CloudError::Immutable(_)) if task.exact => {
                 self.memory.change(key, |known| known.drift = Some("backends".to_owned()));
                 let known = self.memory.get(key).unwrap_or_else(|| known.clone());
-                let task = Task { spec: spec.clone(), digest: digest.clone(), record: record.clone(), known, ..*task };
-                self.find_and_ensure(cx, &task).await
+                self.find_and_ensure(cx, &Task { known, ..task.clone() }).await
             }
             Err(error) => {
                 self.metrics.node_sync_errors.inc();
@@ -279,7 +322,8 @@ impl Balancer {
     fn remember(&self, task: &Task<'_>, ingress: Vec<Ingress>, handle: Handle, fingerprint: String) -> Made {
         let made = Made {
             digest: task.digest.clone(),
-            backends: task.spec.backends.clone(),
+            spec: Arc::clone(&task.spec),
+            exact: task.exact,
             handle,
             fingerprint,
             ingress,
@@ -296,7 +340,7 @@ impl Balancer {
     }
 
     /// Writes down what was made, and gives addresses back that it no longer has.
-    async fn finish(&self, cx: &Cx, task: &Task<'_>, made: &Made) -> Result<(), Error> {
+    pub(super) async fn finish(&self, cx: &Cx, task: &Task<'_>, made: &Made) -> Result<(), Error> {
         let record = &task.record;
         let revision = record.revision + u64::from(record.made != made.digest);
         let record =
@@ -304,22 +348,26 @@ impl Balancer {
         if let Some(patch) = status::made(task.service, &record, Some(&made.ingress)) {
             self.write(cx, task.key, patch).await?;
         }
+        if !task.settled {
+            return Ok(());
+        }
         let keep: &[IpAddr] = &task.spec.addresses;
         self.addresses.release(cx, &task.spec.owner.uid, keep).await
     }
 
-    /// Writes to a Service; one that is gone needs nothing.
-    pub(super) async fn write(&self, cx: &Cx, key: &ObjectKey, patch: ServicePatch) -> Result<(), Error> {
+    /// Writes to a Service, and answers its new version; one that is gone needs nothing.
+    pub(super) async fn write(&self, cx: &Cx, key: &ObjectKey, patch: ServicePatch) -> Result<Option<Written>, Error> {
         let ServicePatch { patch, precondition } = patch;
         match cx.api.merge_patch(&Kind::of::<Service>(), key, Some("status"), &patch, &precondition).await {
-            Err(error) if !error.is_not_found() => Err(error.into()),
-            _ => Ok(()),
+            Ok(written) => Ok(Some(written)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 
     /// Leaves a load balancer alone for a while; answers for how long.
     pub(super) fn hold(&self, key: &ObjectKey, digest: Option<&str>, after: Duration) -> Duration {
-        let after = after.clamp(POLL.0, POLL.1);
+        let after = later(after);
         let hold = Hold { until: Instant::now() + after, digest: digest.map(str::to_owned) };
         self.memory.change(key, |known| known.hold = Some(hold));
         after
@@ -402,6 +450,32 @@ impl Balancer {
 }
 
 const NOBODY: &str = "There are no available nodes for LoadBalancer";
+
+/// Whether an error is the cloud's answer to what is asked for, which it will give again.
+fn refuses(error: &CloudError) -> bool {
+    matches!(
+        error,
+        CloudError::Invalid(_)
+            | CloudError::Immutable(_)
+            | CloudError::Quota(_)
+            | CloudError::Denied(_)
+            | CloudError::Conflict(_)
+            | CloudError::NotImplemented(_)
+    )
+}
+
+/// When a cloud is asked again that asked for this.
+pub(super) fn later(after: Duration) -> Duration {
+    after.clamp(POLL.0, POLL.1)
+}
+
+/// The same, no later than after this time.
+fn sooner(action: Action, latest: Duration) -> Action {
+    match action {
+        Action::RequeueAfter(after) => Action::RequeueAfter(after.min(latest)),
+        Action::Done => Action::RequeueAfter(latest),
+    }
+}
 
 /// Which of several load balancers of one owner is looked after: the one that is written down, else the oldest, else
 /// the first by name; always the same one.

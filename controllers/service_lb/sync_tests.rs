@@ -44,7 +44,7 @@ impl Op {
 
     fn id(&self) -> Uuid {
         let service = serde_json::from_value(json!({ "metadata": { "name": "web", "uid": "u" } })).unwrap();
-        let spec = wish(&service, &ClusterId("c".into())).unwrap().spec;
+        let spec = wish(&service, &ClusterId("c".into())).spec;
         let mut known = Known::new(spec.owner.clone(), "p", self.epoch);
         known.done = self.done;
         known.drift.clone_from(&self.drift);

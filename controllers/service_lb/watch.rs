@@ -41,7 +41,7 @@ pub(super) fn balanced() -> Index<Service> {
 }
 
 /// Whether a Service has, should have or may have a load balancer.
-fn concerns(service: &Service) -> bool {
+pub(super) fn concerns(service: &Service) -> bool {
     service.spec.as_ref().is_some_and(|spec| spec.type_.as_deref() == Some("LoadBalancer"))
         || has_finalizer(service)
         || service.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(RECORD))
@@ -61,7 +61,7 @@ pub(super) fn watch_services(setup: &mut Setup<Key>, services: &Lister<Service>)
 }
 
 /// Whether anything differs that is looked at. Services have no generation; specs are compared whole.
-fn differs(old: &Service, new: &Service) -> bool {
+pub(super) fn differs(old: &Service, new: &Service) -> bool {
     let ingress = |service: &Service| service.status.as_ref().and_then(|status| status.load_balancer.clone());
     let (before, after) = (&old.metadata, &new.metadata);
     old.spec != new.spec

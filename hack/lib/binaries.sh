@@ -28,6 +28,7 @@ package_of() {
     etcd) echo go.etcd.io/etcd/server/v3 ;;
     kwok) echo sigs.k8s.io/kwok/cmd/kwok ;;
     cloud-shim) echo ./fake ;;
+    cloud-peer) echo . ;;
     *) echo "k8s.io/kubernetes/cmd/$1" ;;
   esac
 }
@@ -37,7 +38,7 @@ module_of() {
   case "$1" in
     kwok) echo "$ROOT/hack/kwok" ;;
     kubelet) echo "$ROOT/hack/node" ;;
-    cloud-shim) echo "$ROOT/hack/cloud-shim" ;;
+    cloud-shim | cloud-peer) echo "$ROOT/hack/$1" ;;
     *) echo "$ROOT/hack/controlplane" ;;
   esac
 }
@@ -135,8 +136,8 @@ build_binaries() {
       scheduler) wanted+=(kube-scheduler) ;;
       kwok) wanted+=(kwok kwok-stages.yaml) ;;
       node) node=1 wanted+=(kube-scheduler) ;;
-      cloud-shim | cloud-template) plugins+=("$peer") ;;
-      *) die "--with $peer: known are kcm, scheduler, kwok, node, cloud-shim and cloud-template" ;;
+      cloud-shim | cloud-template | cloud-peer) plugins+=("$peer") ;;
+      *) die "--with $peer: known are kcm, scheduler, kwok, node, cloud-shim, cloud-template and cloud-peer" ;;
     esac
   done
 
@@ -185,7 +186,7 @@ build_binaries() {
           ln -sfn "$(node_dir)" "$dir/.tmp.node"
           mv -fT "$dir/.tmp.node" "$dir/node"
           ;;
-        cloud-shim | cloud-template)
+        cloud-shim | cloud-template | cloud-peer)
           plugin_is_whole "$file" || build_plugin "$file"
           ln -sfn "$(plugin_dir "$file")" "$dir/.tmp.$file"
           mv -fT "$dir/.tmp.$file" "$dir/$file"

@@ -1,6 +1,7 @@
-# Builds the plug-ins that tests speak to: a Go provider behind the shim of
-# hack/cloud-shim, and a Python environment for docs/cloud/template. Sourced by
-# hack/lib/binaries.sh; needs lib/common.sh.
+# Builds what tests and benches of the clouds need: a Go provider behind the
+# shim of hack/cloud-shim, a Python environment for docs/cloud/template, and the
+# Go cloud-controller-manager of hack/cloud-peer. Sourced by hack/lib/binaries.sh;
+# needs lib/common.sh.
 
 # What the Python template needs; grpcio-tools also brings the compiler of .proto files.
 PLUGIN_PYTHON=(grpcio==1.85.1 grpcio-tools==1.85.1 grpcio-status==1.85.1 grpcio-health-checking==1.85.1)
@@ -12,7 +13,7 @@ plugin_dir() {
   key="$(
     {
       case "$1" in
-        cloud-shim) find "$ROOT/hack/cloud-shim" -type f | LC_ALL=C sort | xargs cat ;;
+        cloud-shim | cloud-peer) find "$ROOT/hack/$1" -type f | LC_ALL=C sort | xargs cat ;;
         cloud-template) cat "$ROOT/src/cloud/proto/$PLUGIN_PROTO" && echo "${PLUGIN_PYTHON[@]}" ;;
       esac
       echo "$LDFLAGS $(uname -sm)"
@@ -26,7 +27,7 @@ plugin_is_whole() {
   local dir
   dir="$(plugin_dir "$1")"
   case "$1" in
-    cloud-shim) whole "$dir/cloud-shim" ;;
+    cloud-shim | cloud-peer) whole "$dir/$1" ;;
     cloud-template) [ -s "$dir/whole" ] ;;
   esac
 }
@@ -37,7 +38,7 @@ build_plugin() {
   dir="$(plugin_dir "$1")"
   mkdir -p "$dir"
   case "$1" in
-    cloud-shim) build_program "$dir" cloud-shim ;;
+    cloud-shim | cloud-peer) build_program "$dir" "$1" ;;
     cloud-template) build_template_python "$dir" ;;
   esac
 }

@@ -22,6 +22,9 @@ pub enum Peer {
     CloudShim,
     /// Python for the template of a plug-in: `cloud-template/venv`, and the protocol's code in `cloud-template/stubs`.
     CloudTemplate,
+    /// The cloud-controller-manager of Kubernetes' libraries with its fake provider: the program
+    /// `cloud-peer/cloud-peer`.
+    CloudPeer,
 }
 
 impl Peer {
@@ -34,6 +37,7 @@ impl Peer {
             Self::Node => "node",
             Self::CloudShim => "cloud-shim",
             Self::CloudTemplate => "cloud-template",
+            Self::CloudPeer => "cloud-peer",
         }
     }
 
@@ -42,7 +46,15 @@ impl Peer {
     /// # Errors
     /// When no peer has that name.
     pub fn from_name(name: &str) -> Result<Self> {
-        let all = [Self::Kcm, Self::Scheduler, Self::Kwok, Self::Node, Self::CloudShim, Self::CloudTemplate];
+        let all = [
+            Self::Kcm,
+            Self::Scheduler,
+            Self::Kwok,
+            Self::Node,
+            Self::CloudShim,
+            Self::CloudTemplate,
+            Self::CloudPeer,
+        ];
         all.into_iter()
             .find(|peer| peer.name() == name)
             .with_context(|| format!("no peer is named {name:?}: known are {}", all.map(Self::name).join(", ")))

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use quarterdeck_api::cloud::pool::{AddressReservation, HeldPort};
 use quarterdeck_api::cloud::range::AddressRange;
 
+use crate::service_lb::complaint::{Complaint, Reason};
+
 /// What a Service asks for.
+#[derive(Clone, Copy)]
 pub(super) struct Ask<'a> {
     /// uid of the Service.
     pub(super) uid: &'a str,
@@ -61,6 +64,16 @@ pub(super) struct World<'a> {
     pub(super) taken: &'a HashSet<IpAddr>,
 }
 
+impl World<'_> {
+    /// The pool of this name has to be there.
+    fn named(&self, name: &str) -> Result<(), Complaint> {
+        if self.pools.iter().any(|pool| pool.name == name) {
+            return Ok(());
+        }
+        Err(Complaint::new(Reason::NoSuchPool, format!("there is no AddressPool {name}")))
+    }
+}
+
 /// One address for a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Choice {
@@ -103,8 +116,8 @@ impl Choice {
 /// An address for each family that needs one, in the order of the families.
 ///
 /// # Errors
-/// Why there is none, for people.
-pub(super) fn choose(ask: &Ask<'_>, world: &World<'_>) -> Result<Vec<Choice>, String> {
+/// Why there is none.
+pub(super) fn choose(ask: &Ask<'_>, world: &World<'_>) -> Result<Vec<Choice>, Complaint> {
     let mut choices = Vec::new();
     let mut missing = None;
     for &ipv6 in ask.families {
@@ -120,7 +133,21 @@ pub(super) fn choose(ask: &Ask<'_>, world: &World<'_>) -> Result<Vec<Choice>, St
     }
 }
 
-fn of_family(ask: &Ask<'_>, world: &World<'_>, ipv6: bool) -> Result<Option<Choice>, String> {
+/// What a Service goes on with whose request cannot be met: the addresses that it has, of each family that has one.
+///
+/// # Errors
+/// Why it cannot even go on with those: it no longer gets along with others who have them.
+pub(super) fn stay(
+    ask: &Ask<'_>,
+    reserved: &BTreeMap<IpAddr, &Arc<AddressReservation>>,
+) -> Result<Vec<Choice>, Complaint> {
+    let (pools, taken) = (&[][..], &HashSet::new());
+    let (ask, world) = (Ask { pool: None, ..*ask }, World { pools, reserved, taken });
+    let held = ask.families.iter().filter_map(|&ipv6| held(&ask, &world, ipv6));
+    held.map(|(address, reservation)| keep(&ask, address, reservation)).collect()
+}
+
+fn of_family(ask: &Ask<'_>, world: &World<'_>, ipv6: bool) -> Result<Option<Choice>, Complaint> {
     let of_family = |address: &&IpAddr| address.is_ipv6() == ipv6;
     if let Some(&address) = ask.acquired.iter().find(of_family) {
         return Ok(Some(Choice::Have { address }));
@@ -148,9 +175,9 @@ fn held<'a>(ask: &Ask<'_>, world: &World<'a>, ipv6: bool) -> Option<(IpAddr, &'a
 }
 
 /// Stays where it is, unless it does not get along with those it shares the address with.
-fn keep(ask: &Ask<'_>, address: IpAddr, reservation: &AddressReservation) -> Result<Choice, String> {
+fn keep(ask: &Ask<'_>, address: IpAddr, reservation: &AddressReservation) -> Result<Choice, Complaint> {
     if let Some(why) = collision(ask, reservation) {
-        return Err(format!("{address}: {why}"));
+        return Err(at(address, why));
     }
     let spec = &reservation.spec;
     let alone = spec.holders.len() == 1;
@@ -159,7 +186,12 @@ fn keep(ask: &Ask<'_>, address: IpAddr, reservation: &AddressReservation) -> Res
     Ok(if as_written { Choice::Have { address } } else { Choice::Rewrite { address } })
 }
 
-fn requested(ask: &Ask<'_>, world: &World<'_>, address: IpAddr) -> Result<Choice, String> {
+/// Says of which address somebody complains.
+fn at(address: IpAddr, complaint: Complaint) -> Complaint {
+    Complaint { message: format!("{address}: {}", complaint.message), ..complaint }
+}
+
+fn requested(ask: &Ask<'_>, world: &World<'_>, address: IpAddr) -> Result<Choice, Complaint> {
     let reservation = world.reserved.get(&address);
     if let Some(reservation) = reservation.filter(|reservation| reservation.spec.holder(ask.uid).is_some()) {
         return keep(ask, address, reservation);
@@ -167,24 +199,30 @@ fn requested(ask: &Ask<'_>, world: &World<'_>, address: IpAddr) -> Result<Choice
     let holding: Vec<&PoolView> = world.pools.iter().filter(|pool| pool.holds(address)).collect();
     let named = |pool: &&&PoolView| ask.pool.is_none_or(|name| name == pool.name);
     let pool = holding.iter().find(|pool| pool.serves && named(pool));
-    match pool {
-        None if !holding.is_empty() => return Err(format!("{address} is in no pool that serves this Service")),
-        None if ask.pool.is_some() => return Err(format!("{address} is not in the pool that is asked for")),
-        None if ask.needed => return Err(format!("{address} is in no AddressPool")),
+    let outside = |why: &str| Err(Complaint::new(Reason::OutsidePool, format!("{address} is {why}")));
+    match (pool, ask.pool) {
+        (None, Some(name)) => {
+            world.named(name)?;
+            return outside(&format!("not in pool {name}, or that does not serve this Service"));
+        }
+        (None, None) if !holding.is_empty() => return outside("in no pool that serves this Service"),
+        (None, None) if ask.needed => return outside("in no AddressPool"),
         _ => {}
     }
     match reservation {
         Some(reservation) => match collision(ask, reservation) {
             None => Ok(Choice::Join { address }),
-            Some(why) => Err(format!("{address}: {why}")),
+            Some(why) => Err(at(address, why)),
         },
-        None if world.taken.contains(&address) => Err(format!("{address} is being given to another Service")),
+        None if world.taken.contains(&address) => {
+            Err(Complaint::new(Reason::InUse, format!("{address} is being given to another Service")))
+        }
         None => Ok(Choice::Take { address, pool: pool.map(|pool| pool.name.clone()).unwrap_or_default() }),
     }
 }
 
 /// One that can be shared, else the first free one.
-fn automatic(ask: &Ask<'_>, world: &World<'_>, ipv6: bool) -> Result<Choice, String> {
+fn automatic(ask: &Ask<'_>, world: &World<'_>, ipv6: bool) -> Result<Choice, Complaint> {
     let family = if ipv6 { "IPv6" } else { "IPv4" };
     let wanted = |pool: &&PoolView| match ask.pool {
         Some(name) => name == pool.name,
@@ -193,12 +231,14 @@ fn automatic(ask: &Ask<'_>, world: &World<'_>, ipv6: bool) -> Result<Choice, Str
     let ours: Vec<&PoolView> = world.pools.iter().filter(wanted).filter(|pool| pool.serves).collect();
     let has_family = |pool: &&&PoolView| pool.ranges.iter().any(|range| range.is_ipv6() == ipv6);
     if !ours.iter().any(|pool| has_family(&pool)) {
-        return Err(match ask.pool {
+        let why = match ask.pool {
             Some(name) => {
-                format!("pool {name} is not there, does not serve this Service, or has no {family} addresses")
+                world.named(name)?;
+                format!("pool {name} does not serve this Service, or has no {family} addresses")
             }
             None => format!("no AddressPool with {family} addresses serves this Service"),
-        });
+        };
+        return Err(Complaint::new(Reason::NoPool, why));
     }
     if ask.sharing_key.is_some() {
         let shared = world.reserved.iter().find(|(address, reservation)| {
@@ -220,11 +260,11 @@ fn automatic(ask: &Ask<'_>, world: &World<'_>, ipv6: bool) -> Result<Choice, Str
         }
     }
     let names: Vec<&str> = ours.iter().filter(|pool| has_family(pool)).map(|pool| pool.name.as_str()).collect();
-    Err(format!("no {family} address is left in pool {}", names.join(", ")))
+    Err(Complaint::new(Reason::Exhausted, format!("no {family} address is left in pool {}", names.join(", "))))
 }
 
 /// Why a Service cannot have an address together with its other holders.
-fn collision(ask: &Ask<'_>, reservation: &AddressReservation) -> Option<String> {
+fn collision(ask: &Ask<'_>, reservation: &AddressReservation) -> Option<Complaint> {
     let spec = &reservation.spec;
     let others: Vec<_> = spec.holders.iter().filter(|holder| holder.uid != ask.uid).collect();
     let first = others.first()?;
@@ -232,17 +272,20 @@ fn collision(ask: &Ask<'_>, reservation: &AddressReservation) -> Option<String> 
     match ask.sharing_key {
         Some(key) if key == spec.sharing_key => {}
         _ => {
-            return Some(format!(
-                "it is in use by {by}, and the two do not share by one key and externalTrafficPolicy Cluster"
-            ));
+            let shared = !spec.sharing_key.is_empty() && (ask.sharing_key.is_some() || spec.holder(ask.uid).is_some());
+            let reason = if shared { Reason::SharingConflict } else { Reason::InUse };
+            let why =
+                format!("it is in use by {by}, and the two do not share by one key and externalTrafficPolicy Cluster");
+            return Some(Complaint::new(reason, why));
         }
     }
+    let conflict = |why| Some(Complaint::new(Reason::SharingConflict, why));
     if spec.provider != ask.provider {
-        return Some(format!("it is in use by {by}, whose load balancer is another provider's"));
+        return conflict(format!("it is in use by {by}, whose load balancer is another provider's"));
     }
     let same = |port: &&HeldPort| others.iter().any(|holder| holder.ports.contains(port));
     let port = ask.ports.iter().find(same)?;
-    Some(format!("port {}/{} is in use by another Service that shares it", port.protocol, port.port))
+    conflict(format!("port {}/{} is in use by another Service that shares it", port.protocol, port.port))
 }
 
 #[cfg(test)]

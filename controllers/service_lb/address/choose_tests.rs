@@ -66,23 +66,42 @@ impl Default for Wanted {
     }
 }
 
+impl Wanted {
+    fn ask<'a>(&'a self, ports: &'a [HeldPort]) -> Ask<'a> {
+        Ask {
+            uid: "me",
+            provider: "p",
+            needed: self.needed,
+            families: &self.families,
+            requested: &self.requested,
+            pool: self.pool,
+            sharing_key: self.key,
+            one_family_will_do: self.prefer,
+            ports,
+            shown: &self.shown,
+            acquired: &self.acquired,
+        }
+    }
+}
+
 fn run(wanted: &Wanted, pools: &[PoolView], reserved: &[Reserved<'_>], taken: &[&str]) -> Result<Vec<Choice>, String> {
+    decide(wanted, pools, reserved, taken).map_err(|complaint| complaint.message)
+}
+
+fn reason(wanted: &Wanted, pools: &[PoolView], reserved: &[Reserved<'_>]) -> Reason {
+    decide(wanted, pools, reserved, &[]).unwrap_err().reason
+}
+
+fn decide(
+    wanted: &Wanted,
+    pools: &[PoolView],
+    reserved: &[Reserved<'_>],
+    taken: &[&str],
+) -> Result<Vec<Choice>, Complaint> {
     let owned: BTreeMap<IpAddr, Arc<AddressReservation>> = reserved.iter().map(reservation).collect();
     let reserved = owned.iter().map(|(address, reservation)| (*address, reservation)).collect();
     let ports = [port(wanted.port)];
-    let ask = Ask {
-        uid: "me",
-        provider: "p",
-        needed: wanted.needed,
-        families: &wanted.families,
-        requested: &wanted.requested,
-        pool: wanted.pool,
-        sharing_key: wanted.key,
-        one_family_will_do: wanted.prefer,
-        ports: &ports,
-        shown: &wanted.shown,
-        acquired: &wanted.acquired,
-    };
+    let ask = wanted.ask(&ports);
     let taken = taken.iter().map(|text| ip(text)).collect();
     choose(&ask, &World { pools, reserved: &reserved, taken: &taken })
 }
@@ -183,4 +202,62 @@ fn each_family_gets_its_address() {
     let prefer = Wanted { prefer: true, ..both };
     assert_eq!(run(&prefer, &pools[..1], &[], &[]), Ok(vec![take("192.0.2.1", "four")]));
     assert!(run(&prefer, &[], &[], &[]).unwrap_err().contains("IPv6"));
+}
+
+#[test]
+fn each_refusal_has_its_reason() {
+    let pools = || [pool("one", &["192.0.2.1"]), PoolView { serves: false, ..pool("two", &["192.0.2.64"]) }];
+    let asks = |address: &str| Wanted { requested: vec![ip(address)], ..Wanted::default() };
+    let of_pool = |name| Wanted { pool: Some(name), ..Wanted::default() };
+    let shared: [Reserved<'_>; 1] = [("192.0.2.1", "one", "k", &[("x", 80)])];
+    let owned: [Reserved<'_>; 1] = [("192.0.2.1", "one", "", &[("x", 80)])];
+    let with_me: [Reserved<'_>; 1] = [("192.0.2.1", "one", "k", &[("x", 80), ("me", 81)])];
+    let with = |key, port| Wanted { key, port, ..asks("192.0.2.1") };
+    let both_named = Wanted { pool: Some("nine"), ..asks("192.0.2.1") };
+    let elsewhere = Wanted { pool: Some("two"), ..asks("192.0.2.1") };
+    let cases = [
+        ("a pool that is not there", of_pool("nine"), &[][..], Reason::NoSuchPool),
+        ("an address of a pool that is not there", both_named, &[], Reason::NoSuchPool),
+        ("a pool of others", of_pool("two"), &[], Reason::NoPool),
+        ("a family without a pool", Wanted { families: vec![true], ..Wanted::default() }, &[], Reason::NoPool),
+        ("an address of no pool", asks("198.51.100.1"), &[], Reason::OutsidePool),
+        ("an address of a pool of others", asks("192.0.2.64"), &[], Reason::OutsidePool),
+        ("an address of another pool", elsewhere, &[], Reason::OutsidePool),
+        ("nothing left", Wanted::default(), &owned, Reason::Exhausted),
+        ("another one's", asks("192.0.2.1"), &owned, Reason::InUse),
+        ("another one's, who shares", asks("192.0.2.1"), &shared, Reason::InUse),
+        ("another key", with(Some("j"), 81), &shared, Reason::SharingConflict),
+        ("the same port", with(Some("k"), 80), &shared, Reason::SharingConflict),
+        ("the key was taken away", with(None, 81), &with_me, Reason::SharingConflict),
+    ];
+    for (what, wanted, reserved, expected) in cases {
+        assert_eq!(reason(&wanted, &pools(), reserved), expected, "{what}");
+    }
+}
+
+#[test]
+fn whoever_asks_for_the_impossible_stays() {
+    let owned: Vec<_> = [
+        ("192.0.2.5", "one", "", &[("me", 80)][..]),
+        ("192.0.2.9", "one", "", &[("me", 80)]),
+        ("2001:db8::5", "six", "k", &[("me", 80), ("x", 81)]),
+    ]
+    .iter()
+    .map(reservation)
+    .collect();
+    let reserved = owned.iter().map(|(address, reservation)| (*address, reservation)).collect();
+    let stays = |families: Vec<bool>, key, number| {
+        let wanted = Wanted { families, key, pool: Some("nine"), shown: vec![ip("192.0.2.9")], ..Wanted::default() };
+        stay(&wanted.ask(&[port(number)]), &reserved).map_err(|complaint| complaint.reason)
+    };
+    let nine = |rewrite| match rewrite {
+        true => Choice::Rewrite { address: ip("192.0.2.9") },
+        false => Choice::Have { address: ip("192.0.2.9") },
+    };
+    assert_eq!(stays(vec![false], None, 80), Ok(vec![nine(false)]), "what is shown");
+    assert_eq!(stays(vec![false], None, 443), Ok(vec![nine(true)]), "with other ports");
+    let six = Choice::Have { address: ip("2001:db8::5") };
+    assert_eq!(stays(vec![false, true], Some("k"), 80), Ok(vec![nine(true), six]), "the key is noted");
+    assert_eq!(stays(vec![false, true], Some("k"), 81), Err(Reason::SharingConflict), "not with the others' ports");
+    assert_eq!(stays(vec![true], None, 80), Err(Reason::SharingConflict), "not without the key");
 }

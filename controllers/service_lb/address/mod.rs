@@ -23,6 +23,7 @@ use quarterdeck_runtime::informer::{Index, Lister};
 use quarterdeck_runtime::object::{Cached as _, Kind, ObjectKey};
 use tokio::time::Instant;
 
+use super::complaint::Complaint;
 use super::wish::Wish;
 use choose::{Ask, Choice, PoolView, World, choose};
 
@@ -38,12 +39,18 @@ const TRIES: usize = 64;
 pub(super) enum Settled {
     /// These are reserved; none: the cloud chooses.
     Have(Vec<IpAddr>),
+    /// What is asked for cannot be had: the Service goes on with these, which it has, and is looked at when that may
+    /// have changed.
+    Kept {
+        /// What it has; none: the cloud chose.
+        addresses: Vec<IpAddr>,
+        /// Why it gets nothing else.
+        why: Complaint,
+    },
     /// There are none; the Service is looked at when that may have changed.
     Waiting {
         /// Why.
-        why: String,
-        /// Whether that is news.
-        news: bool,
+        why: Complaint,
     },
 }
 
@@ -54,8 +61,8 @@ pub(super) struct Addresses {
     pub(super) namespaces: Lister<Namespace>,
     /// Addresses that this process reached for, and when: the cache may not show them yet.
     reached: Mutex<HashMap<IpAddr, Instant>>,
-    /// Services that wait for an address, and what they were told.
-    waiting: Mutex<HashMap<ObjectKey, String>>,
+    /// Services that wait for an address.
+    waiting: Mutex<HashSet<ObjectKey>>,
 }
 
 impl Addresses {
@@ -73,7 +80,7 @@ impl Addresses {
 
     /// The Services that wait for an address.
     pub(super) fn waiting(&self) -> Vec<ObjectKey> {
-        self.waiting.lock().keys().cloned().collect()
+        self.waiting.lock().iter().cloned().collect()
     }
 
     /// The Service waits for nothing any more.
@@ -92,7 +99,8 @@ impl Addresses {
         self.pools.all().iter().filter(|pool| holds(pool)).map(|pool| pool.key()).collect()
     }
 
-    /// Reserves what a Service asks for, or says that it has to wait.
+    /// Reserves what a Service asks for, or says that it has to go on with what it has, or to wait. `made`: there is a
+    /// load balancer already.
     ///
     /// # Errors
     /// When the server does not answer, or what was read is no longer so.
@@ -103,9 +111,11 @@ impl Addresses {
         wish: &Wish,
         provider: &str,
         needed: bool,
+        made: bool,
     ) -> Result<Settled, Error> {
         let key = service.key();
-        if !needed && wish.requested.is_empty() && wish.pool.is_none() {
+        let asked = wish.requested.as_deref();
+        if !needed && asked == Ok(&[]) && wish.pool.is_none() {
             self.stop_waiting(&key);
             return Ok(Settled::Have(Vec::new()));
         }
@@ -114,14 +124,14 @@ impl Addresses {
             super::status::shown_addresses(service).filter_map(|text| text.parse().ok().map(canonical)).collect();
         let mut acquired: Vec<IpAddr> = Vec::new();
         // Before the caches are read: what frees an address after that finds the Service waiting.
-        let told = self.waiting.lock().entry(key.clone()).or_default().clone();
+        self.waiting.lock().insert(key.clone());
         for _ in 0..TRIES {
             let ask = Ask {
                 uid: &wish.spec.owner.uid,
                 provider,
                 needed,
                 families: &wish.spec.ipv6,
-                requested: &wish.requested,
+                requested: asked.unwrap_or_default(),
                 pool: wish.pool.as_deref(),
                 sharing_key: wish.sharing_key.as_deref(),
                 one_family_will_do: wish.one_family_will_do,
@@ -129,12 +139,14 @@ impl Addresses {
                 shown: &shown,
                 acquired: &acquired,
             };
-            let choices = match self.choose(&ask, service) {
+            let chosen = match asked {
+                Ok(_) => self.choose(&ask, service),
+                Err(bad) => Err(bad.complaint()),
+            };
+            let choices = match chosen {
                 Ok(choices) => choices,
-                Err(why) => {
-                    self.waiting.lock().insert(key, why.clone());
-                    return Ok(Settled::Waiting { news: told != why, why });
-                }
+                Err(why) if made => return self.stay(cx, &ask, wish, why).await,
+                Err(why) => return Ok(Settled::Waiting { why }),
             };
             let mut lost = false;
             for choice in &choices {
@@ -152,6 +164,22 @@ impl Addresses {
             }
         }
         Err(Error::Stale(format!("{TRIES} addresses in a row were taken by others")))
+    }
+
+    /// Has a Service go on with what it has.
+    async fn stay(&self, cx: &Cx, ask: &Ask<'_>, wish: &Wish, why: Complaint) -> Result<Settled, Error> {
+        let reservations = self.reservations.all();
+        let choices = match choose::stay(ask, &by_address(&reservations)) {
+            Ok(choices) if choices.is_empty() && ask.needed => return Ok(Settled::Waiting { why }),
+            Ok(choices) => choices,
+            Err(why) => return Ok(Settled::Waiting { why }),
+        };
+        for choice in &choices {
+            if !self.carry_out(cx, choice, wish, ask.provider, ask.ports).await? {
+                return Err(Error::Stale(format!("the reservation of {} is gone", choice.address())));
+            }
+        }
+        Ok(Settled::Kept { addresses: choices.iter().map(Choice::address).collect(), why })
     }
 
     /// Gives back what a Service has, but for these addresses. Only to be called once no load balancer has them.
@@ -192,7 +220,7 @@ impl Addresses {
     }
 
     /// Chooses, and notes what is reached for.
-    fn choose(&self, ask: &Ask<'_>, service: &Service) -> Result<Vec<Choice>, String> {
+    fn choose(&self, ask: &Ask<'_>, service: &Service) -> Result<Vec<Choice>, Complaint> {
         let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
         let of_namespace = self.namespaces.get(&ObjectKey::cluster(namespace));
         let label_of_namespace =
@@ -212,9 +240,7 @@ impl Addresses {
             .collect();
         pools.sort_by(|a, b| a.name.cmp(&b.name));
         let reservations = self.reservations.all();
-        let reserved: BTreeMap<IpAddr, &Arc<AddressReservation>> =
-            reservations.iter().filter_map(|reservation| Some((reservation.spec.ip()?, reservation))).collect();
-
+        let reserved = by_address(&reservations);
         let now = Instant::now();
         let mut reached = self.reached.lock();
         reached.retain(|_, since| now.duration_since(*since) < REACHED_FOR);
@@ -275,6 +301,10 @@ impl Addresses {
             }
         }
     }
+}
+
+fn by_address(reservations: &[Arc<AddressReservation>]) -> BTreeMap<IpAddr, &Arc<AddressReservation>> {
+    reservations.iter().filter_map(|reservation| Some((reservation.spec.ip()?, reservation))).collect()
 }
 
 /// The ports of a load balancer, in order.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub struct Known {
     /// Id of the cluster on whose behalf calls are made; nothing of it may exist in the cloud.
     pub cluster: String,
-    /// Id of another cluster in the same cloud.
+    /// Id of another cluster in the same cloud; empty if a cloud belongs to one cluster alone.
     pub other_cluster: String,
     /// Running machines; two are needed for all cases.
     pub running: Vec<Machine>,
@@ -78,6 +78,8 @@ pub struct Balancers {
     pub annotations: BTreeMap<String, String>,
     /// Annotations with which the provider says that a load balancer is implemented elsewhere.
     pub elsewhere: BTreeMap<String, String>,
+    /// Addresses that are reserved for them, one each, for providers that do not choose addresses themselves.
+    pub addresses: Option<IpNet>,
     /// How many are made to see the list paged; 3 if 0.
     pub many: usize,
 }
@@ -94,6 +96,9 @@ pub struct Paths {
     /// How many are made to see the list paged; 201 if 0.
     #[serde(default)]
     pub many: usize,
+    /// Whether the cloud can only delete a route and make another, so that for a moment nothing leads there.
+    #[serde(default)]
+    pub in_two_steps: bool,
 }
 
 /// How to stop and start the provider.

@@ -1,5 +1,6 @@
 //! What cases have in common: calls, waiting, and cleaning up.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -67,6 +68,8 @@ pub struct Suite {
     run: String,
     epoch: AtomicU64,
     made: Mutex<Vec<Owner>>,
+    /// uids and clusters of owners that have an address reserved, each at its place among the addresses.
+    reserved: Mutex<Vec<(String, ClusterId)>>,
     routed: Mutex<Vec<(String, Route)>>,
 }
 
@@ -96,6 +99,7 @@ impl Suite {
             // Later than that of every run before, as tenures are.
             epoch: AtomicU64::new(since_1970.as_secs()),
             made: Mutex::default(),
+            reserved: Mutex::default(),
             routed: Mutex::default(),
         }
     }
@@ -211,6 +215,16 @@ impl Suite {
         self.owner_in(&self.known.cluster, name, &format!("{}-{name}", self.run))
     }
 
+    /// An owner for whom nothing is made.
+    pub fn nobody(&self) -> Owner {
+        Owner {
+            cluster: ClusterId(self.known.cluster.as_str().into()),
+            namespace: "conformance".to_owned(),
+            name: "nobody".to_owned(),
+            uid: format!("{}-nobody", self.run),
+        }
+    }
+
     /// An owner in a cluster, with a uid.
     pub fn owner_in(&self, cluster: &str, name: &str, uid: &str) -> Owner {
         let owner = Owner {
@@ -226,11 +240,12 @@ impl Suite {
     /// A load balancer for an owner: TCP port 80 to all running machines that are known.
     pub fn spec(&self, owner: Owner) -> LoadBalancerSpec {
         let annotations = self.known.load_balancers.as_ref().map(|may| may.annotations.clone());
+        let addresses = self.reserved_for(&owner);
         LoadBalancerSpec {
             owner,
             ports: vec![port(Protocol::Tcp, 80)],
             ipv6: vec![false],
-            addresses: Vec::new(),
+            addresses,
             source_ranges: Vec::new(),
             external_traffic: ExternalTraffic::Cluster,
             health_check_node_port: 0,
@@ -238,6 +253,20 @@ impl Suite {
             annotations: annotations.unwrap_or_default(),
             backends: self.known.running.iter().map(backend).collect(),
         }
+    }
+
+    /// The address that is reserved for an owner, as a controller does for providers that need one.
+    fn reserved_for(&self, owner: &Owner) -> Vec<IpAddr> {
+        let Some(network) = self.known.load_balancers.as_ref().and_then(|may| may.addresses) else {
+            return Vec::new();
+        };
+        let who = (owner.uid.clone(), owner.cluster.clone());
+        let mut reserved = self.reserved.lock();
+        let place = reserved.iter().position(|one| *one == who).unwrap_or_else(|| {
+            reserved.push(who);
+            reserved.len() - 1
+        });
+        network.hosts().nth(place).into_iter().collect()
     }
 
     /// Makes or changes a load balancer, and waits until it serves.
@@ -286,13 +315,27 @@ impl Suite {
         let (balancers, _) = self.balancers()?;
         let (mut all, mut pages, mut next): (Vec<_>, _, Option<String>) = (Vec::new(), 0, None);
         loop {
-            let page = balancers.list_owned(&self.call_of(cluster, 0), next.as_deref()).await?;
+            let page = match balancers.list_owned(&self.call_of(cluster, 0), next.as_deref()).await {
+                Err(CloudError::NotImplemented(what)) => {
+                    return Err(Stop::NotApplicable(format!("the provider does not implement {what}")));
+                }
+                page => page?,
+            };
             all.extend(page.items);
             (pages, next) = (pages + 1, page.next);
             check!(pages < 10_000, "the list of load balancers does not end");
             if next.is_none() {
                 return Ok((all, pages));
             }
+        }
+    }
+
+    /// The load balancers of a cluster; `None` if the provider has no such list.
+    pub async fn listed_if_it_can(&self, cluster: &str) -> Outcome<Option<Vec<OwnedLoadBalancer>>> {
+        match self.listed(cluster).await {
+            Ok((listed, _)) => Ok(Some(listed)),
+            Err(Stop::NotApplicable(_)) => Ok(None),
+            Err(failed) => Err(failed),
         }
     }
 

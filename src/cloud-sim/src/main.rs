@@ -30,6 +30,9 @@ struct Cli {
     /// Account id of a cloud that is made anew
     #[arg(long, value_name = "ID", default_value = "sim-account")]
     account: String,
+    /// What stands before :// in the providerIDs of a cloud that is made anew; sim unless given
+    #[arg(long, value_name = "SCHEME")]
+    scheme: Option<String>,
     /// Machine of a cloud that is made anew; may be given repeatedly
     #[arg(long = "instance", value_name = "NAME[@ZONE]")]
     instances: Vec<String>,
@@ -78,6 +81,7 @@ fn socket(uri: &str) -> Result<PathBuf> {
 /// A cloud that nobody has used yet.
 fn fresh(cli: &Cli) -> Result<State> {
     let mut state = State::new(&cli.account);
+    state.settings.scheme = cli.scheme.clone().unwrap_or(state.settings.scheme);
     for entry in &cli.instances {
         let (name, zone) = entry.split_once('@').unwrap_or((entry, ""));
         state.add_instance(NewInstance { zone: zone.to_owned(), ..NewInstance::named(name) })?;

@@ -65,7 +65,10 @@ fn told(error: &anyhow::Error) -> String {
 fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
-    runtime.block_on(work)
+    let ended = runtime.block_on(work);
+    // What still blocks a thread, such as a file system that hangs, is not waited for.
+    runtime.shutdown_background();
+    ended
 }
 
 /// Says what this process was told to do, once.

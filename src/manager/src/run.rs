@@ -41,7 +41,8 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed, log: LogLevel) -> an
     informers.register(&registry)?;
     let notes = Notes::new(&replica_name(&options.generic.replica_name));
     let connection = Arc::default();
-    let (units, states) = sort(set_up(manager, parsed, &informers, &registry, &notes, &connection)?, &registry)?;
+    let (chosen, facilities) = set_up(manager, parsed, &informers, &registry, &notes, &connection)?;
+    let (units, states) = sort(chosen, &registry)?;
 
     let clock = Arc::new(BootClock);
     let (gate, keeper) = if options.election.leader_elect {
@@ -86,6 +87,7 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed, log: LogLevel) -> an
         lease: format!("{}/{lease_name}", options.election.leader_elect_resource_namespace),
         units: units.clone(),
         states: states.clone(),
+        facilities,
         informers: informers.clone(),
         clients: clients.clone(),
         election: status,

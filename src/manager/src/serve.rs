@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use quarterdeck_election::{BootClock, ElectionStatus, Gate, Leadership};
 use quarterdeck_runtime::client::{Api, ApiError, Class, ClientOptions, Clients, ConnectError, Identity, Source};
 use quarterdeck_runtime::engine::Unit;
+use quarterdeck_runtime::facility::Facilities;
 use quarterdeck_runtime::informer::Informers;
 use quarterdeck_runtime::object::{Kind, ObjectKey};
 use tokio::sync::watch;
@@ -51,6 +52,8 @@ pub(crate) struct Served {
     pub(crate) units: Vec<Arc<dyn Unit>>,
     /// The states of all controllers.
     pub(crate) states: States,
+    /// What controllers share.
+    pub(crate) facilities: Facilities,
     /// The caches.
     pub(crate) informers: Informers,
     /// The way to the server.

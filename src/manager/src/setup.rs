@@ -23,7 +23,7 @@ pub(crate) enum Chosen {
     Out(&'static str),
 }
 
-/// Every controller of the table, set up if it is enabled.
+/// Every controller of the table, set up if it is enabled, and what they share.
 pub(crate) fn set_up(
     manager: &Manager,
     parsed: &Parsed,
@@ -31,7 +31,7 @@ pub(crate) fn set_up(
     registry: &prometheus::Registry,
     notes: &Notes,
     clients: &Arc<OnceLock<Clients>>,
-) -> anyhow::Result<Vec<Chosen>> {
+) -> anyhow::Result<(Vec<Chosen>, Facilities)> {
     let ground = Ground {
         informers: informers.clone(),
         registry: registry.clone(),
@@ -65,5 +65,5 @@ pub(crate) fn set_up(
             None => Chosen::In(unit),
         });
     }
-    Ok(all)
+    Ok((all, foundation.facilities))
 }

@@ -1,10 +1,13 @@
 //! What a replica says of itself on `/statusz`.
 
+use std::collections::BTreeMap;
+
 use quarterdeck_election::{ElectionStatus, FenceState};
 use quarterdeck_runtime::engine::SlowReconcile;
 use quarterdeck_runtime::informer;
 use quarterdeck_runtime::queue::QueueStatus;
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use crate::control::State;
 use crate::metrics::fence_state;
@@ -23,6 +26,9 @@ pub(crate) struct Status {
     pub(crate) informers: Vec<InformerPart>,
     /// What the gate let out and refused.
     pub(crate) gate: GatePart,
+    /// What controllers share, each part under its own name: the clouds under `cloud`.
+    #[serde(flatten)]
+    pub(crate) facilities: BTreeMap<&'static str, Box<RawValue>>,
 }
 
 /// Who leads, as a replica sees it.
@@ -124,6 +130,7 @@ pub(crate) fn of(served: &Served) -> Status {
             not_leading: counts.not_leading,
             too_late: counts.deadline_too_near,
         },
+        facilities: served.facilities.status().into_iter().collect(),
     }
 }
 

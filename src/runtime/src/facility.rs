@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use quarterdeck_election::Gate;
+use serde_json::value::RawValue;
 
 use crate::client::Clients;
 use crate::controller::SetupError;
@@ -22,6 +23,11 @@ pub trait Facility: Send + Sync + Sized + 'static {
     /// # Errors
     /// When the configuration makes no sense; the message names the flag.
     fn setup(config: &Self::Config, ground: &Ground) -> Result<Self, SetupError>;
+
+    /// How it is now, for the status page, under its name, as JSON whose fields are in order; `None` if there is nothing to tell. Answers at once.
+    fn status(&self) -> Option<Box<RawValue>> {
+        None
+    }
 }
 
 /// What a facility may build on.
@@ -56,10 +62,14 @@ impl Given {
     }
 }
 
+/// Says how a facility is.
+type Told = Arc<dyn Fn() -> Option<Box<RawValue>> + Send + Sync>;
+
 /// The facilities of a process, by type.
 #[derive(Clone, Default)]
 pub struct Facilities {
     all: Given,
+    told: Vec<(&'static str, Told)>,
 }
 
 impl Facilities {
@@ -68,8 +78,16 @@ impl Facilities {
     /// # Errors
     /// When its configuration makes no sense.
     pub fn add<F: Facility>(&mut self, config: &F::Config, ground: &Ground) -> Result<(), SetupError> {
-        self.all.put(Arc::new(F::setup(config, ground)?));
+        let facility = Arc::new(F::setup(config, ground)?);
+        self.all.put(Arc::clone(&facility));
+        self.told.push((F::NAME, Arc::new(move || facility.status())));
         Ok(())
+    }
+
+    /// How each facility is that has something to tell, in the order in which they were added.
+    #[must_use]
+    pub fn status(&self) -> Vec<(&'static str, Box<RawValue>)> {
+        self.told.iter().filter_map(|(name, status)| Some((*name, status()?))).collect()
     }
 
     /// Keeps one that was made otherwise, as tests do.

@@ -1,11 +1,14 @@
 //! The cloud node lifecycle controller: Nodes go when their machines are proven to be gone, and never before.
 
 use anyhow::{Result, ensure};
+use kube::api::{DeleteParams, PostParams};
+use quarterdeck_api::cloud::account::CloudAccount;
 use quarterdeck_it::cloud::{Fault, Power, Rule};
+use quarterdeck_it::eventually;
 use serde_json::json;
 use tokio::net::UnixListener;
 
-use super::node_world::{ACCOUNT, CLOUD, World, has_taint};
+use super::node_world::{CLOUD, LONG, World, has_taint};
 
 const SHUTDOWN: &str = "node.cloudprovider.kubernetes.io/shutdown";
 const REFUSALS: &str = "quarterdeck_cloud_node_deletion_refusals_total";
@@ -53,8 +56,12 @@ async fn a_node_goes_after_proof_and_a_live_one_never() -> Result<()> {
     for name in ["w1", "w2", "w3", "w4", "live", "stopped"] {
         ensure!(world.nodes.get_opt(name).await?.is_some(), "node {name} was deleted");
     }
-    let recorded = world.nodes.get("w1").await?.metadata.annotations.is_some_and(|all| all.contains_key(ACCOUNT));
-    ensure!(recorded, "the account is not recorded");
+    let record = world.accounts.get(CLOUD).await?;
+    ensure!(record.spec.account == world.cloud.state().await?.account && record.spec.provider == CLOUD, "{record:?}");
+    // Nobody but a person lets another account count, and a node nothing at all.
+    let change = kube::api::Patch::Merge(json!({ "spec": { "account": "another" } }));
+    let refused = world.accounts.patch(CLOUD, &kube::api::PatchParams::default(), &change).await;
+    ensure!(refused.is_err_and(|error| error.to_string().contains("never changed")));
     Ok(())
 }
 
@@ -65,10 +72,9 @@ async fn brakes_hold_what_would_take_too_much() -> Result<()> {
     let id = world.cloud.add_instance("master").await?;
     let labels = json!({ "node-role.kubernetes.io/control-plane": "" });
     // Found in another account before.
-    let annotations = json!({ ACCOUNT: "before" });
-    let master = json!({
-        "metadata": { "name": "master", "labels": labels, "annotations": annotations }, "spec": { "providerID": id },
-    });
+    let before = CloudAccount::new(CLOUD, "before", "somebody");
+    world.accounts.create(&PostParams::default(), &before).await?;
+    let master = json!({ "metadata": { "name": "master", "labels": labels }, "spec": { "providerID": id } });
     world.node(master, false).await?;
     for name in ["w1", "w2", "w3", "w4"] {
         world.machine(name, true).await?;
@@ -76,10 +82,15 @@ async fn brakes_hold_what_would_take_too_much() -> Result<()> {
     world.cloud.set_power("master", Power::Terminated).await?;
     world.counts(REFUSALS, &refused("account_changed"), 1.0).await?;
 
-    // Once it is the same one, no other control-plane node is Ready.
+    // Once a person says that it may be written down anew, no other control-plane node is Ready.
+    world.accounts.delete(CLOUD, &DeleteParams::default()).await?;
     let account = world.cloud.state().await?.account;
-    let same = kube::api::Patch::Merge(json!({ "metadata": { "annotations": { ACCOUNT: account } } }));
-    world.nodes.patch("master", &kube::api::PatchParams::default(), &same).await?;
+    eventually("the account is written down anew", LONG, async || {
+        let record = world.accounts.get(CLOUD).await?;
+        ensure!(record.spec.account == account && record.spec.witness.starts_with('w'), "{record:?}");
+        Ok(())
+    })
+    .await?;
     world.counts(REFUSALS, &refused("last_control_plane"), 1.0).await?;
 
     // Three of five at once.

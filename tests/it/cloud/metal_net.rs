@@ -10,13 +10,12 @@ use quarterdeck_it::Process;
 use quarterdeck_it::deck::program_named;
 use quarterdeck_it::eventually;
 use quarterdeck_it::netns::{
-    Conversation, Echo, Flow, Health, Machine, datagram, datagram_from, dial, dial_from, get, refused, switch,
+    CLIENT, Conversation, Echo, Flow, Health, Layout, Machine, OTHER_CLIENT, Site, datagram, datagram_from, dial,
+    dial_from, get, refused,
 };
 use serde_json::{Value, json};
 
 pub(super) const LONG: Duration = Duration::from_secs(60);
-const CLIENT: &str = "192.0.2.200";
-const OTHER_CLIENT: &str = "192.0.2.201";
 /// Announced by the first gateway, and by the second one.
 pub(super) const VIP: [&str; 2] = ["192.0.2.10", "192.0.2.11"];
 const VIP6: &str = "2001:db8::10";
@@ -41,41 +40,14 @@ pub(super) struct Scene {
 impl Scene {
     pub(super) async fn set() -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let switch = switch(&["outside", "inside"]).await?;
-        let client = Machine::start("client").await?;
-        client.plug("eth0", &switch, "outside")?;
-        for address in [CLIENT, OTHER_CLIENT] {
-            client.run(&format!("ip addr add {address}/24 dev eth0"))?;
-        }
-        client.run("ip -6 addr add 2001:db8::200/64 dev eth0 nodad")?;
-        let mut gateways = Vec::new();
-        for (number, name) in (1..).zip(GATEWAYS) {
-            let gateway = Machine::start(name).await?;
-            gateway.plug("out", &switch, "outside")?;
-            gateway.plug("in", &switch, "inside")?;
-            gateway.run(&format!("ip addr add 192.0.2.{number}/24 dev out"))?;
-            gateway.run(&format!("ip addr add 10.0.0.{number}/24 dev in"))?;
-            gateway.run(&format!("ip -6 addr add 2001:db8::{number}/64 dev out nodad"))?;
-            gateway.run(&format!("ip -6 addr add fd00::{number}/64 dev in nodad"))?;
-            gateway.set("net/ipv4/ip_forward", "1")?;
-            gateway.set("net/ipv6/conf/all/forwarding", "1")?;
-            gateways.push(gateway);
-        }
-        let (mut nodes, mut health) = (Vec::new(), Vec::new());
-        for (number, name) in (1..).zip(NODES) {
-            let node = Machine::start(name).await?;
-            node.plug("eth0", &switch, "inside")?;
-            node.run(&format!("ip addr add 10.0.0.1{number}/24 dev eth0"))?;
-            node.run(&format!("ip -6 addr add fd00::1{number}/64 dev eth0 nodad"))?;
-            // All replies would leave through the first gateway.
-            node.run("ip route add default via 10.0.0.1")?;
-            node.run("ip -6 route add default via fd00::1")?;
-            // Its pods' network; and a route that is not ours.
-            node.run(&format!("ip addr add 10.1.{number}.1/24 dev lo"))?;
+        let layout = Layout { gateways: &GATEWAYS, nodes: &NODES, pods: "10.1", detached: false };
+        let Site { switch, client, gateways, nodes } = Site::build(layout).await?;
+        let mut health = Vec::new();
+        for node in &nodes {
+            // A route that is not ours.
             node.run("ip route add 10.9.9.0/24 via 10.0.0.2 proto static")?;
-            Echo::start(&node, 30080)?;
-            health.push(Health::start(&node, 10256)?);
-            nodes.push(node);
+            Echo::start(node, 30080)?;
+            health.push(Health::start(node, 10256)?);
         }
         let mut scene = Self { folder, _switch: switch, client, gateways, nodes, health, agents: Vec::new() };
         scene.write(&scene.state(1, &NODES, "gw1"))?;

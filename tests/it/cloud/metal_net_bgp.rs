@@ -59,7 +59,7 @@ fn state(epoch: u64, gateway: Option<&str>) -> Value {
 #[tokio::test]
 async fn an_address_is_announced_and_withdrawn_by_bgp() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let switch = switch(&["front", "outside", "inside"]).await?;
+    let switch = switch(Machine::start("switch").await?, &["front", "outside", "inside"])?;
     let client = Machine::start("client").await?;
     client.plug("eth0", &switch, "front")?;
     client.run(&format!("ip addr add {CLIENT}/24 dev eth0"))?;

@@ -230,7 +230,7 @@ async fn it_works_with_the_identity_and_the_capabilities_of_its_unit() -> Result
     let folder = tempfile::tempdir()?;
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
     let (program, nft) = programs(folder.path())?;
-    let switch = switch(&["outside", "inside"]).await?;
+    let switch = switch(Machine::start("switch").await?, &["outside", "inside"])?;
     let client = Machine::start("client").await?;
     client.plug("eth0", &switch, "outside")?;
     client.run("ip addr add 192.0.2.200/24 dev eth0")?;

@@ -26,7 +26,7 @@ pub(super) const NAMESPACE: &str = "yard";
 /// Duration of the agents' Leases: long enough that none runs out because the machine is busy.
 const LEASE_SECONDS: u64 = 10;
 
-const INVENTORY: &str = "
+pub(super) const INVENTORY: &str = "
 cluster: rack-1
 instances:
   - name: gw-1
@@ -49,18 +49,22 @@ pub(super) struct World {
     // Dropped first: a replica without a server fills its log.
     pub(super) deck: Deck,
     pub(super) client: kube::Client,
-    inventory: PathBuf,
-    _control_plane: ControlPlane,
+    pub(super) inventory: PathBuf,
+    control_plane: ControlPlane,
     _folder: tempfile::TempDir,
 }
 
 impl World {
     /// Starts one with two replicas.
     pub(super) async fn start() -> Result<Self> {
+        Self::on(ControlPlane::start().await?, &[], &[]).await
+    }
+
+    /// Starts one on this control plane with more flags, whose replicas reach the server at these addresses.
+    pub(super) async fn on(control_plane: ControlPlane, more: &[&str], servers: &[String]) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let inventory = folder.path().join("inventory.yaml");
         std::fs::write(&inventory, INVENTORY)?;
-        let control_plane = ControlPlane::start().await?;
         let client = control_plane.admin().await?;
         for name in [NAMESPACE, AGENTS_NAMESPACE] {
             let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
@@ -77,9 +81,15 @@ impl World {
             "--leader-elect-renew-deadline=3s".to_owned(),
             "--leader-elect-retry-period=500ms".to_owned(),
         ];
-        let deck = Deck::builder(&control_plane).replicas(2).install_args(flags.clone()).args(flags).start().await?;
+        let deck = Deck::builder(&control_plane).replicas(2).install_args(flags.clone());
+        let deck = deck.args(flags).args(more.iter().copied()).servers(servers).start().await?;
         deck.ready(LONG).await?;
-        Ok(Self { deck, client, inventory, _control_plane: control_plane, _folder: folder })
+        Ok(Self { deck, client, inventory, control_plane, _folder: folder })
+    }
+
+    /// The server and what belongs to it.
+    pub(super) fn control_plane(&self) -> &ControlPlane {
+        &self.control_plane
     }
 
     /// Breaks the inventory, or mends it.
@@ -171,15 +181,23 @@ impl World {
 pub(super) struct Agent {
     /// Whether it keeps what it was told to remove.
     pub(super) clings: Arc<AtomicBool>,
+    /// Whether it says that it cannot program load balancers.
+    pub(super) fails: Arc<AtomicBool>,
     tasks: [JoinHandle<()>; 2],
 }
 
 impl Agent {
     pub(super) fn start(client: &kube::Client, name: &str) -> Self {
-        let clings = Arc::new(AtomicBool::new(false));
+        Self::reporting_every(client, name, Duration::from_millis(200))
+    }
+
+    /// One that looks at what it has to do once in so long, and reports then.
+    pub(super) fn reporting_every(client: &kube::Client, name: &str, pause: Duration) -> Self {
+        let (clings, fails) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let beats = beat(client.clone(), name.to_owned());
-        let reports = report(client.clone(), name.to_owned(), Arc::clone(&clings));
-        Self { clings, tasks: [tokio::spawn(beats), tokio::spawn(reports)] }
+        let (keeps, lacks) = (Arc::clone(&clings), Arc::clone(&fails));
+        let reports = report(client.clone(), name.to_owned(), pause, keeps, lacks);
+        Self { clings, fails, tasks: [tokio::spawn(beats), tokio::spawn(reports)] }
     }
 
     /// Ends it as a crash does.
@@ -210,12 +228,12 @@ async fn beat(client: kube::Client, name: String) {
     }
 }
 
-async fn report(client: kube::Client, name: String, clings: Arc<AtomicBool>) {
+async fn report(client: kube::Client, name: String, pause: Duration, clings: Arc<AtomicBool>, fails: Arc<AtomicBool>) {
     let (agents, balancers): (Api<MetalAgent>, Api<MetalLoadBalancer>) = (Api::all(client.clone()), Api::all(client));
     let own = MetalAgent { metadata: ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() }, status: None };
     let _ = agents.create(&PostParams::default(), &own).await;
     let (mut known, mut written) = (BTreeMap::new(), None);
-    let mut ticks = tokio::time::interval(Duration::from_millis(200));
+    let mut ticks = tokio::time::interval(pause);
     loop {
         ticks.tick().await;
         let Ok(all) = balancers.list(&ListParams::default()).await else { continue };
@@ -232,16 +250,26 @@ async fn report(client: kube::Client, name: String, clings: Arc<AtomicBool>) {
             })
         });
         let told = known.values().filter(|own| own.spec.gateways.iter().any(|gateway| gateway.name == name));
+        let error = if fails.load(Ordering::Acquire) { "nft: no memory" } else { "" };
         let status = AgentStatus {
             ready: true,
             announces: announces.collect(),
             load_balancers: told
-                .map(|own| LoadBalancerReport { name: own.name().to_owned(), ..LoadBalancerReport::default() })
+                .map(|own| LoadBalancerReport {
+                    name: own.name().to_owned(),
+                    error: error.to_owned(),
+                    ..LoadBalancerReport::default()
+                })
                 .collect(),
             ..AgentStatus::default()
         };
         if written.as_ref() != Some(&status) {
-            let patch = Patch::Merge(json!({ "status": status }));
+            let mut whole = serde_json::to_value(&status).expect("it is JSON");
+            // What is left out of a patch stays as it was.
+            for list in ["announces", "loadBalancers"] {
+                whole.as_object_mut().expect("a map").entry(list).or_insert_with(|| json!([]));
+            }
+            let patch = Patch::Merge(json!({ "status": whole }));
             if agents.patch_status(&name, &PatchParams::default(), &patch).await.is_ok() {
                 written = Some(status);
             }

@@ -7,7 +7,7 @@ use quarterdeck_it::eventually;
 use serde_json::{Value, json};
 use tokio::net::UnixListener;
 
-use super::node_world::{ACCOUNT, LONG, UNINITIALIZED, World, has_taint};
+use super::node_world::{LONG, UNINITIALIZED, World, has_taint};
 
 fn address(kind: AddressKind, address: &str) -> NodeAddress {
     NodeAddress { kind, address: address.to_owned() }
@@ -50,7 +50,6 @@ async fn a_tainted_node_gets_what_its_cloud_knows() -> Result<()> {
         ensure!(labels[key] == "zone-b", "{key}: {labels}");
     }
     ensure!(labels["node.kubernetes.io/instance-type"] == "sim.small" && labels["example.com/rack"] == "7", "{labels}");
-    ensure!(one["metadata"]["annotations"][ACCOUNT].is_string(), "{one:#}");
     let three = |node: &Value| node["status"]["addresses"].as_array().is_some_and(|list| list.len() == 3);
     let one = world.becomes("one", "its addresses are there", three).await?;
     world.event("one", "Synced").await?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::core::v1::{Event, Node};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use quarterdeck_api::cloud::account::CloudAccount;
 use quarterdeck_it::{CloudSim, ControlPlane, Deck, eventually};
 use serde_json::{Value, json};
 
@@ -14,13 +15,12 @@ pub(super) const LONG: Duration = Duration::from_secs(90);
 pub(super) const CLOUD: &str = "made-up";
 /// Taint of a node that waits for its cloud.
 pub(super) const UNINITIALIZED: &str = "node.cloudprovider.kubernetes.io/uninitialized";
-/// Annotation with the account that a node was found in.
-pub(super) const ACCOUNT: &str = "quarterdeck.dev/cloud-account";
 
 /// A control plane, a cloud, and one replica.
 pub(super) struct World {
     pub(super) cloud: CloudSim,
     pub(super) nodes: Api<Node>,
+    pub(super) accounts: Api<CloudAccount>,
     events: Api<Event>,
     deck: Deck,
     pub(super) control_plane: ControlPlane,
@@ -38,7 +38,8 @@ impl World {
         let deck = Deck::builder(&control_plane).replicas(1).install_args(flags.clone()).args(flags).start().await?;
         let client = control_plane.admin().await?;
         deck.ready(LONG).await?;
-        Ok(Self { cloud, nodes: Api::all(client.clone()), events: Api::all(client), deck, control_plane })
+        let (nodes, accounts) = (Api::all(client.clone()), Api::all(client.clone()));
+        Ok(Self { cloud, nodes, accounts, events: Api::all(client), deck, control_plane })
     }
 
     /// Makes a Node, and says whether it is Ready.
@@ -118,7 +119,7 @@ impl World {
         waited.await.with_context(|| self.log())
     }
 
-    fn log(&self) -> String {
+    pub(super) fn log(&self) -> String {
         let log = self.deck.replica(0).process().log_text();
         let lines: Vec<&str> = log.lines().rev().take(40).collect();
         format!("the replica's log ends:\n{}", lines.into_iter().rev().collect::<Vec<_>>().join("\n"))

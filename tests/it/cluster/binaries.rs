@@ -156,7 +156,8 @@ fn failures_are_one_clear_line() {
 
     let unknown = cache.bin("", &["--with", "kcm,oars"]);
     let errors = String::from_utf8_lossy(&unknown.stderr).into_owned();
-    assert_eq!(errors, "cluster: --with oars: known are kcm, scheduler, kwok, node, cloud-shim and cloud-template\n");
+    let known = "kcm, scheduler, kwok, node, cloud-shim, cloud-template and cloud-peer";
+    assert_eq!(errors, format!("cluster: --with oars: known are {known}\n"));
 
     // Everything but go.
     let path = cache.folder.path().join("no-go");

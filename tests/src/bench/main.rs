@@ -20,6 +20,7 @@ mod yard;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, ValueEnum};
 
 use crate::machine::Machine;
@@ -29,18 +30,46 @@ use crate::yard::Yard;
 #[derive(Parser)]
 #[command(name = "hack/bench", about = "Measures quarterdeck beside the Go kube-controller-manager")]
 struct Cli {
-    /// What to measure; everything without it
-    #[arg(value_enum)]
-    name: Option<Name>,
+    /// What to measure; everything without it. What follows a slash is a part of a group
+    #[arg(value_parser = Choice::parser())]
+    name: Option<Choice>,
     /// Rounds of each figure, instead of its own number
     #[arg(long)]
     rounds: Option<usize>,
+    /// A tenth of the clouds' sizes, to see that the bench itself works: its figures then say nothing
+    #[arg(long)]
+    small: bool,
     /// Folder for the results
     #[arg(long, value_name = "D", default_value_os_t = quarterdeck_it::repository().join("target/bench"))]
     out: PathBuf,
     /// Keep the crowded control plane in this folder, and use it again: thousands of pods take time
     #[arg(long, value_name = "D")]
     keep: Option<PathBuf>,
+}
+
+/// A group of figures, or a part of one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Choice {
+    group: Name,
+    /// All of the group without one.
+    part: Option<cloud::Part>,
+}
+
+impl Choice {
+    fn all() -> impl Iterator<Item = Self> {
+        let parts = cloud::Part::ALL.map(|part| Self { group: Name::Cloud, part: Some(part) });
+        Name::ALL.map(|group| Self { group, part: None }).into_iter().chain(parts)
+    }
+
+    fn title(self) -> String {
+        let group = self.group.to_possible_value().expect("no group is hidden").get_name().to_owned();
+        self.part.map_or(group.clone(), |part| format!("{group}/{}", part.name()))
+    }
+
+    fn parser() -> impl TypedValueParser<Value = Self> {
+        let named = |text: String| Self::all().find(|choice| choice.title() == text).expect("it is a possible value");
+        PossibleValuesParser::new(Self::all().map(Self::title)).map(named)
+    }
 }
 
 /// A group of figures that share a set-up.
@@ -68,44 +97,44 @@ impl Name {
     /// All groups; those that load thousands of pods come last and share them.
     const ALL: [Self; 8] =
         [Self::Failover, Self::Namespace, Self::Addon, Self::Fleet, Self::Cloud, Self::Memory, Self::Flips, Self::Rest];
-
-    fn title(self) -> String {
-        self.to_possible_value().expect("no group is hidden").get_name().to_owned()
-    }
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let cli = Cli::parse();
-    let names = cli.name.map_or(Name::ALL.to_vec(), |name| vec![name]);
-    let title = cli.name.map_or_else(|| "all".to_owned(), Name::title);
-    let mut report = Report::new(&title, Machine::look(), cli.rounds);
+    let whole = Name::ALL.map(|group| Choice { group, part: None });
+    let choices = cli.name.map_or(whole.to_vec(), |choice| vec![choice]);
+    let title = cli.name.map_or_else(|| "all".to_owned(), |choice| choice.title().replace('/', "-"));
+    let mut report = Report::new(&title, Machine::look(), cli.rounds, cli.small);
     let mut small = None;
     let mut large = None;
-    for name in names {
-        eprintln!("== {} (load average {:.1})", name.title(), machine::load_average());
+    for choice in choices {
+        let name = choice.group;
+        eprintln!("== {} (load average {:.1})", choice.title(), machine::load_average());
         let crowded = matches!(name, Name::Memory | Name::Flips | Name::Rest);
-        let place = if crowded { &mut large } else { &mut small };
-        if place.is_none() {
-            *place = Some(Yard::open(cli.keep.as_deref().filter(|_| crowded)).await?);
-        }
-        let yard = place.as_mut().expect("it was just made");
         let measured = match name {
-            Name::Failover => failover::run(yard, &mut report).await,
-            Name::Namespace => namespace::run(yard, &mut report).await,
-            Name::Addon => addon::run(yard, &mut report).await,
-            // On servers of its own: "from nothing" means a fresh one each time.
-            Name::Fleet => fleet::run(&mut report).await,
-            Name::Cloud => cloud::run(&mut report).await,
-            Name::Memory => memory::run(yard, &mut report).await,
-            Name::Flips => flips::run(yard, &mut report).await,
-            Name::Rest => rest::run(yard, &mut report).await,
+            // On servers of their own; nobody else's runs beside them.
+            Name::Fleet | Name::Cloud => {
+                small = None;
+                match name {
+                    Name::Fleet => fleet::run(&mut report).await,
+                    _ => cloud::run(choice.part, &mut report).await,
+                }
+            }
+            _ => {
+                let place = if crowded { &mut large } else { &mut small };
+                if place.is_none() {
+                    *place = Some(Yard::open(cli.keep.as_deref().filter(|_| crowded)).await?);
+                }
+                let yard = place.as_mut().expect("it was just made");
+                shared(name, yard, &mut report).await
+            }
         };
         // What is measured already is worth keeping.
         if let Err(error) = measured {
             report.print();
             report.save(&cli.out)?;
-            return Err(error).with_context(|| format!("measuring {}", name.title()));
+            return Err(error).with_context(|| format!("measuring {}", choice.title()));
         }
         if crowded {
             small = None;
@@ -115,4 +144,17 @@ async fn main() -> Result<()> {
     let file = report.save(&cli.out)?;
     eprintln!("saved {}", file.display());
     Ok(())
+}
+
+/// Measures a group that works on a server which it shares with others.
+async fn shared(name: Name, yard: &mut Yard, report: &mut Report) -> Result<()> {
+    match name {
+        Name::Failover => failover::run(yard, report).await,
+        Name::Namespace => namespace::run(yard, report).await,
+        Name::Addon => addon::run(yard, report).await,
+        Name::Memory => memory::run(yard, report).await,
+        Name::Flips => flips::run(yard, report).await,
+        Name::Rest => rest::run(yard, report).await,
+        Name::Fleet | Name::Cloud => unreachable!("they have servers of their own"),
+    }
 }

@@ -18,9 +18,28 @@ pub(crate) struct Report {
     machine: Machine,
     kubernetes: &'static str,
     #[serde(skip)]
-    rounds: Option<usize>,
+    scale: Scale,
     figures: Vec<Figure>,
     notes: Vec<String>,
+}
+
+/// How much is measured.
+#[derive(Clone, Copy)]
+pub(crate) struct Scale {
+    rounds: Option<usize>,
+    small: bool,
+}
+
+impl Scale {
+    /// Rounds to make of a figure whose own number is `usual`.
+    pub(crate) fn rounds(self, usual: usize) -> usize {
+        self.rounds.unwrap_or(usual)
+    }
+
+    /// How many there are of something of which there usually are so many.
+    pub(crate) fn size(self, usual: usize) -> usize {
+        if self.small { usual.div_ceil(10) } else { usual }
+    }
 }
 
 /// What is to be reached.
@@ -106,7 +125,7 @@ impl Samples {
 
 impl Report {
     /// An empty report.
-    pub(crate) fn new(name: &str, machine: Machine, rounds: Option<usize>) -> Self {
+    pub(crate) fn new(name: &str, machine: Machine, rounds: Option<usize>, small: bool) -> Self {
         let arguments: Vec<_> = std::env::args().skip(1).collect();
         Self {
             name: name.to_owned(),
@@ -114,7 +133,7 @@ impl Report {
             date: Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string(),
             machine,
             kubernetes: "v1.36.3",
-            rounds,
+            scale: Scale { rounds, small },
             figures: Vec::new(),
             notes: Vec::new(),
         }
@@ -122,7 +141,12 @@ impl Report {
 
     /// Rounds to make of a figure whose own number is `usual`.
     pub(crate) fn rounds(&self, usual: usize) -> usize {
-        self.rounds.unwrap_or(usual)
+        self.scale.rounds(usual)
+    }
+
+    /// How much is measured.
+    pub(crate) fn scale(&self) -> Scale {
+        self.scale
     }
 
     /// Takes finished figures of a group.
@@ -237,7 +261,7 @@ pub(crate) fn percentile(values: &[f64], part: f64) -> Option<f64> {
 
 fn number(value: f64, unit: &str) -> String {
     match unit {
-        "writes" | "lists" | "requests" => format!("{value:.0}"),
+        "writes" | "lists" | "requests" | "calls" | "duplicates" | "leaks" | "connections" => format!("{value:.0}"),
         "MiB" => format!("{value:.1}"),
         "KiB" => format!("{value:.2}"),
         _ => format!("{value:.3}"),

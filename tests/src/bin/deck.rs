@@ -1,5 +1,6 @@
 //! Three masters on this machine for people: what `hack/run` runs.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, PostParams};
-use quarterdeck_it::deck::{self, CloudDemo, Demo, MetalDemo, SimDemo};
+use quarterdeck_it::deck::{self, CloudDemo, Demo, MetalDemo, MetalYard, SimDemo, serve_machines};
 use quarterdeck_it::{ControlPlane, Deck, Peer, Server, Signal, eventually, repository};
 
 /// How long anything may take that this program waits for.
@@ -55,6 +56,19 @@ enum CloudName {
 enum Command {
     /// End everything that an earlier run started
     Stop,
+    /// Serve inside the machines of metal's demonstration
+    #[command(hide = true)]
+    Machines {
+        /// The kube-apiserver, which the machines reach at the same address
+        #[arg(long)]
+        server: SocketAddr,
+        /// Gateways, as NAME=PID
+        #[arg(long)]
+        gateway: Vec<String>,
+        /// Nodes, as NAME=PID
+        #[arg(long)]
+        node: Vec<String>,
+    },
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -71,6 +85,7 @@ async fn main() -> ExitCode {
 async fn run(cli: &Cli) -> Result<()> {
     match (&cli.command, &cli.kubeconfig) {
         (Some(Command::Stop), _) => stop(&cli.dir).await,
+        (Some(Command::Machines { server, gateway, node }), _) => serve_machines(*server, gateway, node).await,
         (None, Some(kubeconfig)) => join(&cli.dir, kubeconfig, cli.yes).await,
         (None, None) if cli.check => check(&cli.dir, cli.full).await,
         (None, None) => up(&cli.dir, cli.full, cli.cloud).await,
@@ -85,6 +100,7 @@ fn ledger(dir: &Path) -> PathBuf {
 async fn stop(dir: &Path) -> Result<()> {
     Deck::end_written_down(&ledger(dir)).await?;
     SimDemo::end(dir).await?;
+    MetalYard::end(dir).await?;
     if ControlPlane::exists(dir) {
         ControlPlane::remove(dir, false).await?;
     }
@@ -100,7 +116,7 @@ async fn up(dir: &Path, full: bool, cloud: Option<CloudName>) -> Result<()> {
     say("starting etcd and kube-apiserver");
     let control_plane = ControlPlane::builder().folder(dir).detached().with(peers(full)).start().await?;
     let samples = Samples::copy(dir)?;
-    let cloud = match cloud {
+    let mut cloud = match cloud {
         Some(CloudName::Metal) => Some(CloudDemo::Metal(MetalDemo::prepare(dir)?)),
         Some(CloudName::Sim) => Some(CloudDemo::Sim(SimDemo::start(dir).await?)),
         None => None,
@@ -110,8 +126,8 @@ async fn up(dir: &Path, full: bool, cloud: Option<CloudName>) -> Result<()> {
     deck.write_down(&ledger(dir))?;
     let leader = wait(&deck).await?;
     describe(&control_plane, &deck, leader, &samples, full)?;
-    if let Some(cloud) = cloud {
-        cloud.furnish(&control_plane.admin().await?).await?;
+    if let Some(cloud) = &mut cloud {
+        cloud.furnish(dir, &control_plane).await?;
         cloud.describe();
     }
     Ok(())

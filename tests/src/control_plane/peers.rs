@@ -87,6 +87,25 @@ impl ControlPlane {
         .await
     }
 
+    /// Starts the cloud-controller-manager of Kubernetes' libraries with its fake provider (`hack/cloud-peer`), which may
+    /// do everything and holds no Lease, and returns when it is healthy.
+    ///
+    /// # Errors
+    /// When the program is missing and cannot be built, or does not get healthy.
+    pub async fn start_cloud_peer(&self, flags: &[&str]) -> Result<Server> {
+        let kubeconfig = self.admin_kubeconfig()?.display().to_string();
+        self.start_peer(Peer::CloudPeer, "cloud-peer/cloud-peer", |launch, port| {
+            launch
+                .arg(format!("--kubeconfig={kubeconfig}"))
+                .arg(format!("--authentication-kubeconfig={kubeconfig}"))
+                .arg(format!("--authorization-kubeconfig={kubeconfig}"))
+                .arg("--leader-elect=false")
+                .args(self.secure_serving(port))
+                .args(flags.iter().copied())
+        })
+        .await
+    }
+
     /// Peers that were found by [`ControlPlane::attach`].
     pub fn peers(&self) -> &[Server] {
         &self.peers
@@ -95,7 +114,8 @@ impl ControlPlane {
     async fn start_peer(&self, peer: Peer, program: &str, complete: impl Fn(Launch, u16) -> Launch) -> Result<Server> {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         Binaries::ensure(&[peer]).await?;
-        let name = format!("{program}-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let short = program.rsplit('/').next().unwrap_or(program);
+        let name = format!("{short}-{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let scheme = if peer == Peer::Kwok { "http" } else { "https" };
         Server::launch(
             1,

@@ -1,8 +1,11 @@
 //! Clouds that can be shown.
 
+use std::path::Path;
+
 use anyhow::Result;
 
 use super::{MetalDemo, SimDemo};
+use crate::ControlPlane;
 
 /// A cloud that is shown.
 pub enum CloudDemo {
@@ -22,14 +25,17 @@ impl CloudDemo {
         }
     }
 
-    /// Makes the objects that the cloud is about.
+    /// Makes what the cloud is about: objects, and machines where that is possible.
     ///
     /// # Errors
-    /// When the server refuses.
-    pub async fn furnish(&self, client: &kube::Client) -> Result<()> {
+    /// When the server or the kernel refuses.
+    pub async fn furnish(&mut self, folder: &Path, control_plane: &ControlPlane) -> Result<()> {
         match self {
-            Self::Metal(demo) => demo.furnish(client).await,
-            Self::Sim(demo) => demo.furnish(client).await,
+            Self::Metal(demo) => {
+                demo.furnish(control_plane).await?;
+                demo.build(folder, control_plane).await
+            }
+            Self::Sim(demo) => demo.furnish(&control_plane.admin().await?).await,
         }
     }
 

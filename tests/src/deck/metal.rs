@@ -1,12 +1,16 @@
-//! A demonstration of the provider metal: machines that are not there, in an inventory that may be edited.
+//! A demonstration of the provider metal: an inventory that may be edited, and its machines where they can be made.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use k8s_openapi::api::core::v1::{Namespace, Node, Service};
+use k8s_openapi::api::core::v1::{Namespace, Service};
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
-use serde_json::{Value, json};
+use serde_json::json;
+
+use super::Demo;
+use super::metal_yard::{MetalYard, NODE_PORT, NODES};
+use crate::ControlPlane;
 
 /// Namespace of the agents' Leases.
 const AGENTS_NAMESPACE: &str = "quarterdeck-agents";
@@ -29,11 +33,18 @@ instances:
     addresses: [{InternalIP: 10.0.0.12}]
     zone: row-b
     type: r640
+  - name: metal-3
+    addresses: [{InternalIP: 10.0.0.13}]
+    zone: row-b
+    type: r640
 ";
 
 /// The demonstration's inventory.
 pub struct MetalDemo {
     inventory: PathBuf,
+    yard: Option<MetalYard>,
+    /// Why there are no machines.
+    missing: Option<String>,
 }
 
 impl MetalDemo {
@@ -44,7 +55,7 @@ impl MetalDemo {
     pub fn prepare(folder: &Path) -> Result<Self> {
         let inventory = folder.join("inventory.yaml");
         std::fs::write(&inventory, INVENTORY).with_context(|| inventory.display().to_string())?;
-        Ok(Self { inventory })
+        Ok(Self { inventory, yard: None, missing: None })
     }
 
     /// Flags of replicas, and of their installation.
@@ -62,15 +73,15 @@ impl MetalDemo {
     ///
     /// # Errors
     /// When the server refuses.
-    pub async fn furnish(&self, client: &kube::Client) -> Result<()> {
+    pub async fn furnish(&self, control_plane: &ControlPlane) -> Result<()> {
+        let client = control_plane.admin().await?;
         let params = PatchParams::apply("demo").force();
         let namespaces: Api<Namespace> = Api::all(client.clone());
         let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": AGENTS_NAMESPACE } });
         namespaces.patch(AGENTS_NAMESPACE, &params, &Patch::Apply(namespace)).await?;
-        let nodes: Api<Node> = Api::all(client.clone());
-        for number in [1, 2] {
-            let (name, cidr) = (format!("metal-{number}"), format!("10.244.{number}.0/24"));
-            nodes.patch(&name, &params, &Patch::Apply(node(&name, &cidr))).await?;
+        let demo = Demo::new(client.clone(), "default");
+        for (number, name) in (1..).zip(NODES) {
+            demo.cloud_node(name, &format!("10.244.{number}.0/24")).await?;
         }
         let pool = json!({
             "apiVersion": "cloud.quarterdeck.dev/v1alpha1", "kind": "AddressPool",
@@ -82,34 +93,44 @@ impl MetalDemo {
         let services: Api<Service> = Api::namespaced(client.clone(), "default");
         let service = json!({
             "apiVersion": "v1", "kind": "Service", "metadata": { "name": "berth" },
-            "spec": { "type": "LoadBalancer", "selector": { "app": "berth" }, "ports": [{ "port": 80 }] },
+            "spec": {
+                "type": "LoadBalancer", "selector": { "app": "berth" },
+                "ports": [{ "port": 80, "nodePort": NODE_PORT }],
+            },
         });
         services.patch("berth", &params, &Patch::Apply(service)).await?;
         Ok(())
     }
 
+    /// The machines, where they can be made; says what is missing for that.
+    ///
+    /// # Errors
+    /// When they can, and are not.
+    pub async fn build(&mut self, folder: &Path, control_plane: &ControlPlane) -> Result<()> {
+        self.missing = MetalYard::missing();
+        if self.missing.is_none() {
+            self.yard = Some(MetalYard::build(folder, control_plane).await?);
+        }
+        Ok(())
+    }
+
     /// What to try.
     pub fn describe(&self) {
-        println!("\nMachines that are not there: {}", self.inventory.display());
+        println!("\nThe inventory: {}", self.inventory.display());
         println!("  kubectl get nodes -L topology.kubernetes.io/zone           # initialised from the inventory");
         println!(
             "  kubectl get metalroutes,addressreservations                # pods' routes, and an address for berth"
+        );
+        if let Some(yard) = &self.yard {
+            return yard.describe();
+        }
+        println!(
+            "Its machines are not there. To have them, this is missing: {}",
+            self.missing.as_deref().unwrap_or("-")
         );
         println!(
             "  kubectl get metalloadbalancers -o yaml                     # waits for a gateway's agent: it says so"
         );
         println!("  docs/cloud/metal-agent.md runs agents that put it into a kernel");
     }
-}
-
-fn node(name: &str, cidr: &str) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Node", "metadata": { "name": name },
-        "spec": {
-            "podCIDR": cidr, "podCIDRs": [cidr],
-            "taints": [{
-                "key": "node.cloudprovider.kubernetes.io/uninitialized", "value": "true", "effect": "NoSchedule",
-            }],
-        },
-    })
 }

@@ -5,6 +5,7 @@ mod demo;
 mod ledger;
 mod made_up;
 mod metal;
+mod metal_yard;
 mod replica;
 mod wires;
 
@@ -20,6 +21,7 @@ pub use demo::Demo;
 pub(crate) use ledger::{end_written_down, write_down};
 pub use made_up::SimDemo;
 pub use metal::MetalDemo;
+pub use metal_yard::{MetalYard, serve_machines};
 pub use replica::{Replica, Status};
 pub use wires::{busy_since, lease_connection, read_connection, renewed_lease};
 

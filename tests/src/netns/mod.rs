@@ -3,6 +3,9 @@
 //! A namespace lives as long as the process that holds it, which ends with the test whatever becomes of it; nothing
 //! of this machine's own network is touched. Takes root.
 
+mod load;
+mod relay;
+mod site;
 mod traffic;
 
 use std::fs::File;
@@ -19,15 +22,22 @@ use crate::binaries::repository;
 use crate::process::{Launch, Process};
 use crate::wait::eventually;
 
-pub use traffic::{Conversation, Echo, Flow, Health, datagram, datagram_from, dial, dial_from, get, refused};
+pub use load::{Load, Tally};
+pub use relay::relay;
+pub use site::{CLIENT, Layout, OTHER_CLIENT, Site};
+pub use traffic::{
+    Conversation, Echo, Flow, Health, Page, datagram, datagram_from, datagram_patient, dial, dial_from, get, refused,
+};
 
 const LONG: Duration = Duration::from_secs(60);
 
 /// A machine.
 pub struct Machine {
     name: String,
-    holder: Process,
     namespace: File,
+    pid: i32,
+    /// Ends with this value, if it was started with it.
+    holder: Option<Process>,
 }
 
 impl Machine {
@@ -36,10 +46,23 @@ impl Machine {
     /// # Errors
     /// When namespaces cannot be made; the error says what is missing.
     pub async fn start(name: &str) -> Result<Self> {
+        Self::launched(name, false).await
+    }
+
+    /// The same, of a machine that outlives this process: whoever started it writes [`Self::holder`] down.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_detached(name: &str) -> Result<Self> {
+        Self::launched(name, true).await
+    }
+
+    async fn launched(name: &str, detached: bool) -> Result<Self> {
         if std::fs::metadata("/proc/self")?.uid() != 0 {
-            bail!("tests in network namespaces need root");
+            bail!("network namespaces need root");
         }
-        let holder = Launch::new(name, "unshare").args(["--net", "sleep", "infinity"]).spawn()?;
+        let launch = Launch::new(name, "unshare").args(["--net", "sleep", "infinity"]).detached(detached);
+        let holder = launch.spawn()?;
         let path = format!("/proc/{}/ns/net", holder.pid());
         let own = std::fs::read_link("/proc/self/ns/net").context("this kernel has no network namespaces")?;
         eventually("the namespace is there", LONG, || async {
@@ -49,9 +72,28 @@ impl Machine {
             if std::fs::read_link(&path)? == own { bail!("not yet") } else { Ok(()) }
         })
         .await?;
-        let machine = Self { name: name.to_owned(), namespace: File::open(&path)?, holder };
+        let machine =
+            Self { name: name.to_owned(), namespace: File::open(&path)?, pid: holder.pid(), holder: Some(holder) };
         machine.run("ip link set lo up")?;
         Ok(machine)
+    }
+
+    /// A machine that somebody else started, by the process whose namespace it is.
+    ///
+    /// # Errors
+    /// When there is no such process.
+    pub fn attach(name: &str, pid: i32) -> Result<Self> {
+        let path = format!("/proc/{pid}/ns/net");
+        let namespace = File::open(&path).context(path)?;
+        Ok(Self { name: name.to_owned(), namespace, pid, holder: None })
+    }
+
+    /// The same machine, for another thread; it does not keep the machine alive.
+    ///
+    /// # Errors
+    /// When there are no more file descriptors.
+    pub fn handle(&self) -> Result<Self> {
+        Ok(Self { name: self.name.clone(), namespace: self.namespace.try_clone()?, pid: self.pid, holder: None })
     }
 
     /// Its name.
@@ -61,7 +103,12 @@ impl Machine {
 
     /// The process whose namespace it is.
     pub fn pid(&self) -> i32 {
-        self.holder.pid()
+        self.pid
+    }
+
+    /// The same, as it was started here.
+    pub fn holder(&self) -> Option<&Process> {
+        self.holder.as_ref()
     }
 
     /// Runs a command inside; words are split at spaces. Returns its output.
@@ -133,12 +180,11 @@ impl Machine {
     }
 }
 
-/// A machine with bridges that others are plugged into.
+/// Makes of a machine one with bridges that others are plugged into.
 ///
 /// # Errors
 /// When the kernel refuses.
-pub async fn switch(bridges: &[&str]) -> Result<Machine> {
-    let switch = Machine::start("switch").await?;
+fn switch(switch: Machine, bridges: &[&str]) -> Result<Machine> {
     for bridge in bridges {
         switch
             .run(&format!("ip link add {bridge} type bridge forward_delay 0 mcast_snooping 0"))

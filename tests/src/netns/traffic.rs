@@ -66,6 +66,39 @@ fn answer(mut stream: TcpStream, name: &str) {
     }
 }
 
+/// A server of HTTP at one port of a machine, for people with a browser or curl. Its threads end with the process.
+pub struct Page;
+
+impl Page {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When the port is taken.
+    pub fn start(machine: &Machine, port: u16) -> Result<()> {
+        let name = machine.name().to_owned();
+        let listener = machine.inside(|| Ok(TcpListener::bind(("::", port))?))?;
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let name = name.clone();
+                std::thread::spawn(move || show(stream, &name));
+            }
+        });
+        Ok(())
+    }
+}
+
+fn show(mut stream: TcpStream, name: &str) {
+    let Ok(caller) = stream.peer_addr() else { return };
+    let _ = stream.set_read_timeout(Some(LONG));
+    let _ = stream.read(&mut [0; 4096]);
+    let text = format!("{name} answers {}\n", caller.ip().to_canonical());
+    let _ = write!(
+        stream,
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
+        text.len()
+    );
+}
+
 /// The health check of a machine, which answers as it is told.
 pub struct Health(Arc<AtomicU16>);
 
@@ -104,6 +137,14 @@ pub struct Conversation {
 }
 
 impl Conversation {
+    /// Sets how long an answer may take.
+    ///
+    /// # Errors
+    /// When the socket refuses.
+    pub fn wait_for(&self, patience: Duration) -> Result<()> {
+        Ok(self.stream.get_ref().set_read_timeout(Some(patience))?)
+    }
+
     /// Says something and hears who answers.
     ///
     /// # Errors
@@ -168,9 +209,17 @@ impl Flow {
     /// # Errors
     /// When there is no socket to be had.
     pub fn new(machine: &Machine, to: SocketAddr) -> Result<Self> {
+        Self::patient(machine, to, SILENCE)
+    }
+
+    /// A new flow, whose answers may take so long.
+    ///
+    /// # Errors
+    /// When there is no socket to be had.
+    pub fn patient(machine: &Machine, to: SocketAddr, patience: Duration) -> Result<Self> {
         let any: IpAddr = if to.is_ipv6() { [0_u16; 8].into() } else { [0_u8; 4].into() };
         let socket = machine.inside(|| Ok(UdpSocket::bind((any, 0))?))?;
-        socket.set_read_timeout(Some(SILENCE))?;
+        socket.set_read_timeout(Some(patience))?;
         Ok(Self { socket, to })
     }
 
@@ -223,8 +272,16 @@ pub fn refused(machine: &Machine, from: Option<IpAddr>, to: SocketAddr) -> Resul
 /// # Errors
 /// When there is no answer.
 pub fn datagram(machine: &Machine, to: SocketAddr) -> Result<(String, String)> {
+    datagram_patient(machine, to, SILENCE)
+}
+
+/// The same with an answer that may take so long.
+///
+/// # Errors
+/// When there is no answer.
+pub fn datagram_patient(machine: &Machine, to: SocketAddr, patience: Duration) -> Result<(String, String)> {
     let any: IpAddr = if to.is_ipv6() { [0_u16; 8].into() } else { [0_u8; 4].into() };
-    datagram_from(machine, any, to)
+    exchange(machine, any, to, patience)
 }
 
 /// The same from an address of several.
@@ -232,9 +289,13 @@ pub fn datagram(machine: &Machine, to: SocketAddr) -> Result<(String, String)> {
 /// # Errors
 /// When there is no answer.
 pub fn datagram_from(machine: &Machine, from: IpAddr, to: SocketAddr) -> Result<(String, String)> {
+    exchange(machine, from, to, SILENCE)
+}
+
+fn exchange(machine: &Machine, from: IpAddr, to: SocketAddr, patience: Duration) -> Result<(String, String)> {
     machine.inside(|| {
         let socket = UdpSocket::bind((from, 0))?;
-        socket.set_read_timeout(Some(SILENCE))?;
+        socket.set_read_timeout(Some(patience))?;
         socket.send_to(b"hello", to)?;
         let mut buffer = [0; 64];
         let (length, _) = socket.recv_from(&mut buffer).with_context(|| format!("hearing from {to}"))?;

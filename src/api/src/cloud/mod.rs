@@ -42,6 +42,7 @@ macro_rules! kind {
     };
 }
 
+pub mod account;
 pub mod metal;
 pub mod pool;
 pub mod range;

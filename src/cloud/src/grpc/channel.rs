@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -65,11 +66,15 @@ pub(super) struct Connection {
     tls: Option<TlsFiles>,
     state: Mutex<State>,
     backoff: Arc<Mutex<Backoff>>,
+    /// How often a connection was made.
+    made: Arc<AtomicU64>,
 }
 
 #[derive(Default)]
 struct State {
     channel: Option<Channel>,
+    /// When the other side last answered.
+    answered: Option<Instant>,
     texts: Option<TlsTexts>,
     looked: Option<Instant>,
     /// What was last said about certificates that could not be used.
@@ -107,7 +112,12 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 impl Connection {
     pub(super) fn new(uri: PluginUri, tls: Option<TlsFiles>) -> Self {
-        Self { uri, tls, state: Mutex::default(), backoff: Arc::default() }
+        Self { uri, tls, state: Mutex::default(), backoff: Arc::default(), made: Arc::default() }
+    }
+
+    /// How often a connection was made: each time another process may be at the other end.
+    pub(super) fn made(&self) -> u64 {
+        self.made.load(SeqCst)
     }
 
     /// Where it leads.
@@ -145,6 +155,20 @@ impl Connection {
         }
     }
 
+    /// The other side answered a call, be it with an error.
+    pub(super) fn answered(&self) {
+        self.state.lock().answered = Some(Instant::now());
+    }
+
+    /// A call that was made at `since` got no answer in time. If nothing else was answered since then either, the
+    /// connection may lead nowhere although nobody closed it; the next call makes another one.
+    pub(super) fn doubt(&self, since: Instant) {
+        let mut state = self.state.lock();
+        if state.answered.is_none_or(|answered| answered < since) {
+            state.channel = None;
+        }
+    }
+
     /// The channel there is, unless its certificates are to be looked at.
     fn as_good(&self) -> Option<Channel> {
         let state = self.state.lock();
@@ -178,15 +202,18 @@ impl Connection {
                 .identity(Identity::from_pem(&texts.cert, &texts.key));
             endpoint = endpoint.tls_config(tls)?;
         }
-        let (place, backoff) = (self.uri.clone(), Arc::clone(&self.backoff));
+        let (place, backoff, made) = (self.uri.clone(), Arc::clone(&self.backoff), Arc::clone(&self.made));
         let connector = service_fn(move |_: Uri| {
-            let (place, backoff) = (place.clone(), Arc::clone(&backoff));
+            let (place, backoff, made) = (place.clone(), Arc::clone(&backoff), Arc::clone(&made));
             async move {
                 if let Some(error) = backoff.lock().refuse() {
                     return Err(error);
                 }
                 let connected = connect(&place).await;
                 backoff.lock().note(connected.as_ref().map(|_| ()));
+                if connected.is_ok() {
+                    made.fetch_add(1, SeqCst);
+                }
                 connected.map(TokioIo::new)
             }
         });

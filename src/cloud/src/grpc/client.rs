@@ -23,6 +23,8 @@ use crate::model::{
 };
 use crate::provider::{CallCtx, Instances, LoadBalancers, Provider, ProviderInfo, Routes};
 
+/// The service that every plug-in has.
+const IDENTITY: &str = "quarterdeck.cloudprovider.v1.Identity";
 pub(super) const BATCH_GET: &str = "instances.get_many";
 
 /// Two ends count time apart: a call that the other side cancelled this near its deadline has run out of time.
@@ -66,6 +68,18 @@ impl Plugin {
         Self { connection: Connection::new(uri, tls) }
     }
 
+    /// What it means that there is no `Identity`, which every plug-in has: another program, or another version.
+    fn stranger(&self, error: CloudError) -> CloudError {
+        match error {
+            CloudError::NotImplemented(message) => CloudError::Unavailable(format!(
+                "{}: it does not serve {}: a plug-in of another version, or none ({message})",
+                self.connection.uri(),
+                IDENTITY,
+            )),
+            error => error,
+        }
+    }
+
     /// Makes one call, within its deadline.
     async fn call<Q, A, F>(
         &self,
@@ -99,19 +113,33 @@ impl Plugin {
             let channel = self.connection.channel().await?;
             let mut request = Request::new(question);
             request.set_timeout(call.deadline.saturating_duration_since(Instant::now()));
-            send(channel, request).await.map(Response::into_inner).map_err(|status| {
-                let near = call.deadline.saturating_duration_since(Instant::now()) < NEAR;
-                if near && status.code() == Code::Cancelled {
-                    return late(method.changes);
+            let answer = send(channel, request).await.map(Response::into_inner);
+            let near = call.deadline.saturating_duration_since(Instant::now()) < NEAR;
+            match &answer {
+                // Our own end may have counted a little faster.
+                Err(status) if near && status.code() == Code::Cancelled => {
+                    self.connection.doubt(started);
+                    return Err(late(method.changes));
                 }
-                from_status(&status, &called())
-            })
+                // What our own end says of the connection has a source.
+                Err(status) if std::error::Error::source(status).is_some() => {}
+                _ => self.connection.answered(),
+            }
+            answer.map_err(|status| from_status(&status, &called()))
         };
-        tokio::select! {
-            answer = tokio::time::timeout_at(call.deadline, sending) => answer.unwrap_or_else(|_| Err(late(method.changes))),
+        let answer = tokio::select! {
+            answer = tokio::time::timeout_at(call.deadline, sending) => answer.ok(),
             // Dropping the request tells the plug-in.
-            () = call.cancel.cancelled() => Err(CloudError::Unavailable("the caller left".to_owned())),
+            () = call.cancel.cancelled() => None,
+        };
+        if let Some(answer) = answer {
+            return answer;
         }
+        if call.deadline.saturating_duration_since(Instant::now()) >= NEAR {
+            return Err(CloudError::Unavailable("the caller left".to_owned()));
+        }
+        self.connection.doubt(started);
+        Err(late(method.changes))
     }
 }
 
@@ -122,7 +150,8 @@ impl Provider for Plugin {
         let answer = self.call(read("identity.info"), call, question, |channel, request| async move {
             client!(IdentityClient, channel).get_info(request).await
         });
-        decode::info(answer.await?).map_err(|error| nonsense(&error))
+        let answer = answer.await.map_err(|error| self.stranger(error))?;
+        decode::info(answer).map_err(|error| nonsense(&error))
     }
 
     async fn probe(&self, call: &CallCtx) -> Result<()> {
@@ -130,7 +159,11 @@ impl Provider for Plugin {
         let answer = self.call(read("identity.probe"), call, question, |channel, request| async move {
             client!(IdentityClient, channel).probe(request).await
         });
-        answer.await.map(|_| ())
+        answer.await.map(|_| ()).map_err(|error| self.stranger(error))
+    }
+
+    fn incarnation(&self) -> u64 {
+        self.connection.made()
     }
 
     // Which of these the plug-in has is known only by asking it: what it lacks answers NotImplemented.

@@ -182,6 +182,29 @@ mod tests {
         assert_eq!(bucket.rate(Instant::now()), 20.0);
     }
 
+    /// azure#5904: hours of 429, with every caller asking again as soon as it may.
+    #[tokio::test(start_paused = true)]
+    async fn throttling_defect_a_storm_of_ten_minutes_costs_few_calls_and_is_forgotten() {
+        let (bucket, begun, mut refused) = (bucket(20.0, 40), Instant::now(), 0);
+        while begun.elapsed() < Duration::from_secs(600) {
+            if bucket.wait(Instant::now() + Duration::from_secs(10)).await.is_ok() {
+                refused += 1;
+                bucket.throttled(Instant::now(), None);
+            }
+        }
+        // 12,000 of them at a rate that does not give way.
+        assert!(refused < 1_200, "{refused} calls");
+        let low = bucket.rate(Instant::now());
+        assert!(low < 3.0, "{low} calls a second");
+        tokio::time::advance(RECOVERY + Duration::from_secs(1)).await;
+        assert_eq!(bucket.rate(Instant::now()), 20.0);
+        let start = Instant::now();
+        for _ in 0..60 {
+            bucket.wait(start + Duration::from_secs(10)).await.unwrap();
+        }
+        assert!(start.elapsed() <= Duration::from_millis(3_100), "{:?}", start.elapsed());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn what_the_cloud_asks_for_is_respected() {
         let bucket = bucket(20.0, 40);

@@ -1,9 +1,11 @@
 //! What can be said of a provider at one moment.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::time::Instant;
 
 use super::breaker::BreakerState;
@@ -46,6 +48,52 @@ pub struct LastError {
     pub message: String,
     /// When.
     pub at: Instant,
+}
+
+/// The same on the status page: only what can be shown, times as seconds, what there is none of as nothing.
+#[derive(Serialize)]
+struct Shown<'a> {
+    provider: &'a str,
+    breaker: &'static str,
+    left_alone_for_seconds: Option<u64>,
+    trouble: Option<String>,
+    in_flight: BTreeMap<&'static str, usize>,
+    abandoned: usize,
+    stuck: usize,
+    calls_per_second: BTreeMap<&'static str, f64>,
+    account: Option<&'a str>,
+    nodes_read_seconds_ago: Option<u64>,
+    last_error: Option<&'a str>,
+    last_error_of: Option<&'static str>,
+    last_error_seconds_ago: Option<u64>,
+}
+
+impl ProviderStatus {
+    /// As the status page has it (`/statusz`, under `cloud`); its fields are named in `docs/cloud/guard.md`.
+    #[must_use]
+    pub fn shown(&self) -> impl Serialize + '_ {
+        let last = self.last_error.as_ref();
+        Shown {
+            provider: &self.provider,
+            breaker: self.breaker.name(),
+            left_alone_for_seconds: self.left.map(|left| left.as_secs()),
+            trouble: self.trouble.as_ref().map(|trouble| format!("{}: {}", trouble.kind.name(), trouble.message)),
+            in_flight: self.in_flight.iter().map(|(class, running)| (class.name(), *running)).collect(),
+            abandoned: self.abandoned,
+            stuck: self.stuck,
+            // Rates grow in steps far below what anybody reads.
+            calls_per_second: self
+                .rates
+                .iter()
+                .map(|(class, rate)| (class.name(), (rate * 10.0).round() / 10.0))
+                .collect(),
+            account: self.account.as_deref(),
+            nodes_read_seconds_ago: self.cache_age.map(|age| age.as_secs()),
+            last_error: last.map(|error| error.message.as_str()),
+            last_error_of: last.map(|error| error.method),
+            last_error_seconds_ago: last.map(|error| error.at.elapsed().as_secs()),
+        }
+    }
 }
 
 /// One line, for people.

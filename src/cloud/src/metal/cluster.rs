@@ -11,8 +11,6 @@ use quarterdeck_runtime::object::{Kind, Whole};
 use crate::error::{CloudError, Result};
 use crate::model::Page;
 
-/// Objects of one page.
-const PAGE: u32 = 250;
 /// By how much the flags' rate is exceeded: hundreds of Services may need a write each at once.
 const SHARE: ClientShare = ClientShare { qps: 10.0, burst: 10 };
 
@@ -50,11 +48,11 @@ impl Account {
         Ok(page.items.into_iter().next())
     }
 
-    /// One page of the objects with a label.
-    pub(super) async fn page<T: Whole>(&self, label: String, page: Option<&str>) -> Result<Page<T>> {
+    /// One page, of so many, of the objects with a label.
+    pub(super) async fn page<T: Whole>(&self, label: String, size: u32, page: Option<&str>) -> Result<Page<T>> {
         let query = ListQuery {
             labels: Some(label),
-            limit: Some(PAGE),
+            limit: Some(size),
             continue_token: page.map(str::to_owned),
             ..ListQuery::default()
         };

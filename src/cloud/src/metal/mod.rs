@@ -14,8 +14,10 @@ mod instances;
 pub mod inventory;
 pub mod objects;
 mod routes;
+mod turns;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
@@ -39,19 +41,34 @@ pub const LOAD_BALANCER_ACCOUNT: &str = "service-controller";
 pub const ROUTE_ACCOUNT: &str = "route-controller";
 /// Nodes of one question; the answer is in memory.
 const BATCH: usize = 20_000;
+/// Objects of one page of a list.
+const PAGE: u32 = 250;
 
 /// Says which live agents still have a load balancer of this name; `None` if that is not known.
 pub type Holders = dyn Fn(&str) -> Option<Vec<String>> + Send + Sync;
 
 /// What the provider and the metal controller of a process share.
-#[derive(Default)]
 pub struct Shared {
     /// The machines; `None` if there is no file.
     pub inventory: Option<Arc<Inventory>>,
     holders: OnceLock<Box<Holders>>,
+    page: AtomicU32,
 }
 
 impl Shared {
+    fn of(inventory: Option<Arc<Inventory>>) -> Self {
+        Self { inventory, holders: OnceLock::new(), page: AtomicU32::new(PAGE) }
+    }
+
+    /// Has lists come in pages of at most so many from now on; for tests, which have few.
+    pub fn set_page(&self, size: u32) {
+        self.page.store(size.max(1), Ordering::Relaxed);
+    }
+
+    fn page(&self) -> u32 {
+        self.page.load(Ordering::Relaxed)
+    }
+
     /// Tells the provider whom to ask for the agents that still have a load balancer; the first one counts.
     pub fn answer_holders(&self, holders: impl Fn(&str) -> Option<Vec<String>> + Send + Sync + 'static) {
         let _ = self.holders.set(Box::new(holders));
@@ -67,6 +84,8 @@ pub struct Metal {
     shared: Arc<Shared>,
     balancers: Account,
     routers: Account,
+    /// Load balancers and routes that are being written, by what they are and their names.
+    turns: turns::Turns,
     /// Since when load balancers are being deleted, by name.
     going: Mutex<HashMap<String, Instant>>,
 }
@@ -97,13 +116,14 @@ fn make(make: &MakeProvider<'_>) -> std::result::Result<SharedProvider, SetupErr
             reason: format!("metal is given twice: {error}"),
         })?),
     };
-    let shared = Arc::new(Shared { inventory, holders: OnceLock::new() });
+    let shared = Arc::new(Shared::of(inventory));
     make.shared.lock().put(Arc::clone(&shared));
     let account = |name| Account::new(Arc::clone(&make.ground.clients), name);
     Ok(Arc::new(Metal {
         shared,
         balancers: account(LOAD_BALANCER_ACCOUNT),
         routers: account(ROUTE_ACCOUNT),
+        turns: turns::Turns::default(),
         going: Mutex::default(),
     }))
 }

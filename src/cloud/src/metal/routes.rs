@@ -18,6 +18,8 @@ impl Metal {
         plan: impl Fn(Option<MetalRoute>) -> Result<Plan<MetalRoute>> + Send + Sync,
     ) -> Result<()> {
         let mut last = CloudError::Conflict(format!("MetalRoute {node} is written by somebody else all the time"));
+        // The networks of a node are in one object, and may be asked for at once.
+        let _turn = self.turns.take(&format!("route/{node}")).await;
         for _ in 0..TRIES {
             let stored = self.routers.find::<MetalRoute>(node).await?;
             let written = match plan(stored)? {
@@ -38,7 +40,7 @@ impl Metal {
 #[async_trait]
 impl Routes for Metal {
     async fn list(&self, call: &CallCtx, page: Option<&str>) -> Result<Page<Route>> {
-        let page = self.routers.page::<MetalRoute>(objects::selector(&call.cluster), page).await?;
+        let page = self.routers.page::<MetalRoute>(objects::selector(&call.cluster), self.shared.page(), page).await?;
         Ok(Page { items: page.items.iter().flat_map(objects::routes).collect(), next: page.next })
     }
 

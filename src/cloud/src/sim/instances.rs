@@ -10,7 +10,7 @@ use super::state::{Machine, Power, State};
 use crate::error::{CloudError, Result};
 use crate::model::{AddressKind, Answers, Instance, Lookup, NodeAddress, NodeRef, Proof};
 
-/// What stands before `://` in its providerIDs.
+/// What stands before `://` in its providerIDs, unless it was told otherwise.
 pub const SCHEME: &str = "sim";
 
 /// A machine to be made.
@@ -52,15 +52,15 @@ fn is_reserved(key: &str) -> bool {
 }
 
 impl Machine {
-    /// Its providerID.
+    /// Its providerID in a cloud whose own begin [so](State::id_prefix).
     #[must_use]
-    pub fn provider_id(&self, account: &str) -> String {
-        format!("{SCHEME}://{account}/{}/{}", self.zone, self.id)
+    pub fn provider_id(&self, prefix: &str) -> String {
+        format!("{prefix}{}/{}", self.zone, self.id)
     }
 
-    fn instance(&self, account: &str) -> Instance {
+    fn instance(&self, prefix: &str) -> Instance {
         Instance {
-            provider_id: self.provider_id(account),
+            provider_id: self.provider_id(prefix),
             instance_type: self.instance_type.clone(),
             addresses: self.addresses.clone(),
             zone: self.zone.clone(),
@@ -72,6 +72,12 @@ impl Machine {
 }
 
 impl State {
+    /// What its providerIDs begin with: `sim://<account>/`.
+    #[must_use]
+    pub fn id_prefix(&self) -> String {
+        format!("{}://{}/", self.settings.scheme, self.account)
+    }
+
     /// Makes a machine, and returns its providerID.
     ///
     /// # Errors
@@ -104,7 +110,7 @@ impl State {
             labels: new.labels,
             power: new.power,
         };
-        let provider_id = machine.provider_id(&self.account);
+        let provider_id = machine.provider_id(&self.id_prefix());
         self.instances.insert(id, machine);
         self.touch();
         Ok(provider_id)
@@ -174,32 +180,32 @@ impl State {
             return Ok(Answers { account: account.clone(), nodes: nodes.iter().map(absent).collect() });
         }
         let visible: Vec<&Machine> = self.instances.values().take(twist.keep.unwrap_or(usize::MAX)).collect();
-        let answers = nodes.iter().map(|node| (node.clone(), Ok(find(&visible, &self.account, node))));
+        let prefix = self.id_prefix();
+        let answers = nodes.iter().map(|node| (node.clone(), Ok(find(&visible, &self.account, &prefix, node))));
         Ok(Answers { account: self.account.clone(), nodes: answers.collect() })
     }
 }
 
-fn find(visible: &[&Machine], account: &str, node: &NodeRef) -> Lookup {
+fn find(visible: &[&Machine], account: &str, prefix: &str, node: &NodeRef) -> Lookup {
     let absent = |evidence: String| Lookup::Absent(Proof { evidence });
     let Some(provider_id) = &node.provider_id else {
         let named = visible.iter().find(|one| one.name == *node.name && one.power != Power::Terminated);
         return match named {
-            Some(machine) => Lookup::Found(Box::new(machine.instance(account))),
+            Some(machine) => Lookup::Found(Box::new(machine.instance(prefix))),
             None => absent(format!("no instance of account {account} is named {}", node.name)),
         };
     };
-    let Some(id) = id_of(provider_id, account) else { return Lookup::NotMine };
+    let Some(id) = id_of(provider_id, prefix) else { return Lookup::NotMine };
     match visible.iter().find(|one| one.id == id) {
         Some(machine) if machine.power == Power::Terminated => absent(format!("instance {id} is terminated")),
-        Some(machine) => Lookup::Found(Box::new(machine.instance(account))),
+        Some(machine) => Lookup::Found(Box::new(machine.instance(prefix))),
         None => absent(format!("account {account} has no instance {id}")),
     }
 }
 
 /// The id in a providerID of this account: `sim://<account>/<zone>/<id>`.
-fn id_of<'a>(provider_id: &'a str, account: &str) -> Option<&'a str> {
-    let rest = provider_id.strip_prefix(SCHEME)?.strip_prefix("://")?.strip_prefix(account)?.strip_prefix('/')?;
-    let (zone, id) = rest.split_once('/')?;
+fn id_of<'a>(provider_id: &'a str, prefix: &str) -> Option<&'a str> {
+    let (zone, id) = provider_id.strip_prefix(prefix)?.split_once('/')?;
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     (!zone.is_empty() && id.strip_prefix("i-").is_some_and(is_number)).then_some(id)
 }

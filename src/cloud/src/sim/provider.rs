@@ -10,7 +10,6 @@ use tokio::sync::watch;
 use super::clock::Clock;
 use super::control::Dump;
 use super::faults::{Drawn, Fault, Faults, Held, Moment, Rule, Twist};
-use super::instances::SCHEME;
 use super::journal::{Call, Journal};
 use super::state::State;
 use crate::error::{CloudError, Result};
@@ -369,7 +368,7 @@ impl Provider for Sim {
         self.call("identity.info", call, Vec::new(), |state, _, _| {
             Ok(ProviderInfo {
                 name: "sim".to_owned(),
-                schemes: vec![SCHEME.to_owned()],
+                schemes: vec![state.settings.scheme.clone()],
                 max_batch: state.settings.max_batch,
                 instances: true,
                 load_balancers: state.settings.load_balancers,

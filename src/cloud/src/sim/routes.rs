@@ -15,7 +15,8 @@ impl State {
 
     /// A route as it is now: what it leads to may be gone.
     fn show(&self, stored: &StoredRoute) -> Route {
-        let machine = self.instances.values().find(|one| one.provider_id(&self.account) == stored.provider_id);
+        let prefix = self.id_prefix();
+        let machine = self.instances.values().find(|one| one.provider_id(&prefix) == stored.provider_id);
         let blackhole = !stored.provider_id.is_empty() && machine.is_none_or(|one| one.power == Power::Terminated);
         Route {
             name: stored.name.clone(),
@@ -34,14 +35,15 @@ impl State {
     /// What a route leads to: the id of a machine that is there, or nothing but addresses.
     fn target(&self, route: &Route) -> Result<String> {
         let alive = |one: &&super::state::Machine| one.power != Power::Terminated;
+        let prefix = self.id_prefix();
         if !route.provider_id.is_empty() {
             let mut machines = self.instances.values().filter(alive);
-            let known = machines.any(|one| one.provider_id(&self.account) == route.provider_id);
+            let known = machines.any(|one| one.provider_id(&prefix) == route.provider_id);
             let lost = || CloudError::NotFound(format!("no instance {} for route {}", route.provider_id, route.name));
             return if known { Ok(route.provider_id.clone()) } else { Err(lost()) };
         }
         match self.machine(&route.node) {
-            Ok(machine) => Ok(machine.provider_id(&self.account)),
+            Ok(machine) => Ok(machine.provider_id(&prefix)),
             Err(_) if !route.next_hops.is_empty() => Ok(String::new()),
             Err(error) => Err(error),
         }

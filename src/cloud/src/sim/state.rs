@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::instances::SCHEME;
 use crate::error::{CloudError, Result};
 use crate::model::{Backend, ClusterId, ExternalTraffic, NodeAddress, Owner, Port};
 
@@ -38,6 +39,8 @@ pub struct State {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
+    /// What stands before `://` in its providerIDs.
+    pub scheme: String,
     /// For how long a new load balancer is being made, in ms.
     pub provision_ms: u64,
     /// For how long a load balancer is being deleted, in ms.
@@ -61,6 +64,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            scheme: SCHEME.to_owned(),
             provision_ms: 0,
             delete_ms: 0,
             poll_ms: 500,

@@ -82,7 +82,7 @@ fn target(parsed: &Parsed, flags: &InstallFlags) -> Target {
 fn needs(manager: &Manager, parsed: &Parsed) -> anyhow::Result<Vec<Needs>> {
     let mut needs = Vec::new();
     for chosen in
-        set_up(manager, parsed, &Informers::new(), &prometheus::Registry::new(), &Notes::new(""), &Arc::default())?
+        set_up(manager, parsed, &Informers::new(), &prometheus::Registry::new(), &Notes::new(""), &Arc::default())?.0
     {
         if let Chosen::In(unit) = chosen {
             needs.push(Needs {

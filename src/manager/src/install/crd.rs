@@ -12,9 +12,10 @@ pub(super) const KIND: &str = "CustomResourceDefinition";
 pub(super) const MANIFEST: &str = "crds";
 
 /// The built-in definitions of kinds that controllers read or write: group, plural name, manifest.
-const USED: [(&str, &str, &str); 5] = [
+const USED: [(&str, &str, &str); 6] = [
     (cloud::GROUP, "addresspools", cloud::pool::POOL_CRD),
     (cloud::GROUP, "addressreservations", cloud::pool::RESERVATION_CRD),
+    (cloud::GROUP, "cloudaccounts", cloud::account::CRD),
     (cloud::GROUP, "metalloadbalancers", cloud::metal::CRDS[0]),
     (cloud::GROUP, "metalroutes", cloud::metal::CRDS[1]),
     (cloud::GROUP, "metalagents", cloud::metal::CRDS[2]),

@@ -11,7 +11,7 @@ use crate::object::{Cached, Kind, ObjectKey, Typed};
 
 /// Annotations that are kept: the address that the kubelet was told to use, and the account of the cloud in which the
 /// node's instance was found.
-const KEPT_ANNOTATIONS: [&str; 2] = [NodeView::PROVIDED_IP, NodeView::ACCOUNT];
+const KEPT_ANNOTATIONS: [&str; 1] = [NodeView::PROVIDED_IP];
 
 /// What controllers read of a Node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,8 +90,6 @@ impl NodeView {
     /// Annotation with the address, or two, that the kubelet was told to use
     /// (k8s.io/cloud-provider:api/well_known_annotations.go v0.36.3).
     pub const PROVIDED_IP: &'static str = "alpha.kubernetes.io/provided-node-ip";
-    /// Annotation of ours with the account of the cloud in which the node's instance was found.
-    pub const ACCOUNT: &'static str = "quarterdeck.dev/cloud-account";
 
     /// A node of this name of which nothing is known, for tests to fill in.
     #[must_use]
@@ -376,7 +374,7 @@ mod tests {
         let read: NodeView = serde_json::from_str(
             r#"{"metadata":{"name":"n1","uid":"u","resourceVersion":"9","labels":{"topology.kubernetes.io/zone":"z"},
                 "creationTimestamp":"1970-01-01T00:01:00Z",
-                "annotations":{"quarterdeck.dev/cloud-account":"a1","else":"x",
+                "annotations":{"else":"x",
                     "alpha.kubernetes.io/provided-node-ip":"10.0.0.1"}},
             "spec":{"podCIDR":"10.0.0.0/24","podCIDRs":["10.0.0.0/24","fd00::/64"],"providerID":"sim://1",
                 "taints":[{"key":"k","effect":"NoSchedule","timeAdded":"1970-01-01T00:01:00Z"},
@@ -394,7 +392,7 @@ mod tests {
             uid: "u".into(),
             resource_version: "9".into(),
             labels: [("topology.kubernetes.io/zone", "z")].into_iter().collect(),
-            annotations: [(NodeView::ACCOUNT, "a1"), (NodeView::PROVIDED_IP, "10.0.0.1")].into_iter().collect(),
+            annotations: [(NodeView::PROVIDED_IP, "10.0.0.1")].into_iter().collect(),
             created: 60,
             provider_id: Some("sim://1".into()),
             pod_cidrs: ["10.0.0.0/24".into(), "fd00::/64".into()].into(),

@@ -132,6 +132,24 @@ async fn a_plug_in_that_dies_in_a_call_may_have_done_it_and_is_found_again() {
     until("an answer of the new process", async || plugin.probe(&a_call()).await.ok()).await;
 }
 
+/// A connection that leads nowhere although nobody closed it is not used for ever: linode-ccm#218 waited for TCP.
+#[tokio::test]
+async fn timeout_defect_a_connection_on_which_nothing_is_answered_is_made_anew() {
+    let provider = hanging();
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("x.sock");
+    // The kernel takes connections here, and nobody ever reads.
+    let silent = UnixListener::bind(&socket).unwrap();
+    let plugin = plugin_at(&socket);
+    assert!(matches!(plugin.probe(&soon()).await, Err(CloudError::Timeout { .. })));
+    std::fs::remove_file(&socket).unwrap();
+    *provider.mood.lock() = Mood::Answers;
+    let _served = Process::start(&socket, &provider);
+    // What was connected before is still open.
+    until("an answer on another connection", async || plugin.probe(&soon()).await.ok()).await;
+    drop(silent);
+}
+
 #[tokio::test]
 async fn a_panic_costs_its_own_call() {
     let provider = Arc::new(Scripted::default());

@@ -2,6 +2,7 @@
 
 mod blocked;
 mod calls;
+mod deadlines;
 mod provider;
 
 use std::sync::{Arc, OnceLock};

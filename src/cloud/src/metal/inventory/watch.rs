@@ -21,11 +21,16 @@ pub(super) async fn run(inventory: Arc<Inventory>, stop: CancellationToken) {
     while !stop.is_cancelled() {
         // Watched first, read second: what changes in between is an event.
         if watcher.is_none() {
-            watcher = watch_folder(inventory.path(), &changed)
-                .inspect_err(|error| {
-                    tracing::warn!(path = %inventory.path().display(), %error, "cannot watch the inventory; it is read now and then");
-                })
-                .ok();
+            // Off the threads that serve others: a file system that hangs takes the one that it is asked on.
+            let (path, wake) = (inventory.path().to_owned(), Arc::clone(&changed));
+            let watching = tokio::task::spawn_blocking(move || watch_folder(&path, &wake)).await;
+            watcher = watching.ok().and_then(|watching| {
+                watching
+                    .inspect_err(|error| {
+                        tracing::warn!(path = %inventory.path().display(), %error, "cannot watch the inventory; it is read now and then");
+                    })
+                    .ok()
+            });
         }
         let unsettled = inventory.look().await.is_ok_and(|view| view.unsettled);
         tokio::select! {
