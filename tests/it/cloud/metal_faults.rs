@@ -30,7 +30,7 @@ fn all() -> bool {
 }
 
 /// What goes wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 enum Fault {
     /// The server does this with writes of load balancers and routes.
     Writes(Answer),
@@ -141,7 +141,7 @@ impl Storm {
                 self.proxies.iter().for_each(|proxy| proxy.set(faults));
             }
             Fault::Hung | Fault::AnswersLost => {
-                let faults = if fault == Fault::Hung { Faults::partition() } else { Faults::lost_answers() };
+                let faults = if matches!(fault, Fault::Hung) { Faults::partition() } else { Faults::lost_answers() };
                 self.proxies[self.world.deck.leader(LONG).await?].set(faults);
             }
             Fault::Cut => self.proxies.iter().for_each(Proxy::cut),

@@ -264,7 +264,12 @@ async fn report(client: kube::Client, name: String, pause: Duration, clings: Arc
             ..AgentStatus::default()
         };
         if written.as_ref() != Some(&status) {
-            let patch = Patch::Merge(json!({ "status": status }));
+            let mut whole = serde_json::to_value(&status).expect("it is JSON");
+            // What is left out of a patch stays as it was.
+            for list in ["announces", "loadBalancers"] {
+                whole.as_object_mut().expect("a map").entry(list).or_insert_with(|| json!([]));
+            }
+            let patch = Patch::Merge(json!({ "status": whole }));
             if agents.patch_status(&name, &PatchParams::default(), &patch).await.is_ok() {
                 written = Some(status);
             }

@@ -2,6 +2,12 @@
 
 mod conformance;
 mod faults;
+mod faults_hang;
+mod faults_lead;
+mod faults_more;
+mod faults_shim;
+mod faults_stone;
+mod faults_wire;
 mod faults_world;
 mod lifecycle;
 mod metal_conformance;
@@ -22,6 +28,10 @@ mod plugin_shim;
 mod plugin_template;
 mod route;
 mod service;
+mod service_crash;
+mod service_drift;
 mod service_failover;
 mod service_pools;
+mod service_witness;
+mod service_wishes;
 mod service_yard;

@@ -100,16 +100,19 @@ impl Load {
                 });
             })?;
             load.call(client, move |shared, client| {
-                shared.called(&shared.fresh, "call", dial(client, to).map(|talk| talk.seen), seen, to);
+                let called = Called { what: "call", to, seen, forgiven: shared.is_forgiving() };
+                shared.called(&shared.fresh, &called, dial(client, to).map(|talk| talk.seen));
             })?;
             load.call(client, move |shared, client| {
+                let called = Called { what: "datagram", to, seen, forgiven: shared.is_forgiving() };
                 let heard = datagram_patient(client, to, LOST).map(|(_, seen)| seen);
-                shared.called(&shared.datagrams, "datagram", heard, seen, to);
+                shared.called(&shared.datagrams, &called, heard);
             })?;
             let flow = Flow::patient(client, to, LOST)?;
             load.call(client, move |shared, _| {
+                let called = Called { what: "datagram of a flow", to, seen, forgiven: shared.is_forgiving() };
                 let heard = flow.ask().map(|_| seen.to_string());
-                shared.called(&shared.flow, "datagram of a flow", heard, seen, to);
+                shared.called(&shared.flow, &called, heard);
             })?;
         }
         Ok(load)
@@ -177,13 +180,28 @@ impl Drop for Load {
     }
 }
 
+/// A call under way.
+struct Called {
+    what: &'static str,
+    to: SocketAddr,
+    /// As whose it has to be seen.
+    seen: IpAddr,
+    /// Whether it began when nothing was held against anybody.
+    forgiven: bool,
+}
+
 fn count(counter: &AtomicU64) -> bool {
     counter.fetch_add(1, Ordering::AcqRel);
     true
 }
 
 impl Shared {
-    fn called(&self, counter: &AtomicU64, what: &str, heard: Result<String>, seen: IpAddr, to: SocketAddr) {
+    fn is_forgiving(&self) -> bool {
+        self.forgiving.load(Ordering::Acquire)
+    }
+
+    fn called(&self, counter: &AtomicU64, call: &Called, heard: Result<String>) {
+        let Called { what, to, seen, forgiven } = call;
         match heard {
             Ok(told) if told == seen.to_string() => {
                 count(counter);
@@ -191,8 +209,8 @@ impl Shared {
             Ok(told) => self.fault(format!("a {what} to {to} was seen as {told}'s, and not as {seen}'s")),
             Err(error) => {
                 count(&self.lost);
-                // As late as it is known: it may have been forgiven since it was sent.
-                if !self.forgiving.load(Ordering::Acquire) {
+                // It was under way in the time that is forgiven.
+                if !forgiven && !self.is_forgiving() {
                     self.fault(format!("a {what} to {to} was lost: {error:#}"));
                 }
             }

@@ -52,6 +52,9 @@ impl LoadBalancers for Metal {
         spec: &model::LoadBalancerSpec,
         known: &Handle,
     ) -> Result<LbOutcome> {
+        if known.0 != spec.owner.uid {
+            return Err(CloudError::NotFound(format!("{}: it is not that of {}", known.0, spec.owner.name)));
+        }
         let backends = objects::wanted(spec)?.backends;
         self.settle(&spec.owner.uid, |stored| {
             let Some(stored) = stored else { return Err(CloudError::NotFound(known.0.clone())) };
@@ -104,6 +107,7 @@ impl Metal {
     ) -> Result<LbOutcome> {
         let mut last =
             CloudError::Conflict(format!("MetalLoadBalancer {name} is written by somebody else all the time"));
+        let _turn = self.turns.take(&format!("balancer/{name}")).await;
         for _ in 0..TRIES {
             let stored = self.balancers.find::<MetalLoadBalancer>(name).await?;
             let (object, written) = match plan(stored)? {

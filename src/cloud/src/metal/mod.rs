@@ -14,6 +14,7 @@ mod instances;
 pub mod inventory;
 pub mod objects;
 mod routes;
+mod turns;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -83,6 +84,8 @@ pub struct Metal {
     shared: Arc<Shared>,
     balancers: Account,
     routers: Account,
+    /// Load balancers and routes that are being written, by what they are and their names.
+    turns: turns::Turns,
     /// Since when load balancers are being deleted, by name.
     going: Mutex<HashMap<String, Instant>>,
 }
@@ -120,6 +123,7 @@ fn make(make: &MakeProvider<'_>) -> std::result::Result<SharedProvider, SetupErr
         shared,
         balancers: account(LOAD_BALANCER_ACCOUNT),
         routers: account(ROUTE_ACCOUNT),
+        turns: turns::Turns::default(),
         going: Mutex::default(),
     }))
 }

@@ -18,6 +18,8 @@ impl Metal {
         plan: impl Fn(Option<MetalRoute>) -> Result<Plan<MetalRoute>> + Send + Sync,
     ) -> Result<()> {
         let mut last = CloudError::Conflict(format!("MetalRoute {node} is written by somebody else all the time"));
+        // The networks of a node are in one object, and may be asked for at once.
+        let _turn = self.turns.take(&format!("route/{node}")).await;
         for _ in 0..TRIES {
             let stored = self.routers.find::<MetalRoute>(node).await?;
             let written = match plan(stored)? {
