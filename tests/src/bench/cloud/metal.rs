@@ -3,7 +3,6 @@
 //! The agent runs in a network namespace of its own, beside a client and a machine that plays all nodes; it reads the
 //! API server, to which a way leads out of the namespace. Takes root.
 
-use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd as _;
 use std::process::Stdio;
@@ -15,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket};
 use parking_lot::Mutex;
 use quarterdeck_it::deck::program_named;
-use quarterdeck_it::netns::{Conversation, Echo, Health, Machine, dial, get, switch};
+use quarterdeck_it::netns::{Conversation, Echo, Health, Machine, dial, get, relay, switch};
 use quarterdeck_it::{ControlPlane, Process, eventually, repository};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -154,7 +153,7 @@ impl Scene {
         nodes.run("ip route add default via 10.0.0.1")?;
         Echo::start(&nodes, NODE_PORT)?;
         let health = Health::start(&nodes, 10256)?;
-        lead_out(&gateway, control_plane.apiserver(0).address())?;
+        relay(&gateway, control_plane.apiserver(0).address())?;
         Ok(Self {
             folder: tempfile::tempdir()?,
             control_plane,
@@ -314,33 +313,6 @@ async fn apply(control_plane: &ControlPlane, file: &str) -> Result<()> {
         .output()
         .await?;
     if output.status.success() { Ok(()) } else { bail!("{file}: {}", String::from_utf8_lossy(&output.stderr)) }
-}
-
-/// Leads connections to the API server's address on a machine's own loopback out to the API server.
-fn lead_out(machine: &Machine, server: SocketAddr) -> Result<()> {
-    let listener = machine.inside(|| Ok(std::net::TcpListener::bind(server)?))?;
-    std::thread::spawn(move || {
-        for inner in listener.incoming().flatten() {
-            let Ok(outer) = std::net::TcpStream::connect(server) else { continue };
-            let _ = inner.set_nodelay(true);
-            let _ = outer.set_nodelay(true);
-            let copy = |from: &std::net::TcpStream, to: &std::net::TcpStream| {
-                let (Ok(mut from), Ok(mut to)) = (from.try_clone(), to.try_clone()) else { return };
-                std::thread::spawn(move || {
-                    let mut buffer = vec![0; 1 << 16];
-                    while let Ok(length @ 1..) = from.read(&mut buffer) {
-                        if to.write_all(&buffer[..length]).is_err() {
-                            break;
-                        }
-                    }
-                    let _ = to.shutdown(std::net::Shutdown::Both);
-                });
-            };
-            copy(&inner, &outer);
-            copy(&outer, &inner);
-        }
-    });
-    Ok(())
 }
 
 /// When tables of nftables on a machine changed, by the kernel's count of changes.
