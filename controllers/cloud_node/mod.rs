@@ -25,7 +25,7 @@ use quarterdeck_cloud::guard::Seen;
 use quarterdeck_cloud::model::{Instance, Lookup};
 use quarterdeck_cloud::nodes::{about, node_ref, scheme};
 use quarterdeck_cloud::{Cloud, CloudError, Guarded};
-use quarterdeck_runtime::client::{ApiError, Class, PatchPrecondition};
+use quarterdeck_runtime::client::{ApiError, Class, PatchPrecondition, Written};
 use quarterdeck_runtime::controller::{
     Action, ClientShare, Controller, Cx, Descriptor, Error, Predecessor, Setup, SetupError,
 };
@@ -87,8 +87,6 @@ struct Keeper {
     nodes: Lister<NodeView>,
     queue: Enqueue<Task>,
     lanes: Lanes,
-    /// Nodes that lost their taint but have not got their addresses yet.
-    addresses_due: Mutex<HashSet<ObjectKey>>,
     /// What was told of nodes that did not get what their cloud has, until they do.
     told: Mutex<HashMap<ObjectKey, HashSet<&'static str>>>,
     /// How often addresses are compared.
@@ -148,8 +146,8 @@ impl Controller for CloudNodeController {
                 .for_each(|node| joined.add(Task::Node(node.key())));
         });
         let (lanes, metrics) = (Lanes::new(syncs), Metrics::new(setup.metrics()));
-        let (addresses_due, told) = (Mutex::default(), Mutex::default());
-        Ok(Self(Some(Keeper { cloud, nodes, queue, lanes, addresses_due, told, period, at_once, metrics })))
+        let told = Mutex::default();
+        Ok(Self(Some(Keeper { cloud, nodes, queue, lanes, told, period, at_once, metrics })))
     }
 
     async fn reconcile(&self, cx: &Cx, task: Task) -> Result<Action, Error> {
@@ -185,16 +183,12 @@ fn matters(change: &Change<'_, NodeView>) -> bool {
 impl Keeper {
     async fn node(&self, cx: &Cx, key: &ObjectKey) -> Result<Action, Error> {
         let Some(node) = self.nodes.get(key).filter(|node| !node.deleting) else {
-            self.addresses_due.lock().remove(key);
             self.told.lock().remove(key);
             return Ok(Action::Done);
         };
-        let waits = is_uninitialized(&node);
-        if !waits {
+        if !is_uninitialized(&node) {
             self.put_labels_right(cx, &node).await?;
-            if !self.addresses_due.lock().contains(key) {
-                return Ok(Action::Done);
-            }
+            return Ok(Action::Done);
         }
         let lane = node.provider_id.as_deref().map_or("", scheme);
         let wake = |key| self.queue.add(Task::Node(key));
@@ -203,12 +197,7 @@ impl Keeper {
             return Ok(Action::Done);
         };
         match find(&self.cloud, &node_ref(&node)).await {
-            Found::Here(instance) if waits => self.initialise(cx, &node, &instance).await,
-            Found::Here(instance) => {
-                self.put_addresses_right(cx, &node, &instance).await?;
-                self.addresses_due.lock().remove(key);
-                Ok(Action::Done)
-            }
+            Found::Here(instance) => self.initialise(cx, &node, &instance).await,
             Found::NotOurs => Ok(Action::RequeueAfter(self.period)),
             Found::Ambiguous(clouds) => {
                 let message = format!(
@@ -244,22 +233,20 @@ impl Keeper {
         for discarded in &plan.discarded {
             tracing::warn!(node = node.key.name(), label = discarded, "a label of the cloud is not set");
         }
-        let kind = Kind::of::<Node>();
-        let written = cx.api.merge_patch(&kind, &node.key, None, &plan.patch, &as_read(node)).await;
-        let written = match written {
+        let mut precondition = as_read(node);
+        // Before the taint goes: nobody is scheduled to a node whose addresses are not known.
+        if let Some(addresses) = plan.addresses {
+            let Some(written) = write_addresses(cx, node, &addresses, &precondition).await? else {
+                return Ok(Action::Done);
+            };
+            let (uid, resource_version) = (node.uid.to_string(), written.resource_version);
+            precondition = PatchPrecondition::ResourceVersion { uid, resource_version };
+        }
+        match cx.api.merge_patch(&Kind::of::<Node>(), &node.key, None, &plan.patch, &precondition).await {
             Err(error) if error.is_not_found() => return Ok(Action::Done),
             written => written?,
         };
         self.metrics.untainted(node.created);
-        if let Some(addresses) = plan.addresses {
-            self.addresses_due.lock().insert(node.key.clone());
-            let as_written = PatchPrecondition::ResourceVersion {
-                uid: node.uid.to_string(),
-                resource_version: written.resource_version,
-            };
-            write_addresses(cx, node, &addresses, &as_written).await?;
-            self.addresses_due.lock().remove(&node.key);
-        }
         self.told.lock().remove(&node.key);
         cx.recorder.event(&about(node), EventType::Normal, "Synced", "Node synced successfully");
         self.metrics.initialised(node.created);
@@ -348,17 +335,17 @@ fn as_read(node: &NodeView) -> PatchPrecondition {
     }
 }
 
-/// Writes `status.addresses` whole: a strategic patch would merge them by type, of which a dual-stack node has two
-/// alike.
+/// Writes `status.addresses` whole; `None` if the node is gone. A strategic patch would merge them by type, of which a
+/// dual-stack node has two alike.
 async fn write_addresses(
     cx: &Cx,
     node: &NodeView,
     addresses: &[Address],
     precondition: &PatchPrecondition,
-) -> Result<(), ApiError> {
+) -> Result<Option<Written>, ApiError> {
     let patch = json!({ "status": { "addresses": addresses } });
     match cx.api.merge_patch(&Kind::of::<Node>(), &node.key, Some("status"), &patch, precondition).await {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(()),
+        Err(error) if error.is_not_found() => Ok(None),
+        written => written.map(Some),
     }
 }

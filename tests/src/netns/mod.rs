@@ -184,7 +184,7 @@ impl Machine {
 ///
 /// # Errors
 /// When the kernel refuses.
-fn switch(switch: Machine, bridges: &[&str]) -> Result<Machine> {
+pub fn switch(switch: Machine, bridges: &[&str]) -> Result<Machine> {
     for bridge in bridges {
         switch
             .run(&format!("ip link add {bridge} type bridge forward_delay 0 mcast_snooping 0"))

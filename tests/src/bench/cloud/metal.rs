@@ -136,7 +136,7 @@ impl Scene {
         .await?;
         http.for_each(0..balancers, 16, make).await?;
 
-        let switch = switch(&["outside", "inside"]).await?;
+        let switch = switch(Machine::start("switch").await?, &["outside", "inside"])?;
         let client = Machine::start("client").await?;
         client.plug("eth0", &switch, "outside")?;
         client.run("ip addr add 10.200.0.200/16 dev eth0")?;
