@@ -45,10 +45,14 @@ impl Engine {
     fn take(&mut self, id: &ObjectId, now: Now, cluster: bool) -> Result<(), String> {
         let at = Instant::now();
         if let (Now::Gone, Some(brake), true) = (&now, &mut self.brake, cluster) {
-            if !self.kept.accepted.desired.held.contains(id) {
+            // What the manager withdrew before claims nothing: that it goes is no surprise.
+            let withdrawn = self.kept.accepted.desired.is_withdrawn(id);
+            if !self.kept.accepted.desired.held.contains(id) && !withdrawn {
                 brake.went(id.clone(), at);
             }
-            return Ok(());
+            if !withdrawn {
+                return Ok(());
+            }
         }
         let was_held = self.kept.accepted.desired.held.contains(id);
         let epoch = match &now {
