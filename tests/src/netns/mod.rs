@@ -180,11 +180,16 @@ impl Machine {
     }
 }
 
-/// Makes of a machine one with bridges that others are plugged into.
+/// A machine with bridges that others are plugged into.
 ///
 /// # Errors
 /// When the kernel refuses.
-fn switch(switch: Machine, bridges: &[&str]) -> Result<Machine> {
+pub async fn switch(bridges: &[&str]) -> Result<Machine> {
+    bridged(Machine::start("switch").await?, bridges)
+}
+
+/// Puts bridges into a machine.
+fn bridged(switch: Machine, bridges: &[&str]) -> Result<Machine> {
     for bridge in bridges {
         switch
             .run(&format!("ip link add {bridge} type bridge forward_delay 0 mcast_snooping 0"))
