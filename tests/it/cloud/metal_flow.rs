@@ -270,10 +270,7 @@ async fn a_gateways_end_is_survived(world: &World, quays: &Quays, load: &Load) -
     measured(&format!("metal: conversations went on {:?} after the gateway was killed", begun.elapsed()));
     load.check().context("a gateway is dead")?;
     load.forgive(false);
-    // Back again, it gives up what is another's now.
-    for link in ["out", "in"] {
-        dead.run(&format!("ip link set {link} up"))?;
-    }
+    // Back again, it gives up what is another's now, before anybody could hear of it.
     world.start_agent(dead)?;
     world
         .until("it lets go", async || {
@@ -281,6 +278,9 @@ async fn a_gateways_end_is_survived(world: &World, quays: &Quays, load: &Load) -
             if there.contains(&format!(" {}/", quays.web.ip())) { bail!("{there}") } else { Ok(()) }
         })
         .await?;
+    for link in ["out", "in"] {
+        dead.run(&format!("ip link set {link} up"))?;
+    }
     world
         .until("it works again", async || match world.report(dead)? {
             report if report["ready"] == true && report["announces"].as_array().is_none_or(Vec::is_empty) => Ok(()),
