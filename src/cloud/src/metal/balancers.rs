@@ -23,6 +23,8 @@ const POLL_SELDOM: Duration = Duration::from_secs(15);
 const YOUNG: Duration = Duration::from_secs(60);
 /// How soon to ask whether agents let go; longer than they take to report.
 const LETTING_GO: Duration = Duration::from_secs(2);
+/// How soon a deletion is tried again that lost a race.
+const AGAIN: Duration = Duration::from_millis(200);
 /// After how long it is said whom a deletion waits for.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a deletion waits for agents that live and do not let go.
@@ -76,8 +78,12 @@ impl LoadBalancers for Metal {
             objects::check_balancer(stored, &call.cluster.0, call.lease_epoch)?;
             if let Some(next) = objects::withdrawn(stored, call.lease_epoch) {
                 self.begins_to_go(&owner.uid);
-                self.balancers.replace(&next).await?;
-                return Ok(Deletion::InProgress(LETTING_GO));
+                return match self.balancers.replace(&next).await {
+                    Ok(()) => Ok(Deletion::InProgress(LETTING_GO)),
+                    // Somebody gave its addresses to gateways meanwhile.
+                    Err(CloudError::Conflict(_)) => Ok(Deletion::InProgress(AGAIN)),
+                    Err(error) => Err(error),
+                };
             }
         }
         let gone = async || match &stored {
