@@ -200,6 +200,19 @@ impl Scene {
         self.witness.verdict()
     }
 
+    /// Whoever makes a load balancer after a crash says that it is the same operation, by what was written down before
+    /// the first try: a cloud that can tell makes one.
+    async fn each_was_one_operation(&self) -> Result<()> {
+        let calls = self.yard.cloud.calls(ENSURE).await?;
+        for case in CASES {
+            let name = name(case);
+            let about = calls.iter().filter(|call| call.subjects.contains(&name));
+            let all: BTreeSet<&str> = about.map(|call| call.op_id.as_str()).collect();
+            ensure!(all.len() == 1, "{name}: {all:?}");
+        }
+        Ok(())
+    }
+
     async fn reservations(&self) -> Result<Vec<Value>> {
         let list = self.yard.send("GET", RESERVATIONS, Value::Null).await?;
         Ok(list["items"].as_array().context("a list")?.clone())
@@ -228,6 +241,7 @@ async fn leaders_that_are_killed_after_any_write_leave_nothing_half_done() -> Re
     scene.halt("create", &points, Act::Create).await?;
     scene.kill().await?;
     scene.serves("create", 80).await?;
+    scene.each_was_one_operation().await?;
 
     let points = [
         (1, Point::Writes(0)), // No new ports in the reservation.

@@ -150,6 +150,17 @@ impl Yard {
         .await
     }
 
+    /// The ends of the replicas' logs.
+    pub(super) fn log(&self) -> String {
+        let mut text = String::new();
+        for replica in self.deck.replicas() {
+            let log = replica.process().log_text();
+            let lines: Vec<&str> = log.lines().collect();
+            text += &format!("a replica's log ends:\n{}\n", lines[lines.len().saturating_sub(60)..].join("\n"));
+        }
+        text
+    }
+
     /// Waits until a metric of the leader has this value.
     pub(super) async fn metric(&self, name: &str, value: f64) -> Result<()> {
         eventually(&format!("{name} is {value}"), PATIENCE, async || {
