@@ -187,8 +187,9 @@ fn keep(ask: &Ask<'_>, address: IpAddr, reservation: &AddressReservation) -> Res
 }
 
 /// Says of which address somebody complains.
-fn at(address: IpAddr, complaint: Complaint) -> Complaint {
-    Complaint { message: format!("{address}: {}", complaint.message), ..complaint }
+fn at(address: IpAddr, mut complaint: Complaint) -> Complaint {
+    complaint.message = format!("{address}: {}", complaint.message);
+    complaint
 }
 
 fn requested(ask: &Ask<'_>, world: &World<'_>, address: IpAddr) -> Result<Choice, Complaint> {
