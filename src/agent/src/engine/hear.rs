@@ -48,11 +48,15 @@ impl Engine {
     fn take(&mut self, id: &ObjectId, now: Now, cluster: bool) -> Result<(), String> {
         let at = Instant::now();
         if let (Now::Gone | Now::Missing, Some(brake), true) = (&now, &mut self.brake, cluster) {
-            if !self.kept.accepted.desired.held.contains(id) {
+            // What the manager withdrew before claims nothing: that it goes is no surprise.
+            let withdrawn = self.kept.accepted.desired.is_withdrawn(id);
+            if !self.kept.accepted.desired.held.contains(id) && !withdrawn {
                 let followed = self.followed.as_ref().and_then(|followed| followed());
                 brake.went(id.clone(), now == Now::Gone, at, followed);
             }
-            return Ok(());
+            if !withdrawn {
+                return Ok(());
+            }
         }
         let was_held = self.kept.accepted.desired.held.contains(id);
         let epoch = match &now {
