@@ -64,7 +64,7 @@ impl Engine {
             Now::Route(new) => Some(new.spec.epoch),
             Now::Broken(_) | Now::Gone | Now::Missing => None,
         };
-        let line = Line::Object(id.clone(), now.clone());
+        let line = Line::Object(id.clone(), Box::new(now.clone()));
         let effect = self.kept.accepted.admit(id, now).map_err(|refusal| {
             if matches!(refusal, crate::desired::Refusal::Stale { .. }) {
                 self.tools.metrics.refused.inc();
