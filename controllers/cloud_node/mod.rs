@@ -12,7 +12,7 @@ mod plan_tests;
 #[cfg(test)]
 mod upstream_tests;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,9 +23,9 @@ use k8s_openapi::api::core::v1::Node;
 use parking_lot::Mutex;
 use quarterdeck_cloud::guard::Seen;
 use quarterdeck_cloud::model::{Instance, Lookup};
-use quarterdeck_cloud::nodes::{about, node_ref, scheme, tell_trouble};
+use quarterdeck_cloud::nodes::{about, node_ref, scheme};
 use quarterdeck_cloud::{Cloud, CloudError, Guarded};
-use quarterdeck_runtime::client::{ApiError, Class, PatchPrecondition};
+use quarterdeck_runtime::client::{ApiError, Class, PatchPrecondition, Written};
 use quarterdeck_runtime::controller::{
     Action, ClientShare, Controller, Cx, Descriptor, Error, Predecessor, Setup, SetupError,
 };
@@ -87,8 +87,8 @@ struct Keeper {
     nodes: Lister<NodeView>,
     queue: Enqueue<Task>,
     lanes: Lanes,
-    /// Nodes that lost their taint but have not got their addresses yet.
-    addresses_due: Mutex<HashSet<ObjectKey>>,
+    /// What was told of nodes that did not get what their cloud has, until they do.
+    told: Mutex<HashMap<ObjectKey, HashSet<&'static str>>>,
     /// How often addresses are compared.
     period: Duration,
     /// How many addresses are written at once.
@@ -124,7 +124,7 @@ impl Controller for CloudNodeController {
         let at_once = Some(config.concurrent_node_status_updates).filter(|count| *count > 0).unwrap_or(syncs);
         let Some(cloud) = Cloud::join(setup)? else { return Ok(Self(None)) };
         // One lane a cloud and one for nodes of none, all full, leave a worker for each cloud's addresses.
-        let clouds = cloud.providers().len();
+        let clouds = cloud.most();
         setup.workers(syncs * (clouds + 1) + clouds);
         setup.retry(RETRY);
         let nodes = setup.informer::<NodeView>(Selection::default());
@@ -135,9 +135,19 @@ impl Controller for CloudNodeController {
         });
         let queue = setup.queue();
         (0..clouds).for_each(|index| queue.add(Task::Refresh(index)));
+        let (joined, waiting) = (queue.clone(), nodes.clone());
+        cloud.on_join(move |index| {
+            joined.add(Task::Refresh(index));
+            // Nobody may have known them before.
+            waiting
+                .all()
+                .iter()
+                .filter(|node| is_uninitialized(node))
+                .for_each(|node| joined.add(Task::Node(node.key())));
+        });
         let (lanes, metrics) = (Lanes::new(syncs), Metrics::new(setup.metrics()));
-        let addresses_due = Mutex::default();
-        Ok(Self(Some(Keeper { cloud, nodes, queue, lanes, addresses_due, period, at_once, metrics })))
+        let told = Mutex::default();
+        Ok(Self(Some(Keeper { cloud, nodes, queue, lanes, told, period, at_once, metrics })))
     }
 
     async fn reconcile(&self, cx: &Cx, task: Task) -> Result<Action, Error> {
@@ -157,7 +167,8 @@ impl Controller for CloudNodeController {
 fn matters(change: &Change<'_, NodeView>) -> bool {
     match change {
         Change::Added(_) => true,
-        Change::Deleted { .. } => false,
+        // What is remembered of it is forgotten.
+        Change::Deleted { .. } => true,
         Change::Updated { old, new } => {
             old.uid != new.uid
                 || old.labels != new.labels
@@ -172,15 +183,12 @@ fn matters(change: &Change<'_, NodeView>) -> bool {
 impl Keeper {
     async fn node(&self, cx: &Cx, key: &ObjectKey) -> Result<Action, Error> {
         let Some(node) = self.nodes.get(key).filter(|node| !node.deleting) else {
-            self.addresses_due.lock().remove(key);
+            self.told.lock().remove(key);
             return Ok(Action::Done);
         };
-        let waits = is_uninitialized(&node);
-        if !waits {
+        if !is_uninitialized(&node) {
             self.put_labels_right(cx, &node).await?;
-            if !self.addresses_due.lock().contains(key) {
-                return Ok(Action::Done);
-            }
+            return Ok(Action::Done);
         }
         let lane = node.provider_id.as_deref().map_or("", scheme);
         let wake = |key| self.queue.add(Task::Node(key));
@@ -189,12 +197,7 @@ impl Keeper {
             return Ok(Action::Done);
         };
         match find(&self.cloud, &node_ref(&node)).await {
-            Found::Here(instance) if waits => self.initialise(cx, &node, &instance).await,
-            Found::Here(instance) => {
-                self.put_addresses_right(cx, &node, &instance).await?;
-                self.addresses_due.lock().remove(key);
-                Ok(Action::Done)
-            }
+            Found::Here(instance) => self.initialise(cx, &node, &instance).await,
             Found::NotOurs => Ok(Action::RequeueAfter(self.period)),
             Found::Ambiguous(clouds) => {
                 let message = format!(
@@ -211,10 +214,8 @@ impl Keeper {
 
     /// Comes back to a node whose cloud could not say anything.
     fn later(&self, cx: &Cx, node: &NodeView, error: &CloudError) -> Result<Action, Error> {
-        if cx.attempt == 0 {
-            let message = format!("The cloud could not be asked for this node's instance: {error}");
-            self.problem(cx, node, "CloudLookUpFailed", message);
-        }
+        let message = format!("The cloud could not be asked for this node's instance: {error}");
+        self.problem(cx, node, "CloudLookUpFailed", message);
         match error.retry_after() {
             Some(after) => Ok(Action::RequeueAfter(after.clamp(RETRY.base, RETRY.max))),
             None => Err(Error::Transient(format!("asking for the instance of node {}: {error}", node.key))),
@@ -225,31 +226,28 @@ impl Keeper {
         let plan = match initialise(node, instance) {
             Ok(plan) => plan,
             Err(refusal) => {
-                if cx.attempt == 0 {
-                    self.problem(cx, node, "InitializationFailed", format!("The node stays tainted: {refusal}"));
-                }
+                self.problem(cx, node, "InitializationFailed", format!("The node stays tainted: {refusal}"));
                 return Err(Error::Transient(format!("node {}: {refusal}", node.key)));
             }
         };
         for discarded in &plan.discarded {
             tracing::warn!(node = node.key.name(), label = discarded, "a label of the cloud is not set");
         }
-        let kind = Kind::of::<Node>();
-        let written = cx.api.merge_patch(&kind, &node.key, None, &plan.patch, &as_read(node)).await;
-        let written = match written {
+        let mut precondition = as_read(node);
+        // Before the taint goes: nobody is scheduled to a node whose addresses are not known.
+        if let Some(addresses) = plan.addresses {
+            let Some(written) = write_addresses(cx, node, &addresses, &precondition).await? else {
+                return Ok(Action::Done);
+            };
+            let (uid, resource_version) = (node.uid.to_string(), written.resource_version);
+            precondition = PatchPrecondition::ResourceVersion { uid, resource_version };
+        }
+        match cx.api.merge_patch(&Kind::of::<Node>(), &node.key, None, &plan.patch, &precondition).await {
             Err(error) if error.is_not_found() => return Ok(Action::Done),
             written => written?,
         };
         self.metrics.untainted(node.created);
-        if let Some(addresses) = plan.addresses {
-            self.addresses_due.lock().insert(node.key.clone());
-            let as_written = PatchPrecondition::ResourceVersion {
-                uid: node.uid.to_string(),
-                resource_version: written.resource_version,
-            };
-            write_addresses(cx, node, &addresses, &as_written).await?;
-            self.addresses_due.lock().remove(&node.key);
-        }
+        self.told.lock().remove(&node.key);
         cx.recorder.event(&about(node), EventType::Normal, "Synced", "Node synced successfully");
         self.metrics.initialised(node.created);
         Ok(Action::Done)
@@ -269,8 +267,13 @@ impl Keeper {
 
     async fn put_addresses_right(&self, cx: &Cx, node: &NodeView, instance: &Instance) -> Result<(), Error> {
         match addresses(node, instance) {
-            Ok(None) => Ok(()),
-            Ok(Some(addresses)) => Ok(write_addresses(cx, node, &addresses, &as_read(node)).await?),
+            Ok(addresses) => {
+                self.told.lock().remove(&node.key);
+                if let Some(addresses) = addresses {
+                    write_addresses(cx, node, &addresses, &as_read(node)).await?;
+                }
+                Ok(())
+            }
             Err(refusal) => {
                 self.problem(cx, node, "AddressesNotUpdated", format!("The node keeps its addresses: {refusal}"));
                 Ok(())
@@ -283,7 +286,6 @@ impl Keeper {
         let failed = |error: CloudError| {
             Error::Transient(format!("asking cloud {} for the addresses of nodes: {error}", provider.name()))
         };
-        tell_trouble(provider, &cx.recorder);
         let info = provider.info().await.map_err(failed)?;
         let nodes: Vec<_> = self.nodes.all().into_iter().filter(|node| is_compared(node, &info.schemes)).collect();
         if !info.instances || nodes.is_empty() {
@@ -315,8 +317,11 @@ impl Keeper {
         }
     }
 
-    /// An event and a count for what somebody should look at.
+    /// An event and a count for what somebody should look at: once, until all is well with the node again.
     fn problem(&self, cx: &Cx, node: &NodeView, reason: &'static str, message: String) {
+        if !self.told.lock().entry(node.key.clone()).or_default().insert(reason) {
+            return;
+        }
         cx.recorder.event(&about(node), EventType::Warning, reason, message);
         self.metrics.problem(reason);
     }
@@ -330,17 +335,17 @@ fn as_read(node: &NodeView) -> PatchPrecondition {
     }
 }
 
-/// Writes `status.addresses` whole: a strategic patch would merge them by type, of which a dual-stack node has two
-/// alike.
+/// Writes `status.addresses` whole; `None` if the node is gone. A strategic patch would merge them by type, of which a
+/// dual-stack node has two alike.
 async fn write_addresses(
     cx: &Cx,
     node: &NodeView,
     addresses: &[Address],
     precondition: &PatchPrecondition,
-) -> Result<(), ApiError> {
+) -> Result<Option<Written>, ApiError> {
     let patch = json!({ "status": { "addresses": addresses } });
     match cx.api.merge_patch(&Kind::of::<Node>(), &node.key, Some("status"), &patch, precondition).await {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(()),
+        Err(error) if error.is_not_found() => Ok(None),
+        written => written.map(Some),
     }
 }

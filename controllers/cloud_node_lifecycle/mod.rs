@@ -117,11 +117,12 @@ impl Controller for CloudNodeLifecycleController {
         // Never changed by us, so that nothing but a person lets another account count.
         setup.grant(Grant { group: cloud::GROUP, resource: "cloudaccounts", verbs: &["create"] });
         // A worker for each cloud: none waits for another.
-        let clouds = cloud.providers().len();
+        let clouds = cloud.most();
         setup.workers(clouds);
         setup.retry(Retry { base: period, max: LONGEST_RETRY.max(period), tries: None });
         let queue = setup.queue();
         (0..clouds).for_each(|index| queue.add(OfCloud(index)));
+        cloud.on_join(move |index| queue.add(OfCloud(index)));
         let rules = Rules { grace: config.cloud_node_deletion_grace.as_secs(), percent };
         let memories = (0..clouds).map(|_| Mutex::default()).collect();
         let metrics = Metrics::new(setup.metrics());
@@ -130,10 +131,10 @@ impl Controller for CloudNodeLifecycleController {
 
     async fn reconcile(&self, cx: &Cx, key: OfCloud) -> Result<Action, Error> {
         let Some(watch) = &self.0 else { return Ok(Action::Done) };
+        watch.cloud.report_trouble(&cx.recorder);
         let (Some(provider), Some(memory)) = (watch.cloud.providers().get(key.0), watch.memories.get(key.0)) else {
             return Ok(Action::Done);
         };
-        watch.cloud.report_trouble(&cx.recorder);
         // Never contended: a key is in one worker's hands at a time.
         let mut memory = memory.lock().await;
         watch.pass(cx, provider, &mut memory).await?;

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Node;
 use quarterdeck_api::cloud::account::{CloudAccount, record_name};
 use quarterdeck_cloud::guard::Seen;
 use quarterdeck_cloud::model::Lookup;
-use quarterdeck_cloud::nodes::{about, node_ref, tell_trouble};
+use quarterdeck_cloud::nodes::{about, node_ref};
 use quarterdeck_cloud::{CloudError, Guarded};
 use quarterdeck_runtime::client::{ApiError, Class, DeletePrecondition, PatchPrecondition, Propagation};
 use quarterdeck_runtime::controller::{Cx, Error};
@@ -66,7 +66,6 @@ impl Watch {
         let failed = |error: CloudError| {
             Error::Transient(format!("asking cloud {} for the instances of nodes: {error}", provider.name()))
         };
-        tell_trouble(provider, &cx.recorder);
         let info = provider.info().await.map_err(failed)?;
         if !info.instances {
             return Ok(());

@@ -52,7 +52,7 @@ impl Metrics {
 
     /// What is wrong with the networks of a cloud's nodes.
     pub(super) fn wrong(&self, provider: &str, all: &[&Wrong]) {
-        for reason in ["unreadable", "outside", "taken"] {
+        for reason in Wrong::REASONS {
             let count = all.iter().filter(|wrong| wrong.reason() == reason).count();
             self.wrong.with_label_values(&[provider, reason]).set(i64::try_from(count).unwrap_or(i64::MAX));
         }

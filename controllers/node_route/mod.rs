@@ -91,7 +91,7 @@ impl Controller for NodeRouteController {
         }
         let nodes = setup.informer::<NodeView>(Selection::default());
         // A worker for each cloud: none waits for another.
-        let clouds = cloud.providers().len();
+        let clouds = cloud.most();
         setup.workers(clouds);
         setup.retry(Retry { base: FIRST_RETRY, max: LONGEST_RETRY, tries: None });
         // A node that is in the way of a write is read.
@@ -104,6 +104,7 @@ impl Controller for NodeRouteController {
         });
         let queue = setup.queue();
         (0..clouds).for_each(|index| queue.add(OfCloud(index)));
+        cloud.on_join(move |index| queue.add(OfCloud(index)));
         let memories = (0..clouds).map(|_| Mutex::default()).collect();
         let metrics = Metrics::new(setup.metrics());
         Ok(Self(Some(Router { cloud, nodes, cluster, period, metrics, memories })))
@@ -111,10 +112,10 @@ impl Controller for NodeRouteController {
 
     async fn reconcile(&self, cx: &Cx, key: OfCloud) -> Result<Action, Error> {
         let Some(router) = &self.0 else { return Ok(Action::Done) };
+        router.cloud.report_trouble(&cx.recorder);
         let (Some(provider), Some(memory)) = (router.cloud.providers().get(key.0), router.memories.get(key.0)) else {
             return Ok(Action::Done);
         };
-        router.cloud.report_trouble(&cx.recorder);
         // Never contended: a key is in one worker's hands at a time.
         let mut memory = memory.lock().await;
         let again = router.pass(cx, provider, &mut memory).await?;

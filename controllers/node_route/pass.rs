@@ -8,7 +8,7 @@ use futures::StreamExt as _;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use parking_lot::Mutex;
-use quarterdeck_cloud::nodes::{about, scheme, tell_trouble};
+use quarterdeck_cloud::nodes::{about, scheme};
 use quarterdeck_cloud::{CloudError, Guarded};
 use quarterdeck_runtime::client::{ApiError, PatchPrecondition};
 use quarterdeck_runtime::controller::{Cx, Error};
@@ -53,7 +53,6 @@ impl Router {
             CloudError::NotImplemented(_) | CloudError::ImplementedElsewhere(_) => Ok(self.period),
             error => Err(Error::Transient(format!("listing the routes of cloud {}: {error}", provider.name()))),
         };
-        tell_trouble(provider, &cx.recorder);
         let info = match provider.info().await {
             Ok(info) if info.routes => info,
             Ok(_) => return Ok(self.period),
@@ -69,7 +68,7 @@ impl Router {
         };
         // Only now: a node that appeared while the routes were listed is no owner of a stale one.
         let nodes = self.nodes.all();
-        let alone = self.cloud.providers().len() == 1;
+        let alone = self.cloud.most() == 1;
         let is_own = |node: &NodeView| match node.provider_id.as_deref() {
             Some(id) => info.schemes.iter().any(|own| own == scheme(id)),
             None => alone,
@@ -157,7 +156,7 @@ impl Router {
         if matches!(result, Err(CloudError::NotLeading(_) | CloudError::Superseded(_))) {
             return Made::NotByUs;
         }
-        tries.lock().end(op, op_id, result.as_ref().err(), Instant::now());
+        let is_news = tries.lock().end(op, op_id, result.as_ref().err(), Instant::now());
         match result {
             Ok(()) => {
                 tracing::info!(provider = provider.name(), operation = verb(op), route = ?op, "changed a route");
@@ -167,7 +166,8 @@ impl Router {
                 let cause = &error as &dyn std::error::Error;
                 let (provider, operation) = (provider.name(), verb(op));
                 tracing::warn!(provider, operation, route = ?op, error = cause, "a route could not be changed");
-                if let Op::Create(new) | Op::Replace { new, .. } = op
+                if is_news
+                    && let Op::Create(new) | Op::Replace { new, .. } = op
                     && let Some((node, _)) = plan.nodes.iter().find(|(node, _)| node.key.name() == new.node)
                 {
                     let message = format!("Could not create route {} for node {}: {error}", new.destination, new.node);

@@ -21,6 +21,19 @@ pub(super) enum Wrong {
     /// It is not within the cluster's.
     #[error("spec.podCIDRs: {0} is not within --cluster-cidr; no route is made for it, as none could be removed again")]
     Outside(IpNet),
+    /// The cluster has no range of its family.
+    #[error("spec.podCIDRs: {0} is {family}, and --cluster-cidr has no such range; no route is made for it", family = family(.0))]
+    Family(IpNet),
+    /// It is part of another node's, or the other way round.
+    #[error("spec.podCIDRs: {cidr} overlaps {other} of node {holder}")]
+    Overlaps {
+        /// The CIDR.
+        cidr: IpNet,
+        /// The one that is kept.
+        other: IpNet,
+        /// The node that has that one.
+        holder: String,
+    },
     /// Another node has it.
     #[error("spec.podCIDRs: {cidr} is that of node {holder}, too")]
     Taken {
@@ -31,12 +44,24 @@ pub(super) enum Wrong {
     },
 }
 
+fn family(cidr: &IpNet) -> &'static str {
+    match cidr {
+        IpNet::V4(_) => "IPv4",
+        IpNet::V6(_) => "IPv6",
+    }
+}
+
 impl Wrong {
+    /// All values of the label `reason` of the metrics.
+    pub(super) const REASONS: [&'static str; 5] = ["unreadable", "outside", "family", "overlaps", "taken"];
+
     /// Value of the label `reason` of the metrics.
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::Unreadable(_) => "unreadable",
             Self::Outside(_) => "outside",
+            Self::Family(_) => "family",
+            Self::Overlaps { .. } => "overlaps",
             Self::Taken { .. } => "taken",
         }
     }
@@ -100,7 +125,9 @@ pub(super) fn claims(nodes: &[Arc<NodeView>], routes: &[Route], cluster: &[IpNet
             };
             let cidr = cidr.trunc();
             if !is_within(cluster, &cidr) {
-                claims.wrong.push((Arc::clone(node), Wrong::Outside(cidr)));
+                let has_family = cluster.iter().any(|own| family(own) == family(&cidr));
+                let wrong = if has_family { Wrong::Outside(cidr) } else { Wrong::Family(cidr) };
+                claims.wrong.push((Arc::clone(node), wrong));
                 continue;
             }
             let wanting = wanting.entry(cidr).or_default();
@@ -119,7 +146,39 @@ pub(super) fn claims(nodes: &[Arc<NodeView>], routes: &[Route], cluster: &[IpNet
         }
         claims.by_cidr.insert(cidr, holder);
     }
+    let is_routed = |cidr: &IpNet, claim: &Claim| routed.contains(&(*cidr, claim.node.key.name()));
+    for (cidr, other) in overlapping(&claims.by_cidr, is_routed) {
+        let Some(loser) = claims.by_cidr.remove(&cidr) else { continue };
+        let holder = claims.by_cidr.get(&other).map(|claim| claim.node.key.name().to_owned()).unwrap_or_default();
+        claims.wrong.push((loser.node, Wrong::Overlaps { cidr, other, holder }));
+    }
     claims
+}
+
+/// Networks that are part of another node's, or contain one: each that loses, and the one that is kept. Who is routed
+/// keeps it, then the older node. Networks lie within each other or apart, never half.
+fn overlapping(by_cidr: &BTreeMap<IpNet, Claim>, is_routed: impl Fn(&IpNet, &Claim) -> bool) -> BTreeMap<IpNet, IpNet> {
+    let mut lost = BTreeMap::new();
+    // Those that contain the one that is looked at; a wider one comes before what it contains.
+    let mut around: Vec<(&IpNet, &Claim)> = Vec::new();
+    for (cidr, claim) in by_cidr {
+        while around.last().is_some_and(|(outer, _)| !outer.contains(cidr)) {
+            around.pop();
+        }
+        for (outer, other) in &around {
+            if lost.contains_key(*outer) || other.node.uid == claim.node.uid {
+                continue;
+            }
+            let rank = |cidr: &IpNet, claim: &Claim| (!is_routed(cidr, claim), claim.node.created, claim.node.key());
+            if rank(outer, other) <= rank(cidr, claim) {
+                lost.insert(*cidr, **outer);
+                break;
+            }
+            lost.insert(**outer, *cidr);
+        }
+        around.push((cidr, claim));
+    }
+    lost
 }
 
 /// Whether all of a network is within one of these.

@@ -178,3 +178,36 @@ fn nodes_of_other_clouds_are_theirs() {
     let plan = plan(&all, only_first, &routes, &claims(&all, &routes, &cluster()), &cluster());
     assert_eq!((ops(&plan), nodes(&plan)), (vec!["create 10.0.1.0/24 n1".to_owned()], vec!["n1+".to_owned()]));
 }
+
+#[test]
+fn networks_that_overlap_are_told_and_who_has_a_route_keeps_it() {
+    let found = |all: &[Arc<NodeView>], routes: &[Route]| {
+        let found = claims(all, routes, &cluster());
+        found.wrong.iter().map(|(node, wrong)| format!("{}: {wrong}", node.key.name())).collect::<Vec<_>>()
+    };
+    let wide = [node(1, &["10.0.0.0/16"]), node(2, &["10.0.2.0/24"]), node(3, &["10.1.3.0/24"])];
+    assert_eq!(found(&wide, &[]), ["n2: spec.podCIDRs: 10.0.2.0/24 overlaps 10.0.0.0/16 of node n1"]);
+    let plan = planned(&wide, &[]);
+    assert_eq!(ops(&plan), ["create 10.0.0.0/16 n1", "create 10.1.3.0/24 n3"]);
+    assert_eq!(nodes(&plan), ["n1+", "n2!", "n3+"]);
+    // The newer one has the route already: it stays.
+    let there = [route(2, "10.0.2.0/24")];
+    assert_eq!(found(&wide, &there), ["n1: spec.podCIDRs: 10.0.0.0/16 overlaps 10.0.2.0/24 of node n2"]);
+    assert_eq!(ops(&planned(&wide, &there)), ["create 10.1.3.0/24 n3"]);
+    let deep = [node(3, &["10.0.0.0/16"]), node(1, &["10.0.2.0/24"]), node(2, &["10.0.2.128/25"])];
+    let told = found(&deep, &[]);
+    assert_eq!(told.len(), 2, "the oldest keeps its own: {told:?}");
+    assert!(told.iter().all(|text| text.contains("overlaps 10.0.2.0/24 of node n1")), "{told:?}");
+}
+
+#[test]
+fn a_family_that_the_cluster_has_no_range_of_is_named() {
+    let all = [node(1, &["10.0.1.0/24", "fd00:0:0:1::/64"])];
+    let only_v4 = [net("10.0.0.0/8")];
+    let found = claims(&all, &[], &only_v4);
+    let [(_, wrong)] = &found.wrong[..] else { panic!("{found:?}") };
+    assert_eq!(*wrong, Wrong::Family(net("fd00:0:0:1::/64")));
+    assert!(wrong.to_string().contains("is IPv6, and --cluster-cidr has no such range"), "{wrong}");
+    let plan = plan(&all, |_| true, &[], &found, &only_v4);
+    assert_eq!(ops(&plan), ["create 10.0.1.0/24 n1"], "the other network has its route");
+}

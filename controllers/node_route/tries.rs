@@ -28,6 +28,8 @@ pub(super) struct Tries {
 struct Failed {
     op_id: Uuid,
     in_a_row: u32,
+    /// How it failed last.
+    outcome: &'static str,
     until: Instant,
 }
 
@@ -63,17 +65,21 @@ impl Tries {
         }
     }
 
-    /// Notes how a try ended: with an error, or well.
-    pub(super) fn end(&mut self, op: &Op, op_id: Uuid, error: Option<&CloudError>, now: Instant) {
+    /// Notes how a try ended: with an error, or well. Says whether that is news: the first failure of a row, or another
+    /// one than before.
+    pub(super) fn end(&mut self, op: &Op, op_id: Uuid, error: Option<&CloudError>, now: Instant) -> bool {
         let change = change(op);
         let Some(error) = error else {
             self.failed.remove(&change);
-            return;
+            return false;
         };
-        let failed = self.failed.entry(change).or_insert(Failed { op_id, in_a_row: 0, until: now });
+        let failed = self.failed.entry(change).or_insert(Failed { op_id, in_a_row: 0, outcome: "", until: now });
+        let is_news = failed.outcome != error.outcome();
+        failed.outcome = error.outcome();
         let delay = FIRST.saturating_mul(1_u32.checked_shl(failed.in_a_row).unwrap_or(u32::MAX)).min(LONGEST);
         failed.in_a_row += 1;
         failed.until = now + delay.max(error.retry_after().unwrap_or_default());
+        is_news
     }
 
     /// When the next try is due, if any is.
@@ -106,7 +112,13 @@ mod tests {
         let (one, other) = (create("10.0.1.0/24"), create("10.0.2.0/24"));
         let id = tries.begin(&one, now).unwrap();
         assert_eq!(tries.next(), None);
-        tries.end(&one, id, Some(&CloudError::Quota("full".to_owned())), now);
+        let full = CloudError::Quota("full".to_owned());
+        assert!(tries.end(&one, id, Some(&full), now), "the first failure is told");
+        assert!(!tries.end(&one, id, Some(&full), now), "the next one is no news");
+        assert!(tries.end(&one, id, Some(&CloudError::Denied("no".to_owned())), now), "another one is");
+        tries.end(&one, id, None, now);
+        let id = tries.begin(&one, now).unwrap();
+        tries.end(&one, id, Some(&full), now);
         assert_eq!(tries.begin(&one, now), None, "too early");
         assert!(tries.begin(&other, now).is_some(), "nobody else waits");
         assert_eq!(tries.next(), Some(now + FIRST));

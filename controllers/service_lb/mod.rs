@@ -115,12 +115,15 @@ impl Controller for ServiceLbController {
         watch::watch_nodes(setup, &nodes, &services, &nodes_changed);
         watch::watch_addresses(setup, &addresses);
         let queue = setup.queue();
-        for at in 0..cloud.providers().len() {
+        for at in 0..cloud.most() {
             queue.add(Key::Audit(at));
         }
+        let joined = queue.clone();
+        cloud.on_join(move |at| joined.add(Key::Audit(at)));
 
         let share = share(config.concurrent_service_syncs, cloud.providers().len());
-        let shares = cloud.providers().iter().map(|_| Semaphore::new(share)).collect();
+        // Also for plug-ins that join later.
+        let shares = (0..cloud.most()).map(|_| Semaphore::new(share)).collect();
         let metrics = Metrics::new(setup.metrics());
         let audits = audit::Audits::new(audit_period, orphan_grace, config.deletion_of_orphans()?);
         let memory = Memory::default();

@@ -163,7 +163,8 @@ fn requested(annotation: Option<String>, spec: &ServiceSpec, families: &[bool]) 
     };
     let mut all: Vec<IpAddr> = Vec::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let address = part.parse().map(canonical).map_err(|_| BadWish::Address { field, text: part.to_owned() })?;
+        let address = plain(part).parse().map(canonical);
+        let address = address.map_err(|_| BadWish::Address { field, text: part.to_owned() })?;
         if !families.contains(&address.is_ipv6()) {
             return Err(BadWish::Family { field, address });
         }
@@ -184,13 +185,34 @@ fn source_ranges(annotation: Option<&str>, spec: &ServiceSpec) -> Result<Vec<IpN
         ("spec.loadBalancerSourceRanges", listed)
     };
     let parse = |text: &String| {
-        let net: Result<IpNet, _> = text.trim().parse();
+        let net: Result<IpNet, _> = plain(text.trim()).parse();
         net.map(|net| net.trunc()).map_err(|_| BadWish::SourceRange { field, text: text.clone() })
     };
     let mut all = texts.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
     all.sort_unstable();
     all.dedup();
     Ok(all)
+}
+
+/// Without leading zeros, which the server accepts in IPv4 addresses and prefixes of objects that have them already
+/// (`k8s.io/utils:net/parse.go` `ParseCIDRSloppy`).
+fn plain(text: &str) -> String {
+    let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let strip = |part: &str| match part.trim_start_matches('0') {
+        "" if digits(part) => "0".to_owned(),
+        rest if digits(part) => rest.to_owned(),
+        _ => part.to_owned(),
+    };
+    let address = if address.contains(':') {
+        address.to_owned()
+    } else {
+        address.split('.').map(strip).collect::<Vec<_>>().join(".")
+    };
+    match prefix {
+        Some(prefix) => format!("{address}/{}", strip(prefix)),
+        None => address,
+    }
 }
 
 fn port(port: &ServicePort) -> Port {
@@ -263,6 +285,15 @@ mod tests {
         let spec = json!({ "ipFamilies": ["IPv4", "IPv6"], "loadBalancerIP": "192.0.2.1" });
         let requested = read(both, spec).requested.unwrap();
         assert_eq!(requested.iter().map(ToString::to_string).collect::<Vec<_>>(), ["192.0.2.2", "2001:db8::2"]);
+    }
+
+    #[test]
+    fn leading_zeros_mean_nothing() {
+        let spec = json!({ "loadBalancerIP": "192.000.002.010", "loadBalancerSourceRanges": ["010.0.0.0/08", "::/0"] });
+        let wish = read(json!({}), spec);
+        assert_eq!(wish.requested, Ok(vec!["192.0.2.10".parse().unwrap()]));
+        let ranges: Vec<String> = wish.spec.source_ranges.iter().map(ToString::to_string).collect();
+        assert_eq!((ranges, wish.nonsense), (vec!["10.0.0.0/8".to_owned(), "::/0".to_owned()], None));
     }
 
     #[test]

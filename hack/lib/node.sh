@@ -11,7 +11,7 @@ node_dir() {
   local key
   key="$(
     {
-      cat "$ROOT"/hack/node/go.{mod,sum} "$ROOT"/hack/node/images/main.go "$ROOT/hack/lib/node.sh"
+      cat "$ROOT"/hack/node/go.{mod,sum} "$ROOT"/hack/images/{go.mod,node/*.go,oci/*.go} "$ROOT/hack/lib/node.sh"
       echo "$LDFLAGS $(uname -sm)"
     } | sha256sum | cut -c1-16
   )"
@@ -48,7 +48,7 @@ build_node() {
   whole "$dir/bin/kubelet" || build_program "$dir/bin" kubelet
   if ! whole "$dir/images.tar"; then
     say "writing the images of the node's pods"
-    (cd "$ROOT/hack/node" && CGO_ENABLED=0 go run -mod=readonly ./images "$dir/.tmp.images.tar" "$dir/bin/busybox" "$bin/kubectl") \
+    (cd "$ROOT/hack/images" && CGO_ENABLED=0 go run -mod=readonly ./node "$dir/.tmp.images.tar" "$dir/bin/busybox" "$bin/kubectl") \
       || die "the images of the node's pods could not be written"
     publish "$dir/.tmp.images.tar" "$dir/images.tar"
   fi

@@ -1,6 +1,7 @@
 //! The manifests in `deploy/`, on a real server; what install brings, uninstall takes, and nothing else.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -170,6 +171,44 @@ async fn another_lease_and_user_get_their_own() -> Result<()> {
     let bindings: Api<DynamicObject> = Api::all_with(client, &kinds()[1]);
     let binding = bindings.get("quarterdeck:manager").await?;
     assert_eq!(binding.data["subjects"][0]["name"], "somebody");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_gets_a_kubeconfig_of_its_own_and_a_removal_takes_it() -> Result<()> {
+    let control_plane = ControlPlane::start().await?;
+    let (program, admin) = (program()?, control_plane.admin_kubeconfig()?);
+    let master = tempfile::tempdir()?;
+    let group = std::fs::metadata(master.path())?.gid();
+    let pki = control_plane.folder().join("pki");
+    let mut args = vec![
+        format!("--config-dir={}", master.path().join("etc/quarterdeck").display()),
+        format!("--state-dir={}", master.path().join("state").display()),
+        format!("--config-owner={group}"),
+        format!("--cluster-signing-cert-file={}", pki.join("client-ca.crt").display()),
+        format!("--cluster-signing-key-file={}", pki.join("client-ca.key").display()),
+    ];
+    let file = master.path().join("etc/quarterdeck/quarterdeck.conf");
+    let first = install(&program, &admin, &args).await?;
+    assert!(first.contains(&format!("{} created", file.display())), "{first}");
+    let output = Command::new(control_plane.program("kubectl"))
+        .args(["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}", "--kubeconfig"])
+        .arg(&file)
+        .output()
+        .await?;
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "quarterdeck", "{output:?}");
+    assert_eq!(std::fs::metadata(&file)?.mode() & 0o777, 0o640);
+    let again = install(&program, &admin, &args).await?;
+    assert!(again.contains(&format!("{} unchanged", file.display())), "{again}");
+    let removed = uninstall(&program, &admin, &args).await?;
+    assert!(removed.contains(&format!("{} deleted", file.display())) && !file.exists(), "{removed}");
+    // Nothing is brought to the server if this master cannot get what it was asked for.
+    args.retain(|arg| !arg.starts_with("--cluster-signing-key-file"));
+    args.push("--cluster-signing-key-file=/nowhere/ca.key".to_owned());
+    let error = install(&program, &admin, &args).await.err().context("refused")?.to_string();
+    assert!(error.contains("/nowhere/ca.key: "), "{error}");
+    let left = objects(&control_plane.admin().await?, OURS).await?;
+    assert!(!left.contains_key("ClusterRole /quarterdeck:manager"), "{left:?}");
     Ok(())
 }
 

@@ -14,6 +14,7 @@ mod bad_input;
 mod client;
 mod cloud;
 mod cluster;
+mod dashboard;
 mod deploy;
 mod endpoints;
 mod equality;

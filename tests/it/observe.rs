@@ -50,7 +50,8 @@ fn shipped(name: &str) -> Result<String> {
     std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
 }
 
-struct Prometheus {
+/// A running Prometheus.
+pub(super) struct Prometheus {
     url: String,
     _process: quarterdeck_it::Process,
     _port: ReservedPort,
@@ -86,6 +87,13 @@ impl Prometheus {
         Ok(Self { url: format!("http://{address}"), _process: process, _port: port })
     }
 
+    /// Starts it for the replicas of a deck, with the account and role that we ship.
+    pub(super) async fn of(control_plane: &ControlPlane, deck: &Deck) -> Result<Self> {
+        let token = scraper(control_plane).await?;
+        let targets: Vec<_> = deck.replicas().iter().map(|one| one.url().replace("https://", "")).collect();
+        Self::start(&control_plane.folder().join("prometheus"), &targets, &token).await
+    }
+
     async fn get(&self, path: &str) -> Result<Value> {
         let client: Client<_, http_body_util::Empty<std::collections::VecDeque<u8>>> =
             Client::builder(TokioExecutor::new()).build_http();
@@ -97,7 +105,7 @@ impl Prometheus {
     }
 
     /// The numbers that a query answers, sorted.
-    async fn query(&self, query: &str) -> Result<Vec<String>> {
+    pub(super) async fn query(&self, query: &str) -> Result<Vec<String>> {
         let query: String = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
         let data = self.get(&format!("/api/v1/query?query={query}")).await?;
         let series = data["result"].as_array().context("no result")?;
@@ -116,6 +124,18 @@ impl Prometheus {
     }
 }
 
+/// Brings the account and role of the scraper that we ship; its token.
+async fn scraper(control_plane: &ControlPlane) -> Result<String> {
+    let kubectl = Command::new(control_plane.program("kubectl"))
+        .env("KUBECONFIG", control_plane.admin_kubeconfig()?)
+        .args(["apply", "-k", "deploy/prometheus"])
+        .current_dir(repository())
+        .output()
+        .await?;
+    ensure!(kubectl.status.success(), "{}", String::from_utf8_lossy(&kubectl.stderr));
+    control_plane.token("kube-system", "quarterdeck-scraper").await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_real_prometheus_scrapes_three_replicas() -> Result<()> {
     let control_plane = ControlPlane::start().await?;
@@ -124,14 +144,7 @@ async fn a_real_prometheus_scrapes_three_replicas() -> Result<()> {
     let first = deck.leader(PATIENCE).await?;
 
     // The account and role that we ship, and an account that may nothing.
-    let kubectl = Command::new(control_plane.program("kubectl"))
-        .env("KUBECONFIG", control_plane.admin_kubeconfig()?)
-        .args(["apply", "-k", "deploy/prometheus"])
-        .current_dir(repository())
-        .output()
-        .await?;
-    ensure!(kubectl.status.success(), "{}", String::from_utf8_lossy(&kubectl.stderr));
-    let token = control_plane.token("kube-system", "quarterdeck-scraper").await?;
+    let token = scraper(&control_plane).await?;
     let stranger = control_plane.token("kube-system", "default").await?;
     let url = deck.replica(first).url();
     let metrics = format!("{url}/metrics");
@@ -156,8 +169,7 @@ async fn a_real_prometheus_scrapes_three_replicas() -> Result<()> {
         assert_eq!(code(&format!("{url}{path}"), token).await?, expected, "{path} {token:?}");
     }
 
-    let targets: Vec<_> = deck.replicas().iter().map(|one| one.url().replace("https://", "")).collect();
-    let prometheus = Prometheus::start(&control_plane.folder().join("prometheus"), &targets, &token).await?;
+    let prometheus = Prometheus::of(&control_plane, &deck).await?;
     prometheus.expect(r#"up{job="quarterdeck"}"#, &["1", "1", "1"]).await?;
     prometheus.expect(r#"sum(leader_election_master_status{name="quarterdeck"})"#, &["1"]).await?;
     prometheus.expect(r#"count(quarterdeck_controller_state{state="running"} == 1)"#, &["5"]).await?;
@@ -189,10 +201,26 @@ async fn the_alerts_do_what_they_say() -> Result<()> {
     let (rules, tests) = (shipped("rules.yaml")?, shipped("rules_test.yaml")?);
     let names: Vec<_> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
     assert!(names.len() > 10, "{names:?}");
-    for name in names {
+    for name in &names {
         assert!(tests.contains(&format!("        alertname: {name}\n        exp_alerts:")), "{name} never fires");
         assert!(tests.contains(&format!("alertname: {name} }}")), "{name} is never quiet");
+        assert!(
+            rules.contains(&format!("runbook_url: \"https://quarterdeck.dev/runbooks/{name}\"")),
+            "{name} says not what to do"
+        );
     }
+    // Each has a page that says what to do, and each page an alert.
+    let mut pages: Vec<String> = Vec::new();
+    for entry in std::fs::read_dir(repository().join("docs/runbooks"))? {
+        pages.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    let index = std::fs::read_to_string(repository().join("docs/runbooks/README.md"))?;
+    let mut wanted: Vec<String> = names.iter().map(|name| format!("{name}.md")).collect();
+    assert!(wanted.iter().all(|page| index.contains(&format!("({page})"))), "{index}");
+    wanted.push("README.md".to_owned());
+    pages.sort();
+    wanted.sort();
+    assert_eq!(pages, wanted);
     Ok(())
 }
 

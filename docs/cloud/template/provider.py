@@ -4,7 +4,7 @@
 It keeps the rules of the protocol (docs/cloud/protocol.md); its cloud is `Cloud` below, which lives in memory. To make a
 provider of it, put calls of your cloud's API in the place of that class, and your names in the place of "template".
 
-    provider.py --socket /run/quarterdeck/template.sock --instance node-1=10.0.0.1
+    provider.py --socket /run/quarterdeck/template.sock --state /var/lib/template.json --instance node-1=10.0.0.1
     quarterdeck --cloud-provider=template=grpc:unix:///run/quarterdeck/template.sock
 
 It needs grpcio, grpcio-status, grpcio-health-checking, and the protocol's Python code, made with grpcio-tools:
@@ -16,7 +16,10 @@ It needs grpcio, grpcio-status, grpcio-health-checking, and the protocol's Pytho
 import argparse
 import hashlib
 import ipaddress
+import json
+import os
 import signal
+import tempfile
 import threading
 import uuid
 from concurrent import futures
@@ -33,8 +36,6 @@ from quarterdeck.cloudprovider.v1 import cloudprovider_pb2_grpc as rpc
 
 NAME = "template"
 MESSAGE_LIMIT = 4 * 1024 * 1024
-# What lists give at once. Small answers are easy on everybody.
-PAGE = 500
 
 
 class Failure(Exception):
@@ -93,32 +94,69 @@ class Cloud:
     routes: dict = field(default_factory=dict)
     # Addresses that load balancers may have.
     free: list = field(default_factory=lambda: [f"198.51.100.{last}" for last in range(10, 250)])
+    # What lists give at once. Small answers are easy on everybody.
+    page: int = 500
 
 
 @dataclass
 class Balancer:
     handle: str
-    owner: pb.Owner
     address: str
-    fingerprint: str
-    backends: list
+    # What it is configured as.
+    spec: pb.LoadBalancerSpec
+
+    def fingerprint(self):
+        """Changes with every change, whoever made it. A real one is computed from what the cloud says."""
+        return hashlib.sha256(self.spec.SerializeToString(deterministic=True)).hexdigest()[:16]
+
+
+class Epochs:
+    """The latest lease_epoch of each cluster, which grows from leader to leader: calls of an earlier one are refused, also
+    after a restart. Best kept in the cloud; a file is enough where one process at a time serves."""
+
+    def __init__(self, path):
+        self.path, self.latest = path, {}
+        if path and os.path.exists(path):
+            # A file that cannot be read is no reason to forget: let it end here.
+            with open(path, encoding="utf-8") as file:
+                self.latest = {str(cluster): int(epoch) for cluster, epoch in json.load(file).items()}
+        elif path:
+            self.keep({})
+
+    def admit(self, cluster, epoch):
+        latest = self.latest.get(cluster, 0)
+        if epoch < latest:
+            raise Failure("SUPERSEDED", f"tenure {latest} has been seen, and this call is of {epoch}")
+        if epoch > latest:
+            after = {**self.latest, cluster: epoch}
+            try:
+                self.keep(after)
+            except OSError as error:
+                raise Failure("UNAVAILABLE", f"the tenure cannot be remembered: {error}") from error
+            self.latest = after
+
+    def keep(self, latest):
+        """All of it or nothing: into another file, which then takes the name."""
+        if not self.path:
+            return
+        with tempfile.NamedTemporaryFile("w", dir=os.path.dirname(self.path) or ".", delete=False) as part:
+            json.dump(latest, part)
+            part.flush()
+            os.fsync(part.fileno())
+        os.replace(part.name, self.path)
 
 
 class Base:
     """What is the same for every call: one at a time, old tenures refused, errors in the protocol's form."""
 
-    def __init__(self, cloud):
+    def __init__(self, cloud, epochs):
         self.cloud = cloud
         self.lock = threading.Lock()
-        # Latest lease_epoch by cluster. Kept in the cloud, this would also hold after a restart.
-        self.epochs = {}
+        self.epochs = epochs
 
     def change(self, meta):
         """Called first by what changes something."""
-        latest = self.epochs.get(meta.cluster_id, 0)
-        if meta.lease_epoch < latest:
-            raise Failure("SUPERSEDED", f"tenure {latest} has been seen, and this call is of {meta.lease_epoch}")
-        self.epochs[meta.cluster_id] = meta.lease_epoch
+        self.epochs.admit(meta.cluster_id, meta.lease_epoch)
 
 
 def answers(method):
@@ -181,21 +219,14 @@ class Instances(Service, rpc.InstancesServicer):
         return pb.NodeAnswer(node=node, absent=pb.Absent(evidence=evidence))
 
 
-def fingerprint_of(spec):
-    """What a load balancer is configured as. A real one is computed from what the cloud says, not from what was asked."""
-    clean = pb.LoadBalancerSpec()
-    clean.CopyFrom(spec)
-    return hashlib.sha256(clean.SerializeToString(deterministic=True)).hexdigest()[:16]
-
-
 class LoadBalancers(Service, rpc.LoadBalancersServicer):
     def owned(self, balancer):
         return pb.OwnedLoadBalancer(
-            owner=balancer.owner, handle=balancer.handle, fingerprint=balancer.fingerprint
+            owner=balancer.spec.owner, handle=balancer.handle, fingerprint=balancer.fingerprint()
         )
 
     def ready(self, balancer):
-        ready = pb.Ready(handle=balancer.handle, fingerprint=balancer.fingerprint)
+        ready = pb.Ready(handle=balancer.handle, fingerprint=balancer.fingerprint())
         ready.ingress.add(ip=balancer.address)
         return pb.LoadBalancerOutcome(ready=ready)
 
@@ -218,21 +249,24 @@ class LoadBalancers(Service, rpc.LoadBalancersServicer):
             if not cloud.free:
                 raise Failure("QUOTA", "no address is left")
             # Tagged with its owner from its first moment, so that a call that is cut off here leaves nothing unowned.
-            balancer = Balancer(f"lb-{uuid.uuid4().hex[:8]}", spec.owner, cloud.free.pop(0), "", [])
+            balancer = Balancer(f"lb-{uuid.uuid4().hex[:8]}", cloud.free.pop(0), spec)
             cloud.balancers[(spec.owner.cluster_id, spec.owner.uid)] = balancer
-        balancer.owner = spec.owner
-        balancer.backends = list(spec.backends)
-        balancer.fingerprint = fingerprint_of(spec)
+        balancer.spec = spec
         return pb.EnsureLoadBalancerResponse(outcome=self.ready(balancer))
 
     @answers
     def UpdateBackends(self, cloud, request):
         self.base.change(request.meta)
         balancer = self.find(cloud, request.spec.owner)
-        if balancer is None:
-            raise Failure("NOT_FOUND", f"no load balancer of {request.spec.owner.uid}")
-        balancer.backends = list(request.spec.backends)
-        balancer.fingerprint = fingerprint_of(request.spec)
+        # The owner counts: a handle of another one is not to be followed.
+        if balancer is None or balancer.handle != request.known_handle:
+            raise Failure("NOT_FOUND", f"no load balancer {request.known_handle} of {request.spec.owner.uid}")
+        # The backends and nothing else, whatever else the request says.
+        changed = pb.LoadBalancerSpec()
+        changed.CopyFrom(balancer.spec)
+        del changed.backends[:]
+        changed.backends.extend(request.spec.backends)
+        balancer.spec = changed
         return pb.UpdateBackendsResponse(outcome=self.ready(balancer))
 
     @answers
@@ -248,10 +282,10 @@ class LoadBalancers(Service, rpc.LoadBalancersServicer):
     def ListOwned(self, cloud, request):
         keys = sorted(uid for cluster, uid in cloud.balancers if cluster == request.meta.cluster_id)
         keys = [uid for uid in keys if uid > request.page_token]
-        page = [cloud.balancers[(request.meta.cluster_id, uid)] for uid in keys[:PAGE]]
+        page = [cloud.balancers[(request.meta.cluster_id, uid)] for uid in keys[: cloud.page]]
         return pb.ListOwnedResponse(
             load_balancers=[self.owned(one) for one in page],
-            next_page_token=keys[PAGE - 1] if len(keys) > PAGE else "",
+            next_page_token=keys[cloud.page - 1] if len(keys) > cloud.page else "",
         )
 
 
@@ -267,8 +301,8 @@ class Routes(Service, rpc.RoutesServicer):
         keys = sorted(to for cluster, to in cloud.routes if cluster == request.meta.cluster_id)
         keys = [to for to in keys if to > request.page_token]
         return pb.ListRoutesResponse(
-            routes=[cloud.routes[(request.meta.cluster_id, to)] for to in keys[:PAGE]],
-            next_page_token=keys[PAGE - 1] if len(keys) > PAGE else "",
+            routes=[cloud.routes[(request.meta.cluster_id, to)] for to in keys[: cloud.page]],
+            next_page_token=keys[cloud.page - 1] if len(keys) > cloud.page else "",
         )
 
     @answers
@@ -298,14 +332,16 @@ def main():
     parser = argparse.ArgumentParser(description="A cloud in memory, as a plug-in of quarterdeck.")
     parser.add_argument("--socket", required=True, help="unix socket to serve on")
     parser.add_argument("--instance", action="append", default=[], metavar="NAME=ADDRESS", help="an instance it has")
+    parser.add_argument("--state", help="file in which it remembers the latest tenure of each cluster")
+    parser.add_argument("--page", type=int, default=500, help="how much a list gives at once")
     flags = parser.parse_args()
 
-    cloud = Cloud()
+    cloud = Cloud(page=flags.page)
     for instance in flags.instance:
         name, address = instance.split("=", 1)
         cloud.instances[f"{NAME}://{name}"] = (name, address)
 
-    base = Base(cloud)
+    base = Base(cloud, Epochs(flags.state))
     limits = [("grpc.max_receive_message_length", MESSAGE_LIMIT), ("grpc.max_send_message_length", MESSAGE_LIMIT)]
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=16), options=limits)
     rpc.add_IdentityServicer_to_server(Identity(base), server)

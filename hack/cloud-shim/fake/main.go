@@ -4,6 +4,8 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -11,11 +13,13 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	cloudprovider "k8s.io/cloud-provider"
@@ -46,6 +50,11 @@ type behaviour struct {
 	Panics bool `json:"panics"`
 	// DelayMillis is how long each call takes.
 	DelayMillis int `json:"delayMillis"`
+	// IsCloud has it remember what it is told, as a cloud does; by itself the fake answers what Exists and
+	// InstanceExists say, whatever it was told.
+	IsCloud bool `json:"isCloud"`
+	// Stopped are the names of nodes that are shut down, if it is a cloud.
+	Stopped []types.NodeName `json:"stopped"`
 }
 
 // errorNamed is the error of a word; empty for none.
@@ -86,6 +95,114 @@ func (p provider) DeleteRoute(ctx context.Context, cluster string, route *cloudp
 	return p.Cloud.DeleteRoute(ctx, cluster, route)
 }
 
+// elsewhere is the annotation of Services whose load balancers a cloud says are made by somebody else.
+const elsewhere = "fake.example.com/elsewhere"
+
+// remembering is the fake as a cloud: it has the load balancers that it was told to make, each with an address of its
+// own, and the nodes of its list and no others.
+type remembering struct {
+	provider
+	told *behaviour
+	// balancers have the addresses of load balancers, by name.
+	balancers map[string]string
+	made      int
+}
+
+// LoadBalancer implements cloudprovider.Interface.
+func (r *remembering) LoadBalancer() (cloudprovider.LoadBalancer, bool) { return r, true }
+
+// InstancesV2 implements cloudprovider.Interface.
+func (r *remembering) InstancesV2() (cloudprovider.InstancesV2, bool) { return r, true }
+
+// InstanceExists implements cloudprovider.InstancesV2.
+func (r *remembering) InstanceExists(ctx context.Context, node *v1.Node) (bool, error) {
+	if !r.told.IsCloud {
+		return r.provider.InstanceExists(ctx, node)
+	}
+	return r.nameOf(node) != "", nil
+}
+
+// InstanceShutdown implements cloudprovider.InstancesV2.
+func (r *remembering) InstanceShutdown(ctx context.Context, node *v1.Node) (bool, error) {
+	if !r.told.IsCloud {
+		return r.provider.InstanceShutdown(ctx, node)
+	}
+	return slices.Contains(r.told.Stopped, r.nameOf(node)), nil
+}
+
+// nameOf finds a node by its providerID, or by its name if it has none yet.
+func (r *remembering) nameOf(node *v1.Node) types.NodeName {
+	for name, id := range r.told.ProviderIDs {
+		if id == node.Spec.ProviderID || node.Spec.ProviderID == "" && string(name) == node.Name {
+			return name
+		}
+	}
+	return ""
+}
+
+// GetLoadBalancerName implements cloudprovider.LoadBalancer. Two clusters share nothing.
+func (r *remembering) GetLoadBalancerName(ctx context.Context, cluster string, service *v1.Service) string {
+	name := r.provider.GetLoadBalancerName(ctx, cluster, service)
+	if r.told.IsCloud {
+		name += "-" + cluster
+	}
+	return name
+}
+
+func (r *remembering) status(name string) *v1.LoadBalancerStatus {
+	return &v1.LoadBalancerStatus{Ingress: []v1.LoadBalancerIngress{{IP: r.balancers[name]}}}
+}
+
+// GetLoadBalancer implements cloudprovider.LoadBalancer.
+func (r *remembering) GetLoadBalancer(
+	ctx context.Context, cluster string, service *v1.Service,
+) (*v1.LoadBalancerStatus, bool, error) {
+	if !r.told.IsCloud {
+		return r.provider.GetLoadBalancer(ctx, cluster, service)
+	}
+	name := r.GetLoadBalancerName(ctx, cluster, service)
+	return r.status(name), r.balancers[name] != "", r.Err
+}
+
+// EnsureLoadBalancer implements cloudprovider.LoadBalancer.
+func (r *remembering) EnsureLoadBalancer(
+	ctx context.Context, cluster string, service *v1.Service, nodes []*v1.Node,
+) (*v1.LoadBalancerStatus, error) {
+	if !r.told.IsCloud {
+		return r.provider.EnsureLoadBalancer(ctx, cluster, service, nodes)
+	}
+	if service.Annotations[elsewhere] != "" {
+		return nil, errorNamed("implemented-elsewhere")
+	}
+	if _, err := r.provider.EnsureLoadBalancer(ctx, cluster, service, nodes); err != nil {
+		return nil, err
+	}
+	name := r.GetLoadBalancerName(ctx, cluster, service)
+	if r.balancers[name] == "" {
+		r.made++
+		r.balancers[name] = fmt.Sprintf("198.51.%d.%d", 100+r.made/250, 1+r.made%250)
+	}
+	return r.status(name), nil
+}
+
+// UpdateLoadBalancer implements cloudprovider.LoadBalancer.
+func (r *remembering) UpdateLoadBalancer(
+	ctx context.Context, cluster string, service *v1.Service, nodes []*v1.Node,
+) error {
+	if r.told.IsCloud && r.balancers[r.GetLoadBalancerName(ctx, cluster, service)] == "" {
+		return errors.New("there is no such load balancer")
+	}
+	return r.provider.UpdateLoadBalancer(ctx, cluster, service, nodes)
+}
+
+// EnsureLoadBalancerDeleted implements cloudprovider.LoadBalancer.
+func (r *remembering) EnsureLoadBalancerDeleted(ctx context.Context, cluster string, service *v1.Service) error {
+	if r.told.IsCloud {
+		delete(r.balancers, r.GetLoadBalancerName(ctx, cluster, service))
+	}
+	return r.provider.EnsureLoadBalancerDeleted(ctx, cluster, service)
+}
+
 func (b *behaviour) apply(cloud *fake.Cloud) {
 	cloud.Exists, cloud.Err = b.Exists, errorNamed(b.Err)
 	cloud.ExistsByProviderID, cloud.ErrByProviderID = b.InstanceExists, errorNamed(b.InstanceErr)
@@ -101,24 +218,69 @@ func (b *behaviour) apply(cloud *fake.Cloud) {
 	}
 }
 
+// flags are those of the program.
+type flags struct {
+	socket, listen, cert, key, ca, behaviour, state, clusterName string
+}
+
 func main() {
-	socket := flag.String("socket", "", "unix socket to serve on")
-	file := flag.String("behaviour", "", "file that says how the provider is to behave, as JSON")
+	var told flags
+	flag.StringVar(&told.socket, "socket", "", "unix socket to serve on")
+	flag.StringVar(&told.listen, "listen", "", "HOST:PORT to serve on with mutual TLS, instead of a socket")
+	flag.StringVar(&told.cert, "cert", "", "file with the certificate that callers are shown")
+	flag.StringVar(&told.key, "key", "", "file with its key")
+	flag.StringVar(&told.ca, "ca", "", "file with the certificates of the authority that callers prove themselves by")
+	flag.StringVar(&told.behaviour, "behaviour", "", "file that says how the provider is to behave, as JSON")
+	flag.StringVar(&told.state, "state", "", "file in which the plug-in remembers tenures and Services")
+	flag.StringVar(&told.clusterName, "cluster-name", "kubernetes", "the cluster's name; empty for its id")
 	flag.Parse()
-	if err := run(*socket, *file); err != nil {
+	if err := run(told); err != nil {
 		klog.ErrorS(err, "cannot serve")
 		os.Exit(1)
 	}
 }
 
-func run(socket, file string) error {
+// listener makes the listener, and the options that go with it.
+func (f flags) listener() (net.Listener, []grpc.ServerOption, error) {
+	if f.listen == "" {
+		listener, err := net.Listen("unix", f.socket)
+		return listener, nil, err
+	}
+	certificate, err := tls.LoadX509KeyPair(f.cert, f.key)
+	if err != nil {
+		return nil, nil, err
+	}
+	authority, err := os.ReadFile(f.ca)
+	if err != nil {
+		return nil, nil, err
+	}
+	callers := x509.NewCertPool()
+	if !callers.AppendCertsFromPEM(authority) {
+		return nil, nil, fmt.Errorf("%s: no certificate", f.ca)
+	}
+	mutual := credentials.NewTLS(&tls.Config{
+		Certificates: []tls.Certificate{certificate},
+		ClientAuth:   tls.RequireAndVerifyClientCert,
+		ClientCAs:    callers,
+		MinVersion:   tls.VersionTLS13,
+	})
+	listener, err := net.Listen("tcp", f.listen)
+	return listener, []grpc.ServerOption{grpc.Creds(mutual)}, err
+}
+
+func run(flags flags) error {
 	cloud := &fake.Cloud{
 		EnableInstancesV2: true,
 		ExternalIP:        net.ParseIP("192.0.2.10"),
 		Zone:              cloudprovider.Zone{FailureDomain: "zone-1", Region: "region-1"},
 		AdditionalLabels:  map[string]string{"example.com/rack": "7"},
-		RouteMap:          map[string]*fake.Route{},
+		// One of somebody else's, in the same cloud.
+		RouteMap: map[string]*fake.Route{"foreign": {
+			ClusterName: "somebody-else",
+			Route:       cloudprovider.Route{Name: "foreign", TargetNode: "theirs", DestinationCIDR: "10.78.0.0/24"},
+		}},
 	}
+	var told behaviour
 	// The fake is not made for calls at once.
 	var one sync.Mutex
 	behave := func(
@@ -126,24 +288,35 @@ func run(socket, file string) error {
 	) (any, error) {
 		one.Lock()
 		defer one.Unlock()
-		text, err := os.ReadFile(file)
+		text, err := os.ReadFile(flags.behaviour)
 		if err != nil {
 			return nil, err
 		}
-		var told behaviour
-		if err := json.Unmarshal(text, &told); err != nil {
+		var now behaviour
+		if err := json.Unmarshal(text, &now); err != nil {
 			return nil, err
 		}
+		told = now
 		told.apply(cloud)
 		return handle(ctx, request)
 	}
-	listener, err := net.Listen("unix", socket)
+	listener, server, err := flags.listener()
 	if err != nil {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	cloud.Initialize(nil, ctx.Done())
-	options := shim.Options{ClusterName: "kubernetes", Server: []grpc.ServerOption{grpc.ChainUnaryInterceptor(behave)}}
-	return shim.New(provider{cloud}, options).Serve(ctx, listener)
+	plugin, err := shim.New(
+		&remembering{provider: provider{cloud}, told: &told, balancers: map[string]string{}},
+		shim.Options{
+			ClusterName: flags.clusterName,
+			State:       flags.state,
+			Server:      append(server, grpc.ChainUnaryInterceptor(behave)),
+		},
+	)
+	if err != nil {
+		return err
+	}
+	return plugin.Serve(ctx, listener)
 }

@@ -24,7 +24,7 @@ type loadBalancers struct {
 func (l *loadBalancers) Get(
 	ctx context.Context, request *pb.GetLoadBalancersRequest,
 ) (*pb.GetLoadBalancersResponse, error) {
-	service, err := l.serviceOf(ctx, request.GetOwner())
+	service, err := l.serviceOf(ctx, request.GetMeta(), request.GetOwner())
 	if err != nil {
 		return nil, err
 	}
@@ -44,7 +44,7 @@ func (l *loadBalancers) Get(
 func (l *loadBalancers) Ensure(
 	ctx context.Context, request *pb.EnsureLoadBalancerRequest,
 ) (*pb.EnsureLoadBalancerResponse, error) {
-	service, err := l.remember(request.GetSpec())
+	service, err := l.remember(request.GetMeta(), request.GetSpec())
 	if err != nil {
 		return nil, err
 	}
@@ -61,11 +61,16 @@ func (l *loadBalancers) Ensure(
 func (l *loadBalancers) UpdateBackends(
 	ctx context.Context, request *pb.UpdateBackendsRequest,
 ) (*pb.UpdateBackendsResponse, error) {
-	service, err := l.remember(request.GetSpec())
+	service, err := l.remember(request.GetMeta(), request.GetSpec())
 	if err != nil {
 		return nil, err
 	}
 	name := l.clusterName(request.GetMeta())
+	own := l.cloud.GetLoadBalancerName(ctx, name, service)
+	if known := request.GetKnownHandle(); known != "" && known != own {
+		message := fmt.Sprintf("the owner's load balancer is %s, not %s", own, known)
+		return nil, failure(pb.ErrorReason_ERROR_REASON_NOT_FOUND, message)
+	}
 	if err := l.cloud.UpdateLoadBalancer(ctx, name, service, nodesOf(request.GetSpec())); err != nil {
 		return nil, err
 	}
@@ -84,7 +89,7 @@ func (l *loadBalancers) UpdateBackends(
 func (l *loadBalancers) EnsureDeleted(
 	ctx context.Context, request *pb.EnsureLoadBalancerDeletedRequest,
 ) (*pb.EnsureLoadBalancerDeletedResponse, error) {
-	service, err := l.serviceOf(ctx, request.GetOwner())
+	service, err := l.serviceOf(ctx, request.GetMeta(), request.GetOwner())
 	if err != nil {
 		return nil, err
 	}
@@ -98,9 +103,52 @@ func (l *loadBalancers) EnsureDeleted(
 	case err != nil:
 		return nil, err
 	}
-	l.services.forget(request.GetOwner())
+	if err := l.state.forget(request.GetMeta().GetClusterId(), request.GetOwner().GetUid()); err != nil {
+		return nil, err
+	}
 	outcome := &pb.EnsureLoadBalancerDeletedResponse_Gone{Gone: &pb.Gone{}}
 	return &pb.EnsureLoadBalancerDeletedResponse{Outcome: outcome}, nil
+}
+
+// listPage is how many load balancers an answer has at most: the provider is asked for each.
+const listPage = 20
+
+// ListOwned implements pb.LoadBalancersServer. A provider has no such list; this one is of what was made through this
+// plug-in and not removed through it, as far as the provider says that it exists. It needs a state file: a list that a
+// restart empties would be worse than none.
+func (l *loadBalancers) ListOwned(ctx context.Context, request *pb.ListOwnedRequest) (*pb.ListOwnedResponse, error) {
+	if l.options.State == "" {
+		return nil, failure(pb.ErrorReason_ERROR_REASON_NOT_IMPLEMENTED, "a list of load balancers (it needs a state file)")
+	}
+	meta := request.GetMeta()
+	page, more := l.state.after(meta.GetClusterId(), request.GetPageToken(), listPage)
+	answer, name := &pb.ListOwnedResponse{}, l.clusterName(meta)
+	for _, made := range page {
+		service := made.DeepCopy()
+		_, exists, err := l.cloud.GetLoadBalancer(ctx, name, service)
+		switch {
+		case errors.Is(err, cloudprovider.ImplementedElsewhere):
+			continue
+		case err != nil:
+			// Half a list is worse than none.
+			return nil, err
+		case !exists:
+			continue
+		}
+		answer.LoadBalancers = append(answer.LoadBalancers, &pb.OwnedLoadBalancer{
+			Owner: &pb.Owner{
+				ClusterId: meta.GetClusterId(),
+				Namespace: service.Namespace,
+				Name:      service.Name,
+				Uid:       string(service.UID),
+			},
+			Handle: l.cloud.GetLoadBalancerName(ctx, name, service),
+		})
+	}
+	if more {
+		answer.NextPageToken = string(page[len(page)-1].UID)
+	}
+	return answer, nil
 }
 
 // ready is the outcome of a call that went well.

@@ -74,11 +74,18 @@ func (r *routes) Delete(ctx context.Context, request *pb.DeleteRouteRequest) (*p
 	if err == nil {
 		return &pb.DeleteRouteResponse{}, nil
 	}
-	// A provider may complain of what is not there: as good as removed.
-	if there, listing := r.there(ctx, name, unwanted); listing == nil && there == nil {
+	there, listing := r.there(ctx, name, unwanted)
+	switch {
+	case listing != nil:
+		return nil, err
+	case there == nil:
+		// A provider may complain of what is not there: as good as removed.
 		return &pb.DeleteRouteResponse{}, nil
+	case there.Name != unwanted.Name:
+		// It may want the route by the name that it lists it by.
+		err = r.cloud.DeleteRoute(ctx, name, there)
 	}
-	return nil, err
+	return &pb.DeleteRouteResponse{}, err
 }
 
 // there finds the route to a destination.

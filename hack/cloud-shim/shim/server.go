@@ -1,9 +1,9 @@
 // Package shim serves a cloud provider that is written against k8s.io/cloud-provider as a plug-in of quarterdeck, over
 // the protocol quarterdeck.cloudprovider.v1.
 //
-// What such a provider cannot tell, the plug-in cannot either: it has no list of the load balancers it owns
-// (LoadBalancers.ListOwned), no replacing of routes (Routes.Replace, which the caller then does in two steps), and no
-// fingerprints of load balancers.
+// What such a provider cannot tell, the plug-in cannot either: it has no replacing of routes (Routes.Replace, which the
+// caller then does in two steps), no fingerprints of load balancers, and no list of them: with a state file it lists those
+// that were made through it.
 package shim
 
 import (
@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"net"
 	"runtime/debug"
-	"sync"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
@@ -42,27 +41,33 @@ type Options struct {
 	// Service reads a Service, for providers that decide by annotations what there is to be found or deleted: the
 	// protocol tells the owner alone then. Nil: the plug-in knows only those it was called for since it started.
 	Service func(ctx context.Context, namespace, name string) (*v1.Service, error)
+	// State is a file in which the plug-in remembers the latest tenure of each cluster, and the Services it was called for.
+	// Nobody else may write it. Empty: both are forgotten when the process ends, and load balancers cannot be listed.
+	State string
 	// Server are further options of the server, such as TLS credentials.
 	Server []grpc.ServerOption
 }
 
 // Server is the provider, as the protocol sees it.
 type Server struct {
-	cloud    cloudprovider.Interface
-	options  Options
-	services services
-	epochs   epochs
+	cloud   cloudprovider.Interface
+	options Options
+	state   *state
 }
 
-// New makes a server of an initialised provider.
-func New(cloud cloudprovider.Interface, options Options) *Server {
+// New makes a server of an initialised provider. It fails if the state file can neither be read nor made.
+func New(cloud cloudprovider.Interface, options Options) (*Server, error) {
 	if len(options.Schemes) == 0 {
 		options.Schemes = []string{cloud.ProviderName()}
 	}
 	if options.MaxBatch == 0 {
 		options.MaxBatch = 100
 	}
-	return &Server{cloud: cloud, options: options}
+	state, err := openState(options.State)
+	if err != nil {
+		return nil, fmt.Errorf("reading the state: %w", err)
+	}
+	return &Server{cloud: cloud, options: options, state: state}, nil
 }
 
 // Serve serves until the context ends; calls that run then are finished first.
@@ -116,7 +121,7 @@ func (s *Server) intercept(
 			return nil, failure(pb.ErrorReason_ERROR_REASON_INVALID, "meta.cluster_id: is empty")
 		}
 		if changing[info.FullMethod] {
-			if err := s.epochs.admit(call.GetMeta()); err != nil {
+			if err := s.state.admit(call.GetMeta()); err != nil {
 				return nil, err
 			}
 		}
@@ -137,28 +142,6 @@ func (s *Server) clusterName(meta *pb.CallMeta) string {
 		return s.options.ClusterName
 	}
 	return meta.GetClusterId()
-}
-
-// epochs remembers the latest tenure of each cluster, as long as the process runs.
-type epochs struct {
-	mutex  sync.Mutex
-	latest map[string]uint64
-}
-
-// admit refuses calls of a replica that leads no more.
-func (e *epochs) admit(meta *pb.CallMeta) error {
-	e.mutex.Lock()
-	defer e.mutex.Unlock()
-	if e.latest == nil {
-		e.latest = map[string]uint64{}
-	}
-	latest, ours := e.latest[meta.GetClusterId()], meta.GetLeaseEpoch()
-	if ours < latest {
-		message := fmt.Sprintf("tenure %d has been seen, and this call is of %d", latest, ours)
-		return failure(pb.ErrorReason_ERROR_REASON_SUPERSEDED, message)
-	}
-	e.latest[meta.GetClusterId()] = ours
-	return nil
 }
 
 type identity struct {

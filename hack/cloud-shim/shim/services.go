@@ -3,7 +3,6 @@ package shim
 import (
 	"context"
 	"fmt"
-	"sync"
 
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -14,35 +13,8 @@ import (
 	pb "quarterdeck.dev/hack/cloud-shim/cloudproviderv1"
 )
 
-// services remembers the Services that load balancers were made for, by uid: a provider wants to see them whole.
-type services struct {
-	mutex sync.Mutex
-	known map[string]*v1.Service
-}
-
-func (s *services) put(service *v1.Service) {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	if s.known == nil {
-		s.known = map[string]*v1.Service{}
-	}
-	s.known[string(service.UID)] = service
-}
-
-func (s *services) get(uid string) *v1.Service {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	return s.known[uid]
-}
-
-func (s *services) forget(owner *pb.Owner) {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	delete(s.known, owner.GetUid())
-}
-
 // remember makes a Service of a spec, and keeps it.
-func (s *Server) remember(spec *pb.LoadBalancerSpec) (*v1.Service, error) {
+func (s *Server) remember(meta *pb.CallMeta, spec *pb.LoadBalancerSpec) (*v1.Service, error) {
 	if spec.GetOwner().GetUid() == "" {
 		return nil, failure(pb.ErrorReason_ERROR_REASON_INVALID, "spec.owner.uid: is empty")
 	}
@@ -50,16 +22,18 @@ func (s *Server) remember(spec *pb.LoadBalancerSpec) (*v1.Service, error) {
 	if err != nil {
 		return nil, failure(pb.ErrorReason_ERROR_REASON_INVALID, err.Error())
 	}
-	s.services.put(service)
+	if err := s.state.put(meta.GetClusterId(), service); err != nil {
+		return nil, err
+	}
 	return service.DeepCopy(), nil
 }
 
 // serviceOf finds the Service of an owner: as it was last seen, as it is in the cluster, or as little as is known.
-func (s *Server) serviceOf(ctx context.Context, owner *pb.Owner) (*v1.Service, error) {
+func (s *Server) serviceOf(ctx context.Context, meta *pb.CallMeta, owner *pb.Owner) (*v1.Service, error) {
 	if owner.GetUid() == "" {
 		return nil, failure(pb.ErrorReason_ERROR_REASON_INVALID, "owner.uid: is empty")
 	}
-	if known := s.services.get(owner.GetUid()); known != nil {
+	if known := s.state.get(meta.GetClusterId(), owner.GetUid()); known != nil {
 		return known.DeepCopy(), nil
 	}
 	if s.options.Service != nil {

@@ -107,8 +107,10 @@ pub enum Now {
     Route(Versioned<RouteSpec>),
     /// It is there and could not be understood, and why: it stays as it was.
     Broken(String),
-    /// It is gone.
+    /// It was deleted.
     Gone,
+    /// A complete list lacks it.
+    Missing,
 }
 
 /// A complete state as somebody told it, with what could not be understood.
@@ -215,10 +217,10 @@ impl Accepted {
         let Snapshot { desired, broken } = snapshot;
         let mut changes = Vec::new();
         for name in self.desired.balancers.keys().filter(|name| !desired.balancers.contains_key(*name)) {
-            changes.push((ObjectId::balancer(name), Now::Gone));
+            changes.push((ObjectId::balancer(name), Now::Missing));
         }
         for name in self.desired.routes.keys().filter(|name| !desired.routes.contains_key(*name)) {
-            changes.push((ObjectId::route(name), Now::Gone));
+            changes.push((ObjectId::route(name), Now::Missing));
         }
         changes.retain(|(id, _)| !broken.contains_key(id));
         for (name, new) in desired.balancers {
@@ -270,7 +272,7 @@ impl Accepted {
                 Ok(if same { Effect::None } else { Effect::Other })
             }
             Now::Broken(error) => Err(Refusal::Broken(id.clone(), error)),
-            Now::Gone => Ok(self.remove(id)),
+            Now::Gone | Now::Missing => Ok(self.remove(id)),
         }
     }
 

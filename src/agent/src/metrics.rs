@@ -107,3 +107,21 @@ impl Metrics {
         self.problems.set(count(status.problems.len()));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_is_on_the_page_of_metrics() {
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry).unwrap();
+        metrics.repairs.with_label_values(&["nftables"]).inc();
+        metrics.changes.with_label_values(&["quick"]).observe(0.001);
+        let page = include_str!("../../../docs/metrics.md");
+        let served: Vec<String> = registry.gather().iter().map(|family| format!("| `{}` ", family.name())).collect();
+        let said: Vec<&str> = page.lines().filter(|line| line.starts_with("| `quarterdeck_agent_")).collect();
+        assert!(served.iter().all(|name| said.iter().any(|line| line.starts_with(name))), "{served:?}");
+        assert_eq!(served.len(), said.len());
+    }
+}

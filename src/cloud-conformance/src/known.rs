@@ -96,6 +96,9 @@ pub struct Paths {
     /// How many are made to see the list paged; 201 if 0.
     #[serde(default)]
     pub many: usize,
+    /// Whether the cloud can only delete a route and make another, so that for a moment nothing leads there.
+    #[serde(default)]
+    pub in_two_steps: bool,
 }
 
 /// How to stop and start the provider.

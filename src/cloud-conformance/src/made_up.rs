@@ -35,7 +35,7 @@ pub async fn populate(cloud: &impl Commanded) -> Result<Known> {
             elsewhere: BTreeMap::from([(ELSEWHERE.to_owned(), "true".to_owned())]),
             ..Balancers::default()
         }),
-        routes: Some(Paths { within: "10.77.0.0/16".parse()?, foreign: None, many: 0 }),
+        routes: Some(Paths { within: "10.77.0.0/16".parse()?, foreign: None, many: 0, in_two_steps: false }),
         ..Known::default()
     })
 }

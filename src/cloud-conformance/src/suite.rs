@@ -215,6 +215,16 @@ impl Suite {
         self.owner_in(&self.known.cluster, name, &format!("{}-{name}", self.run))
     }
 
+    /// An owner for whom nothing is made.
+    pub fn nobody(&self) -> Owner {
+        Owner {
+            cluster: ClusterId(self.known.cluster.as_str().into()),
+            namespace: "conformance".to_owned(),
+            name: "nobody".to_owned(),
+            uid: format!("{}-nobody", self.run),
+        }
+    }
+
     /// An owner in a cluster, with a uid.
     pub fn owner_in(&self, cluster: &str, name: &str, uid: &str) -> Owner {
         let owner = Owner {
@@ -305,13 +315,27 @@ impl Suite {
         let (balancers, _) = self.balancers()?;
         let (mut all, mut pages, mut next): (Vec<_>, _, Option<String>) = (Vec::new(), 0, None);
         loop {
-            let page = balancers.list_owned(&self.call_of(cluster, 0), next.as_deref()).await?;
+            let page = match balancers.list_owned(&self.call_of(cluster, 0), next.as_deref()).await {
+                Err(CloudError::NotImplemented(what)) => {
+                    return Err(Stop::NotApplicable(format!("the provider does not implement {what}")));
+                }
+                page => page?,
+            };
             all.extend(page.items);
             (pages, next) = (pages + 1, page.next);
             check!(pages < 10_000, "the list of load balancers does not end");
             if next.is_none() {
                 return Ok((all, pages));
             }
+        }
+    }
+
+    /// The load balancers of a cluster; `None` if the provider has no such list.
+    pub async fn listed_if_it_can(&self, cluster: &str) -> Outcome<Option<Vec<OwnedLoadBalancer>>> {
+        match self.listed(cluster).await {
+            Ok((listed, _)) => Ok(Some(listed)),
+            Err(Stop::NotApplicable(_)) => Ok(None),
+            Err(failed) => Err(failed),
         }
     }
 

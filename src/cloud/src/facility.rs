@@ -1,21 +1,31 @@
 //! The clouds of a process: which providers there are, by flags, and which of them answers for what.
 
+#[cfg(feature = "grpc")]
+use std::collections::BTreeMap;
+#[cfg(feature = "grpc")]
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use k8s_openapi::api::core::v1::{Namespace, ObjectReference};
+use k8s_openapi::api::core::v1::Namespace;
 use parking_lot::Mutex;
 use quarterdeck_runtime::controller::{Grant, Key, Setup, SetupError};
-use quarterdeck_runtime::events::{EventType, Recorder};
+use quarterdeck_runtime::events::Recorder;
 use quarterdeck_runtime::facility::{Facility, Given, Ground};
 use quarterdeck_runtime::informer::{Lister, Selection};
 use quarterdeck_runtime::object::{Cached as _, ObjectKey};
 use serde_json::value::{RawValue, to_raw_value};
 
+#[cfg(feature = "grpc")]
+use crate::grpc::{Entry, Watched};
 use crate::guard::{CloudMetrics, GuardConfig, Guarded, Limits, ProviderStatus};
 use crate::model::ClusterId;
+use crate::nodes::{about_cluster, tell_trouble_about};
+#[cfg(feature = "grpc")]
+use crate::plugins::{Folder, SPARE};
+use crate::plugins::{Guarding, Notice, PluginMetrics, Providers};
 use crate::provider::{ProviderInfo, SharedProvider};
 
 /// The namespace whose uid names the cluster.
@@ -26,7 +36,7 @@ const IDENTIFYING: &str = "kube-system";
 pub struct CloudConfig {
     /// Cloud whose nodes, load balancers and routes are looked after, as NAME or NAME=URI; may be given repeatedly.
     /// Without it the cloud's controllers stay out. A URI that begins with grpc: is a plug-in's, under any name:
-    /// grpc:unix:///PATH or grpc:https://HOST:PORT; grpc-dir:/PATH is a folder of plug-ins' sockets (NAME.sock).
+    /// grpc:unix:///PATH or grpc:https://HOST:PORT; grpc-dir:/PATH is a folder of plug-ins' sockets (NAME.sock), which is watched.
     #[arg(long, value_name = "NAME[=URI]", value_delimiter = ',', help_heading = "Cloud")]
     pub cloud_provider: Vec<String>,
     /// File with the provider's own settings, read again when it changes.
@@ -83,11 +93,23 @@ pub struct ProviderKinds(pub Vec<ProviderKind>);
 
 /// The clouds of a process.
 pub struct Cloud {
-    providers: Vec<Arc<Guarded>>,
+    providers: Arc<Providers>,
     kinds: Vec<ProviderKind>,
     cluster: Arc<OnceLock<ClusterId>>,
     cluster_name: String,
     shared: Given,
+    #[cfg(feature = "grpc")]
+    folders: Folders,
+}
+
+/// Folders of plug-ins, watched once a controller of this process works.
+#[cfg(feature = "grpc")]
+#[derive(Default)]
+struct Folders {
+    all: Vec<Folder>,
+    /// Plug-ins of theirs that were there at the start, and their sockets.
+    known: BTreeMap<String, PathBuf>,
+    watched: OnceLock<Option<Watched>>,
 }
 
 impl Facility for Cloud {
@@ -101,23 +123,32 @@ impl Facility for Cloud {
         let (mut providers, mut kinds) = (Vec::new(), Vec::new());
         let shared = Mutex::default();
         let (asked_for, limits) = (asked_for(config, &known)?, config.guard.limits()?);
-        let measured = match asked_for.is_empty() {
+        let unserved = |error: prometheus::Error| refuse(error.to_string());
+        let metrics = match asked_for.is_empty() {
             true => None,
-            false => Some(CloudMetrics::register(&ground.registry).map_err(|error| refuse(error.to_string()))?),
+            false => Some(CloudMetrics::register(&ground.registry).map_err(unserved)?),
         };
-        for (name, uri, kind) in asked_for {
+        let plugin_metrics = match asked_for.spare {
+            0 => None,
+            _ => Some(PluginMetrics::register(&ground.registry).map_err(unserved)?),
+        };
+        let guarding = Guarding { cluster: Arc::clone(&cluster), limits, metrics };
+        for (name, uri, kind) in asked_for.providers {
             let make = MakeProvider { name: &name, uri: uri.as_deref(), config, ground, shared: &shared };
             let provider = (kind.make)(&make)?;
-            let guarded = Guarded::new(&name, provider, Arc::clone(&cluster), limits.clone())
-                .map_err(|error| refuse(format!("{name}: starting its runtime: {error}")))?;
-            providers.push(Arc::new(match &measured {
-                Some(metrics) => guarded.measured(metrics),
-                None => guarded,
-            }));
+            let guarded = guarding.guard(&name, provider);
+            providers.push(guarded.map_err(|error| refuse(format!("{name}: starting its runtime: {error}")))?);
             kinds.push(kind);
         }
-        let (cluster_name, shared) = (config.cluster_name.clone(), shared.into_inner());
-        Ok(Self { providers, kinds, cluster, cluster_name, shared })
+        Ok(Self {
+            providers: Arc::new(Providers::new(providers, asked_for.spare, guarding, plugin_metrics)),
+            kinds,
+            cluster,
+            cluster_name: config.cluster_name.clone(),
+            shared: shared.into_inner(),
+            #[cfg(feature = "grpc")]
+            folders: asked_for.folders,
+        })
     }
 
     fn status(&self) -> Option<Box<RawValue>> {
@@ -140,27 +171,80 @@ fn built_in() -> Vec<ProviderKind> {
     ]
 }
 
-/// The providers that the flag asks for, each with its name and URI.
-fn asked_for(
-    config: &CloudConfig,
-    known: &[ProviderKind],
-) -> Result<Vec<(String, Option<String>, ProviderKind)>, SetupError> {
-    let mut all: Vec<(String, Option<String>, ProviderKind)> = Vec::new();
-    for entry in config.cloud_provider.iter().filter(|entry| !entry.is_empty()) {
-        #[cfg(feature = "grpc")]
-        if let Some(plugins) = crate::grpc::expand(entry)? {
-            all.extend(plugins.into_iter().map(|(name, uri)| (name, Some(uri), crate::grpc::KIND)));
-            continue;
-        }
-        let (name, uri) = entry.split_once('=').map_or((entry.as_str(), None), |(name, uri)| (name, Some(uri)));
-        all.push((name.to_owned(), uri.map(str::to_owned), find(known, name)?.clone()));
+/// A provider that the flag asks for: its name, its URI, and what makes it.
+type Asked = (String, Option<String>, ProviderKind);
+
+/// What the flag asks for.
+#[derive(Default)]
+struct AskedFor {
+    /// The providers there are.
+    providers: Vec<Asked>,
+    /// How many may join later.
+    spare: usize,
+    #[cfg(feature = "grpc")]
+    folders: Folders,
+}
+
+impl AskedFor {
+    fn is_empty(&self) -> bool {
+        self.providers.is_empty() && self.spare == 0
     }
-    for (index, (name, ..)) in all.iter().enumerate() {
-        if all[..index].iter().any(|(earlier, ..)| earlier == name) {
+
+    fn has(&self, name: &str) -> bool {
+        self.providers.iter().any(|(other, ..)| other == name)
+    }
+
+    fn add(&mut self, name: String, uri: Option<String>, kind: ProviderKind) -> Result<(), SetupError> {
+        if self.has(&name) {
             return Err(refuse(format!("{name:?} is there twice; NAME=URI gives a provider another name")));
         }
+        self.providers.push((name, uri, kind));
+        Ok(())
     }
+}
+
+/// Reads the flag.
+fn asked_for(config: &CloudConfig, known: &[ProviderKind]) -> Result<AskedFor, SetupError> {
+    let mut all = AskedFor::default();
+    for entry in config.cloud_provider.iter().filter(|entry| !entry.is_empty()) {
+        #[cfg(feature = "grpc")]
+        match crate::grpc::expand(entry)? {
+            Some(Entry::Plugin { name, uri }) => {
+                all.add(name, Some(uri), crate::grpc::KIND)?;
+                continue;
+            }
+            Some(Entry::Folder(folder)) => {
+                all.folders.all.push(folder);
+                all.spare = SPARE;
+                continue;
+            }
+            None => {}
+        }
+        let (name, uri) = entry.split_once('=').map_or((entry.as_str(), None), |(name, uri)| (name, Some(uri)));
+        all.add(name.to_owned(), uri.map(str::to_owned), find(known, name)?.clone())?;
+    }
+    #[cfg(feature = "grpc")]
+    add_plugins_of_folders(&mut all)?;
     Ok(all)
+}
+
+/// Adds what is in the folders now. A name that is taken is not worth a start that fails: it is told once the folder
+/// is watched.
+#[cfg(feature = "grpc")]
+fn add_plugins_of_folders(all: &mut AskedFor) -> Result<(), SetupError> {
+    for folder in all.folders.all.clone() {
+        let contents = folder.read().map_err(|error| refuse(format!("{}: {error}", folder.path.display())))?;
+        for (name, socket) in contents.sockets {
+            if all.has(&name) {
+                continue;
+            }
+            if let Entry::Plugin { name, uri } = Entry::at(&name, &socket) {
+                all.add(name, Some(uri), crate::grpc::KIND)?;
+            }
+            all.folders.known.insert(name, socket);
+        }
+    }
+    Ok(())
 }
 
 fn find<'a>(known: &'a [ProviderKind], name: &str) -> Result<&'a ProviderKind, SetupError> {
@@ -181,7 +265,7 @@ impl Cloud {
     /// When the program brings no clouds.
     pub fn join<K: Key>(setup: &mut Setup<K>) -> Result<Option<Arc<Self>>, SetupError> {
         let cloud = setup.facility::<Self>()?;
-        if cloud.providers.is_empty() {
+        if cloud.most() == 0 {
             setup.stand_aside("it needs --cloud-provider");
             return Ok(None);
         }
@@ -196,10 +280,33 @@ impl Cloud {
         Ok(Some(cloud))
     }
 
-    /// All providers, in the order of the flag.
+    /// All providers: those that were there at the start, in the order of the flag and of the folders' contents, and then
+    /// those that joined. None ever leaves, and none changes its place.
     #[must_use]
     pub fn providers(&self) -> &[Arc<Guarded>] {
-        &self.providers
+        self.providers.all()
+    }
+
+    /// How many providers there may ever be; more than [`Self::providers`] where plug-ins may join.
+    #[must_use]
+    pub fn most(&self) -> usize {
+        self.providers.most()
+    }
+
+    /// Has `listener` told the place of each provider that joins later.
+    pub fn on_join(&self, listener: impl Fn(usize) + Send + Sync + 'static) {
+        self.providers.on_join(listener);
+    }
+
+    /// Begins to watch the folders of plug-ins, if there are any; called by whoever works.
+    fn watch_folders(&self) {
+        #[cfg(feature = "grpc")]
+        self.folders.watched.get_or_init(|| {
+            let (all, known) = (self.folders.all.clone(), self.folders.known.clone());
+            let start = || Watched::start(all, known, Arc::clone(&self.providers));
+            let complain = |error: &std::io::Error| tracing::error!(%error, "cannot watch the folders of plug-ins");
+            (!self.folders.all.is_empty()).then(|| start().inspect_err(complain).ok()).flatten()
+        });
     }
 
     /// The cluster's id; `None` until it has been read, which a controller that joined waits for.
@@ -229,7 +336,7 @@ impl Cloud {
         let scheme = provider_id.split_once("://").map_or(provider_id, |(scheme, _)| scheme);
         let owns = |info: &ProviderInfo| info.schemes.iter().any(|own| own == scheme);
         let (known, silent): (Vec<_>, Vec<_>) = self
-            .providers
+            .providers()
             .iter()
             .map(|provider| (provider, provider.known_info()))
             .partition(|(_, info)| info.is_some());
@@ -249,27 +356,24 @@ impl Cloud {
         failed.map_or(Ok(None), Err)
     }
 
-    /// Tells the operator of providers that refuse their credentials or cannot be reached, in one event each, about the
-    /// namespace that names the cluster: whichever controller comes first.
+    /// Tells the operator of providers that refuse their credentials, cannot be reached, or became other ones, and of
+    /// plug-ins that came or are not taken: in one event each, about the namespace that names the cluster, by whichever
+    /// controller comes first. To be called by each reconcile.
     pub fn report_trouble(&self, recorder: &Recorder) {
-        for provider in &self.providers {
-            let Some(trouble) = provider.take_trouble() else { continue };
-            let about = ObjectReference {
-                api_version: Some("v1".to_owned()),
-                kind: Some("Namespace".to_owned()),
-                name: Some(IDENTIFYING.to_owned()),
-                uid: self.cluster().map(ToString::to_string),
-                ..ObjectReference::default()
-            };
-            let message = format!("Cloud provider {}: {}", provider.name(), trouble.message);
-            recorder.event(&about, EventType::Warning, trouble.kind.reason(), message);
+        self.watch_folders();
+        let about = || about_cluster(self.cluster());
+        for provider in self.providers() {
+            tell_trouble_about(provider, recorder, about);
+        }
+        for Notice { kind, reason, message } in self.providers.take_notices() {
+            recorder.event(&about(), kind, reason, message);
         }
     }
 
     /// How each provider is, for a status page.
     #[must_use]
     pub fn status(&self) -> Vec<ProviderStatus> {
-        self.providers.iter().map(|provider| provider.status()).collect()
+        self.providers().iter().map(|provider| provider.status()).collect()
     }
 
     /// Rights that the providers' load balancers need.
@@ -286,16 +390,19 @@ impl Cloud {
     #[must_use]
     pub fn of(providers: Vec<(&str, SharedProvider)>, cluster: &str) -> Self {
         let id = Arc::new(OnceLock::from(ClusterId(cluster.into())));
-        let guard = |(name, provider): (&str, SharedProvider)| {
-            let limits = Limits { patience: Duration::from_secs(1), ..Limits::default() };
-            Arc::new(Guarded::new(name, provider, Arc::clone(&id), limits).expect("a runtime starts"))
-        };
+        let limits = Limits { patience: Duration::from_secs(1), ..Limits::default() };
+        let guarding = Guarding { cluster: Arc::clone(&id), limits, metrics: None };
+        let guard =
+            |(name, provider): (&str, SharedProvider)| guarding.guard(name, provider).expect("a runtime starts");
+        let providers = providers.into_iter().map(guard).collect();
         Self {
-            providers: providers.into_iter().map(guard).collect(),
+            providers: Arc::new(Providers::new(providers, 0, guarding, None)),
             kinds: Vec::new(),
-            cluster: Arc::clone(&id),
+            cluster: id,
             cluster_name: "kubernetes".to_owned(),
             shared: Given::default(),
+            #[cfg(feature = "grpc")]
+            folders: Folders::default(),
         }
     }
 }

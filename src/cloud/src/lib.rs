@@ -8,12 +8,14 @@
 
 pub mod error;
 pub mod facility;
+mod growing;
 #[cfg(feature = "grpc")]
 pub mod grpc;
 pub mod guard;
 pub mod metal;
 pub mod model;
 pub mod nodes;
+mod plugins;
 pub mod provider;
 pub mod sim;
 

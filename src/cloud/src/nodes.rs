@@ -5,7 +5,7 @@ use quarterdeck_runtime::events::{EventType, Recorder};
 use quarterdeck_runtime::view::NodeView;
 
 use crate::Guarded;
-use crate::model::NodeRef;
+use crate::model::{ClusterId, NodeRef};
 
 /// The scheme of a providerID: what stands before `://`, or all of it.
 #[must_use]
@@ -31,18 +31,28 @@ pub fn about(node: &NodeView) -> ObjectReference {
     }
 }
 
-/// Makes an event of what is wrong with a provider as a whole, about the namespace `kube-system`, if no controller did
-/// so yet.
-pub fn tell_trouble(provider: &Guarded, recorder: &Recorder) {
-    let Some(trouble) = provider.take_trouble() else { return };
-    let about = ObjectReference {
+/// The namespace whose uid names the cluster, as an event names it.
+pub(crate) fn about_cluster(cluster: Option<&ClusterId>) -> ObjectReference {
+    ObjectReference {
         api_version: Some("v1".to_owned()),
         kind: Some("Namespace".to_owned()),
         name: Some("kube-system".to_owned()),
+        uid: cluster.map(ToString::to_string),
         ..ObjectReference::default()
-    };
-    let message = format!("Cloud {}: {}", provider.name(), trouble.message);
-    recorder.event(&about, EventType::Warning, trouble.kind.reason(), message);
+    }
+}
+
+/// Makes an event of what is wrong with a provider as a whole, or became different, if nobody did so yet.
+pub(crate) fn tell_trouble_about(provider: &Guarded, recorder: &Recorder, about: impl Fn() -> ObjectReference) {
+    let name = provider.name();
+    if let Some(trouble) = provider.take_trouble() {
+        let message = format!("Cloud provider {name}: {}", trouble.message);
+        recorder.event(&about(), EventType::Warning, trouble.kind.reason(), message);
+    }
+    if let Some(change) = provider.take_change() {
+        let message = format!("Cloud provider {name} is another one than before: {change}");
+        recorder.event(&about(), EventType::Warning, "CloudProviderChanged", message);
+    }
 }
 
 #[cfg(test)]

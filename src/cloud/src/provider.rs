@@ -58,6 +58,12 @@ pub trait Provider: Send + Sync + 'static {
     /// Whether the cloud answers and accepts the credentials.
     async fn probe(&self, call: &CallCtx) -> Result<()>;
 
+    /// Changes whenever the other side may have become another one, as when a plug-in was restarted: what it said of
+    /// itself is then asked for anew.
+    fn incarnation(&self) -> u64 {
+        0
+    }
+
     /// Its instances, if it has such.
     fn instances(&self) -> Option<&dyn Instances> {
         None

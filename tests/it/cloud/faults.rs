@@ -17,7 +17,7 @@ const DELETE: &str = "loadbalancers.ensure_deleted";
 const BUDGET: usize = 16;
 
 /// Whether the whole matrix was asked for.
-fn all() -> bool {
+pub(super) fn all() -> bool {
     std::env::var("QUARTERDECK_CLOUD_FAULTS").is_ok_and(|value| value == "all")
 }
 
@@ -76,6 +76,14 @@ fn shared_faults() -> Vec<(&'static str, Fault)> {
         ]);
     }
     faults
+}
+
+/// For how long a cloud lies about its machines, in ms: more than twice as long as it takes to believe it.
+const LIES: u64 = 40_000;
+
+/// Whether a cloud says with it that machines are gone, which are not.
+fn lies(method: &str, fault: &Fault) -> bool {
+    method == "instances.get_many" && matches!(fault, Fault::Partial { .. } | Fault::WrongAccount { .. })
 }
 
 /// Whether it befalls every call until it is healed.
@@ -175,8 +183,11 @@ async fn nodes_and_routes_are_as_they_should_be_after_every_fault() -> Result<()
             world.remove_node(&gone).await?;
         }
         eventually(&format!("{method} has had its {fault:?}"), LONG, async || {
-            let count = world.cloud.calls(method).await?.len() - before;
-            ensure!(count >= if lasts { 2 } else { 1 }, "{count} calls");
+            let calls = world.cloud.calls(method).await?.split_off(before);
+            ensure!(calls.len() >= if lasts { 2 } else { 1 }, "{} calls", calls.len());
+            // Lies that last longer than a proof takes: two answers 15 s apart.
+            let span = calls.last().map_or(0, |call| call.at) - calls[0].at;
+            ensure!(!lies(method, &fault) || span > LIES || !all(), "it has lied for {span} ms");
             Ok(())
         })
         .await?;

@@ -1,42 +1,80 @@
 //! A cluster with all the cloud's controllers, whose cloud is made up.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use k8s_openapi::api::core::v1::{Node, Service};
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::{Event, Node, Service};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use quarterdeck_it::deck::Replica;
 use quarterdeck_it::{CloudSim, ControlPlane, Deck, eventually};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Time that anything gets on a loaded machine.
 pub(super) const LONG: Duration = Duration::from_secs(120);
-/// How many of the flags say what has to be installed.
-const INSTALLED: usize = 4;
 /// Namespace of the Services.
-const NAMESPACE: &str = "storm";
+pub(super) const NAMESPACE: &str = "storm";
+/// The clouds' controllers.
+const CONTROLLERS: &str = "service,cloud-node,cloud-node-lifecycle,route";
 /// Taint of a Node that waits for its cloud.
 const UNINITIALIZED: &str = "node.cloudprovider.kubernetes.io/uninitialized";
 
 /// A made-up cloud, a control plane, and two replicas with all the cloud's controllers.
 pub(super) struct World {
     // Dropped first: a replica without a server fills its log.
-    deck: Deck,
+    pub(super) deck: Deck,
     pub(super) cloud: CloudSim,
+    pub(super) client: kube::Client,
     services: Api<Service>,
     nodes: Api<Node>,
     _control_plane: ControlPlane,
 }
 
+/// How to start one, if not with two replicas, the clouds' controllers and one made-up cloud.
+pub(super) struct Options {
+    /// Values of `--cloud-provider`.
+    pub(super) providers: Vec<String>,
+    /// Value of `--controllers`.
+    pub(super) controllers: &'static str,
+    /// Another program than quarterdeck.
+    pub(super) program: Option<PathBuf>,
+    /// Further flags.
+    pub(super) args: Vec<String>,
+}
+
+impl Options {
+    /// Those of managers that reach a cloud by this value of `--cloud-provider`.
+    pub(super) fn of(provider: String) -> Self {
+        Self { providers: vec![provider], controllers: CONTROLLERS, program: None, args: Vec::new() }
+    }
+
+    /// Calls are given up after this many seconds.
+    pub(super) fn hasty(mut self, seconds: u32) -> Self {
+        let classes = ["read", "batch", "route", "loadbalancer"].map(|class| format!("{class}={seconds}s"));
+        self.args.push(format!("--cloud-timeout={}", classes.join(",")));
+        self
+    }
+}
+
 impl World {
     pub(super) async fn start() -> Result<Self> {
         let cloud = CloudSim::builder().args(["--provision-ms=300"]).start().await?;
+        let options = Options::of(format!("sim={}", cloud.uri()));
+        Self::start_with(cloud, options).await
+    }
+
+    /// Starts one; what it says of clouds is about this one.
+    pub(super) async fn start_with(cloud: CloudSim, options: Options) -> Result<Self> {
         let control_plane = ControlPlane::start().await?;
         control_plane.namespace(NAMESPACE).await?;
+        let mut installed: Vec<String> =
+            options.providers.iter().map(|provider| format!("--cloud-provider={provider}")).collect();
+        installed.extend([
+            format!("--controllers={}", options.controllers),
+            "--configure-cloud-routes=true".to_owned(),
+            "--cluster-cidr=10.244.0.0/16".to_owned(),
+        ]);
         let flags = [
-            cloud.flag().as_str(),
-            "--controllers=service,cloud-node,cloud-node-lifecycle,route",
-            "--configure-cloud-routes=true",
-            "--cluster-cidr=10.244.0.0/16",
             "--leader-elect-lease-duration=4s",
             "--leader-elect-renew-deadline=3s",
             "--leader-elect-retry-period=500ms",
@@ -46,22 +84,88 @@ impl World {
             "--cloud-node-deletion-grace=1s",
         ]
         .map(str::to_owned);
-        let installed = flags[..INSTALLED].to_vec();
-        let deck = Deck::builder(&control_plane).replicas(2).install_args(installed).args(flags).start().await?;
+        let deck = Deck::builder(&control_plane).replicas(2).install_args(installed.clone());
+        let deck = options.program.into_iter().fold(deck, |deck, program| deck.program(program));
+        let deck = deck.args(installed).args(flags).args(options.args).start().await?;
         deck.ready(LONG).await?;
         deck.leader(LONG).await?;
         let client = control_plane.admin().await?;
-        let (services, nodes) = (Api::namespaced(client.clone(), NAMESPACE), Api::all(client));
-        Ok(Self { deck, cloud, services, nodes, _control_plane: control_plane })
+        let (services, nodes) = (Api::namespaced(client.clone(), NAMESPACE), Api::all(client.clone()));
+        Ok(Self { deck, cloud, client, services, nodes, _control_plane: control_plane })
     }
 
     /// Makes a Service that wants a load balancer, and returns its uid.
     pub(super) async fn make_service(&self, name: &str) -> Result<String> {
+        self.make_service_of(name, None).await
+    }
+
+    /// Makes a Service that wants a load balancer of a class, and returns its uid.
+    pub(super) async fn make_service_of(&self, name: &str, class: Option<&str>) -> Result<String> {
         let service: Service = serde_json::from_value(json!({
             "metadata": { "name": name },
-            "spec": { "type": "LoadBalancer", "ports": [{ "port": 80 }] },
+            "spec": { "type": "LoadBalancer", "loadBalancerClass": class, "ports": [{ "port": 80 }] },
         }))?;
         self.services.create(&PostParams::default(), &service).await?.metadata.uid.context("a uid")
+    }
+
+    /// The replica that leads.
+    pub(super) async fn leader(&self) -> Result<&Replica> {
+        Ok(self.deck.replica(self.deck.leader(LONG).await?))
+    }
+
+    /// How often the managers said this, by the reason of the events.
+    pub(super) async fn said(&self, reason: &str) -> Result<i32> {
+        let events: Api<Event> = Api::all(self.client.clone());
+        let list = events.list(&ListParams::default().fields(&format!("reason={reason}"))).await?;
+        let times = |event: Event| event.count.or(event.series.and_then(|series| series.count)).unwrap_or(1);
+        Ok(list.items.into_iter().map(times).sum())
+    }
+
+    /// How many calls of the leader ended as those do that got no answer.
+    pub(super) async fn unanswered(&self) -> Result<f64> {
+        let leader = self.leader().await?;
+        let mut sum = 0.0;
+        for outcome in ["timeout", "unavailable", "other"] {
+            let name = "quarterdeck_cloudprovider_api_request_duration_seconds_count";
+            sum += leader.metric(name, &[("outcome", outcome)]).await.unwrap_or_default();
+        }
+        Ok(sum)
+    }
+
+    /// Waits until a Service's status shows an address, and answers it.
+    pub(super) async fn address(&self, name: &str) -> Result<String> {
+        let what = format!("{name} has an address");
+        let waited = eventually(&what, LONG, async || {
+            let status = self.services.get(name).await?.status.and_then(|status| status.load_balancer);
+            let mut shown = status.and_then(|status| status.ingress).into_iter().flatten().filter_map(|one| one.ip);
+            shown.next().context("it has none")
+        });
+        waited.await.with_context(|| self.log())
+    }
+
+    /// Waits until the leader's status page says this of the cloud with this name.
+    pub(super) async fn cloud_becomes(&self, name: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Result<()> {
+        let what = format!("cloud {name}: {what}");
+        let waited = eventually(&what, LONG, async || {
+            let page = self.leader().await?.status().await?.0;
+            let clouds = page["cloud"].as_array().with_context(|| format!("no clouds: {page:#}"))?;
+            let one = clouds.iter().find(|one| one["provider"] == name).context("it is not there")?;
+            ensure!(is_so(one), "{one:#}");
+            Ok(())
+        });
+        waited.await.with_context(|| self.log())
+    }
+
+    /// Waits until a metric of the leader is as it should be; one that is not there is 0.
+    pub(super) async fn counts(&self, name: &str, labels: &[(&str, &str)], is_so: impl Fn(f64) -> bool) -> Result<f64> {
+        let name = format!("quarterdeck_cloudprovider_{name}");
+        let what = format!("{name} with {labels:?}");
+        let waited = eventually(&what, LONG, async || {
+            let value = self.leader().await?.metric(&name, labels).await.unwrap_or_default();
+            ensure!(is_so(value), "{value}");
+            Ok(value)
+        });
+        waited.await.with_context(|| self.log())
     }
 
     pub(super) async fn delete_service(&self, name: &str) -> Result<()> {
@@ -99,6 +203,11 @@ impl World {
     /// Makes a machine and its Node, which waits for its cloud; answers the route that it should have.
     pub(super) async fn make_node(&self, name: &str, index: usize) -> Result<(String, String)> {
         let provider_id = self.cloud.add_instance(name).await?;
+        self.make_node_of(name, &provider_id, index).await
+    }
+
+    /// The same for a machine that is there already.
+    pub(super) async fn make_node_of(&self, name: &str, provider_id: &str, index: usize) -> Result<(String, String)> {
         let cidr = format!("10.244.{index}.0/24");
         let node: Node = serde_json::from_value(json!({
             "metadata": { "name": name },
@@ -168,7 +277,7 @@ impl World {
         Ok(())
     }
 
-    fn log(&self) -> String {
+    pub(super) fn log(&self) -> String {
         let mut text = String::new();
         for replica in self.deck.replicas() {
             let log = replica.process().log_text();

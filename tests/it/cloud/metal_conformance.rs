@@ -288,7 +288,7 @@ fn known(row: usize) -> Result<Known> {
             addresses: Some(format!("198.51.{row}.0/24").parse()?),
             ..Balancers::default()
         }),
-        routes: Some(Paths { within: "10.77.0.0/16".parse()?, foreign: None, many: 100 }),
+        routes: Some(Paths { within: "10.77.0.0/16".parse()?, foreign: None, many: 100, in_two_steps: false }),
         restart: None,
     })
 }

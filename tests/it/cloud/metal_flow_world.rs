@@ -108,7 +108,9 @@ impl World {
     }
 
     fn agent_flags(&self, machine: &Machine) -> Result<Vec<String>> {
-        let kubeconfig = self.control_plane.kubeconfig(machine.name(), &["quarterdeck:metal-agents"])?;
+        let kubeconfig = self
+            .control_plane
+            .kubeconfig(&format!("system:quarterdeck-agent:{}", machine.name()), &["quarterdeck:metal-agents"])?;
         Ok(vec![
             format!("--node-name={}", machine.name()),
             format!("--kubeconfig={}", kubeconfig.display()),

@@ -15,30 +15,30 @@ use quarterdeck_it::netns::{
 };
 use serde_json::{Value, json};
 
-const LONG: Duration = Duration::from_secs(60);
+pub(super) const LONG: Duration = Duration::from_secs(60);
 /// Announced by the first gateway, and by the second one.
-const VIP: [&str; 2] = ["192.0.2.10", "192.0.2.11"];
+pub(super) const VIP: [&str; 2] = ["192.0.2.10", "192.0.2.11"];
 const VIP6: &str = "2001:db8::10";
-const NODES: [&str; 3] = ["n1", "n2", "n3"];
+pub(super) const NODES: [&str; 3] = ["n1", "n2", "n3"];
 const GATEWAYS: [&str; 2] = ["gw1", "gw2"];
 
-fn at(address: &str) -> SocketAddr {
+pub(super) fn at(address: &str) -> SocketAddr {
     SocketAddr::new(address.parse().expect("an address"), 80)
 }
 
 /// The machines, their servers, and an agent on each but the client.
-struct Scene {
+pub(super) struct Scene {
     folder: tempfile::TempDir,
     _switch: Machine,
-    client: Machine,
-    gateways: Vec<Machine>,
-    nodes: Vec<Machine>,
+    pub(super) client: Machine,
+    pub(super) gateways: Vec<Machine>,
+    pub(super) nodes: Vec<Machine>,
     health: Vec<Health>,
-    agents: Vec<Process>,
+    pub(super) agents: Vec<Process>,
 }
 
 impl Scene {
-    async fn set() -> Result<Self> {
+    pub(super) async fn set() -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let layout = Layout { gateways: &GATEWAYS, nodes: &NODES, pods: "10.1", detached: false };
         let Site { switch, client, gateways, nodes } = Site::build(layout).await?;
@@ -72,7 +72,7 @@ impl Scene {
         ]
     }
 
-    fn start_agents(&mut self) -> Result<()> {
+    pub(super) fn start_agents(&mut self) -> Result<()> {
         let program = program_named("quarterdeck-agent")?;
         let mut agents = Vec::new();
         for machine in self.machines() {
@@ -89,14 +89,14 @@ impl Scene {
     }
 
     /// Says what is wanted from now on.
-    fn write(&self, state: &Value) -> Result<()> {
+    pub(super) fn write(&self, state: &Value) -> Result<()> {
         let new = self.folder.path().join("state.new");
         std::fs::write(&new, state.to_string())?;
         Ok(std::fs::rename(new, self.state_file())?)
     }
 
     /// Two load balancers, one with addresses at `gateway`, one at the second gateway; and routes to all nodes.
-    fn state(&self, epoch: u64, backends: &[&str], gateway: &str) -> Value {
+    pub(super) fn state(&self, epoch: u64, backends: &[&str], gateway: &str) -> Value {
         let gateways: Vec<Value> = (1..)
             .zip(GATEWAYS)
             .map(|(n, name)| json!({ "name": name, "addresses": [format!("10.0.0.{n}"), format!("fd00::{n}")] }))
@@ -155,7 +155,7 @@ impl Scene {
     }
 
     /// Waits until these nodes and no others answer.
-    async fn answer(&self, to: SocketAddr, nodes: &[&str]) -> Result<()> {
+    pub(super) async fn answer(&self, to: SocketAddr, nodes: &[&str]) -> Result<()> {
         let expected: BTreeSet<String> = nodes.iter().map(|name| (*name).to_owned()).collect();
         eventually(&format!("{expected:?} answer at {to}"), LONG, || async {
             let all = self.answering(to)?;
@@ -177,7 +177,7 @@ impl Scene {
     }
 
     /// Waits until a machine's agent reports that it has applied this epoch.
-    async fn applied(&self, machine: &Machine, epoch: u64) -> Result<()> {
+    pub(super) async fn applied(&self, machine: &Machine, epoch: u64) -> Result<()> {
         eventually(&format!("{} has applied epoch {epoch}", machine.name()), LONG, || async {
             let status: Value = serde_json::from_str(&get(machine, 10290, "/status")?)?;
             if status["epoch"] == epoch { Ok(()) } else { bail!("{status}") }
@@ -186,7 +186,7 @@ impl Scene {
         .with_context(|| self.logs())
     }
 
-    fn logs(&self) -> String {
+    pub(super) fn logs(&self) -> String {
         let texts = self.agents.iter().map(|agent| format!("{}:\n{}", agent.launch().name(), agent.log_text()));
         texts.collect::<Vec<_>>().join("\n")
     }

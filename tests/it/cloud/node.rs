@@ -1,6 +1,8 @@
 //! The cloud node controller: nodes get what their cloud knows of them.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use futures::{StreamExt as _, TryStreamExt as _};
+use kube::api::{WatchEvent, WatchParams};
 use quarterdeck_cloud::model::{AddressKind, NodeAddress};
 use quarterdeck_it::cloud::{Command, NewInstance};
 use quarterdeck_it::eventually;
@@ -42,7 +44,22 @@ async fn a_tainted_node_gets_what_its_cloud_knows() -> Result<()> {
         ..NewInstance::named("one")
     };
     let id = world.cloud.command(&Command::AddInstance(instance)).await?;
+    let only = WatchParams::default().fields("metadata.name=one").timeout(290);
+    let mut versions = world.nodes.watch(&only, "0").await?.boxed();
     world.node(tainted("one"), true).await?;
+    // No version of it is without the taint and without its addresses.
+    let first = tokio::time::timeout(LONG, async {
+        while let Some(version) = versions.try_next().await? {
+            let (WatchEvent::Added(node) | WatchEvent::Modified(node)) = version else { continue };
+            let node = serde_json::to_value(node)?;
+            if !has_taint(&node, UNINITIALIZED) {
+                return Ok(node);
+            }
+        }
+        anyhow::bail!("the watch ended")
+    });
+    let first = first.await.with_context(|| world.log())??;
+    ensure!(first["status"]["addresses"].as_array().is_some_and(|list| list.len() == 3), "{first:#}");
     let one = world.becomes("one", "it is initialised", |node| !has_taint(node, UNINITIALIZED)).await?;
     let labels = &one["metadata"]["labels"];
     ensure!(one["spec"]["providerID"] == id.as_str() && has_taint(&one, "mine"), "{one:#}");

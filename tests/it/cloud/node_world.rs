@@ -119,7 +119,7 @@ impl World {
         waited.await.with_context(|| self.log())
     }
 
-    fn log(&self) -> String {
+    pub(super) fn log(&self) -> String {
         let log = self.deck.replica(0).process().log_text();
         let lines: Vec<&str> = log.lines().rev().take(40).collect();
         format!("the replica's log ends:\n{}", lines.into_iter().rev().collect::<Vec<_>>().join("\n"))

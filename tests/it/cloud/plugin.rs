@@ -38,6 +38,10 @@ impl Running {
         Ok(running)
     }
 
+    pub(super) fn socket(&self) -> &std::path::Path {
+        &self.socket
+    }
+
     async fn answers(&self) -> Result<()> {
         eventually("the plug-in answers", LONG, async || {
             ensure!(self.process.is_running(), "it has ended");
@@ -46,6 +50,16 @@ impl Running {
         .await
         .map(|_| ())
         .with_context(|| format!("its log says:\n{}", self.process.log_text()))
+    }
+
+    /// Kills it and starts it again.
+    pub(super) async fn is_killed_and_back(&mut self) -> Result<()> {
+        let launch = self.process.launch().clone();
+        self.process.kill().await?;
+        // What was killed leaves its socket behind.
+        std::fs::remove_file(&self.socket)?;
+        self.process = launch.spawn()?;
+        self.answers().await
     }
 
     /// Kills it: while it is away nothing is absent; it is found again when it is back.
@@ -176,6 +190,18 @@ pub(super) async fn keeps_routes(plugin: &Plugin) -> Result<()> {
         plugin.delete(&call(5), &other).await?;
     }
     ensure!(listed().await? == []);
+    Ok(())
+}
+
+/// A replica that leads no more changes nothing, also after the plug-in was killed and started again.
+pub(super) async fn remembers_tenures(running: &mut Running) -> Result<()> {
+    let wanted = route("10.9.0.0/24", "node-1");
+    running.plugin.create(&call(90), &wanted).await?;
+    running.is_killed_and_back().await?;
+    let refused = running.plugin.create(&call(89), &wanted).await;
+    ensure!(matches!(refused, Err(CloudError::Superseded(_))), "{refused:?}");
+    running.plugin.create(&call(90), &wanted).await?;
+    running.plugin.delete(&call(90), &wanted).await?;
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::plugin::{
-    Running, call, keeps_routes, knows_nodes, makes_one_load_balancer, node, refuses_past_tenures,
+    Running, call, keeps_routes, knows_nodes, makes_one_load_balancer, node, refuses_past_tenures, remembers_tenures,
     removes_a_load_balancer, spec,
 };
 
@@ -35,7 +35,9 @@ impl Shim {
         let running = Running::start(|folder| {
             let file = folder.path().join("behaviour.json");
             std::fs::write(&file, healthy().to_string()).expect("the folder can be written to");
-            Launch::new("cloud-shim", program).arg("--behaviour").arg(file.display().to_string())
+            let state = folder.path().join("state.json");
+            let flag = |name: &str, path: &std::path::Path| format!("--{name}={}", path.display());
+            Launch::new("cloud-shim", program).arg(flag("behaviour", &file)).arg(flag("state", &state))
         })
         .await?;
         Ok(Self { running })
@@ -85,12 +87,23 @@ async fn a_go_provider_is_a_plug_in() -> Result<()> {
     ensure!(plugin.get(&call(0), &spec.owner).await?.is_empty());
     let gone = plugin.update_backends(&call(5), &spec, &handle).await;
     ensure!(matches!(gone, Err(CloudError::NotFound(_))), "{gone:?}");
+    // A Go provider has no list: what was made through the plug-in is listed, as far as the provider has it.
+    let listed = async |shim: &Shim| anyhow::Ok(shim.running.plugin.list_owned(&call(0), None).await?.items);
+    ensure!(listed(&shim).await?.is_empty(), "the provider says that it is gone");
+    shim.behave(json!({}));
+    shim.running.is_killed_and_back().await?;
+    let plugin = &shim.running.plugin;
+    let left = listed(&shim).await?;
+    ensure!(left.len() == 1 && left[0].owner == spec.owner && left[0].handle == handle, "{left:?}");
+    shim.behave(json!({"err": "the cloud is on fire"}));
+    ensure!(listed(&shim).await.is_err(), "half a list is worse than none");
+    shim.behave(json!({}));
     removes_a_load_balancer(plugin, &spec.owner, &handle).await?;
-    // A Go provider has no such list.
-    ensure!(matches!(plugin.list_owned(&call(0), None).await, Err(CloudError::NotImplemented(_))));
+    ensure!(listed(&shim).await?.is_empty());
 
     keeps_routes(plugin).await?;
     refuses_past_tenures(plugin).await?;
+    remembers_tenures(&mut shim.running).await?;
     shim.running.dies_and_comes_back(&one).await
 }
 

@@ -6,19 +6,21 @@ use quarterdeck_cloud::{CloudError, LoadBalancers as _, Provider as _, Routes as
 use quarterdeck_it::{Binaries, Launch, Peer, repository};
 
 use super::plugin::{
-    Running, call, keeps_routes, knows_nodes, makes_one_load_balancer, node, refuses_past_tenures,
+    Running, call, keeps_routes, knows_nodes, makes_one_load_balancer, node, refuses_past_tenures, remembers_tenures,
     removes_a_load_balancer, route, spec,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_template_is_a_plug_in() -> Result<()> {
     let binaries = Binaries::ensure(&[Peer::CloudTemplate]).await?;
-    let mut running = Running::start(|_| {
+    let mut running = Running::start(|folder| {
         Launch::new("template", binaries.path("cloud-template/venv/bin/python"))
             .env("PYTHONPATH", binaries.path("cloud-template/stubs").display().to_string())
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .arg(repository().join("docs/cloud/template/provider.py").display().to_string())
             .args(["--instance", "node-1=10.0.0.1"])
+            .arg("--state")
+            .arg(folder.path().join("state.json").display().to_string())
     })
     .await?;
     let plugin = &running.plugin;
@@ -57,5 +59,6 @@ async fn the_template_is_a_plug_in() -> Result<()> {
     ensure!(matches!(taken, Err(CloudError::Conflict(_))), "{taken:?}");
     plugin.delete(&call(5), &route("10.3.0.0/24", "node-1")).await?;
     refuses_past_tenures(plugin).await?;
+    remembers_tenures(&mut running).await?;
     running.dies_and_comes_back(&node("node-1", None)).await
 }

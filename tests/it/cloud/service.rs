@@ -1,27 +1,18 @@
 //! The life of load balancers.
 
 use anyhow::{Result, ensure};
-use k8s_openapi::api::core::v1::Node;
-use kube::api::{Api, Patch, PatchParams};
-use quarterdeck_it::cloud::{Command, Fault, Rule};
+use quarterdeck_it::cloud::{Fault, Rule};
 use quarterdeck_it::{CloudSim, ControlPlane, eventually};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::service_yard::{PATIENCE, Yard, deck, path, shown};
 
 const FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
 const RECORD: &str = "quarterdeck.dev/load-balancer";
 
-async fn node(yard: &Yard, name: &str, labels: Value) -> Result<()> {
-    let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name, "labels": labels } });
-    let api: Api<Node> = Api::all(yard.client.clone());
-    api.patch(name, &PatchParams::apply("test").force(), &Patch::Apply(node)).await?;
-    Ok(())
-}
-
 /// Made, changed with its Service and with the nodes, and removed with it.
 async fn follows_its_service_and_the_nodes(yard: &Yard) -> Result<()> {
-    node(yard, "n-1", json!({})).await?;
+    yard.node("n-1", json!({})).await?;
     let uid = yard.create("web", json!({}), json!({})).await?;
     let addresses = yard.addresses("web").await?;
     let service = yard.service("web").await?;
@@ -30,8 +21,8 @@ async fn follows_its_service_and_the_nodes(yard: &Yard) -> Result<()> {
     yard.told("web", "EnsuringLoadBalancer", "").await?;
     yard.told("web", "EnsuredLoadBalancer", "").await?;
 
-    node(yard, "n-2", json!({})).await?;
-    node(yard, "n-3", json!({ "node.kubernetes.io/exclude-from-external-load-balancers": "true" })).await?;
+    yard.node("n-2", json!({})).await?;
+    yard.node("n-3", json!({ "node.kubernetes.io/exclude-from-external-load-balancers": "true" })).await?;
     let names = |count: usize| move |one: &quarterdeck_it::cloud::Balancer| one.backends.len() == count;
     let balancer = yard.balancer(&uid, "it is told of the second node", names(2)).await?;
     assert_eq!(balancer.backends.iter().map(|backend| &*backend.name).collect::<Vec<_>>(), ["n-1", "n-2"]);
@@ -110,30 +101,6 @@ async fn delete_is_always_called(yard: &Yard) -> Result<()> {
     yard.cloud.owned_by(&[]).await
 }
 
-/// Upstream compares nothing with the cloud: what is lost there stays lost.
-async fn drift_is_put_right(yard: &Yard) -> Result<()> {
-    let uid = yard.create("adrift", json!({}), json!({})).await?;
-    yard.addresses("adrift").await?;
-    let before = yard.balancer(&uid, "it is there", |_| true).await?;
-
-    yard.cloud.command(&Command::SpoilLoadBalancer { uid: uid.clone() }).await?;
-    yard.told("adrift", "LoadBalancerDrifted", "changed").await?;
-    let ports = before.ports.clone();
-    yard.balancer(&uid, "it is as it was", |one| one.ports == ports && one.id == before.id).await?;
-
-    yard.cloud.command(&Command::LoseLoadBalancer { uid: uid.clone() }).await?;
-    yard.told("adrift", "LoadBalancerDrifted", "gone").await?;
-    yard.balancer(&uid, "it is there again", |one| one.id != before.id).await?;
-
-    yard.cloud.command(&Command::DuplicateLoadBalancer { uid: uid.clone() }).await?;
-    yard.told("adrift", "DuplicateLoadBalancers", "by hand").await?;
-    yard.metric("quarterdeck_cloudprovider_duplicate_load_balancers", 1.0).await?;
-    assert_eq!(yard.cloud.balancers_of(&uid).await?.len(), 2, "reported, and left alone");
-    yard.delete("adrift").await?;
-    yard.gone(&path("adrift")).await?;
-    yard.cloud.owned_by(&[]).await
-}
-
 /// A Service whose finalizer was taken away while nobody looked: reported, and removed only where that was asked for.
 async fn orphans_are_told_and_removed_by_flag(mut yard: Yard) -> Result<()> {
     let uid = yard.create("lost", json!({}), json!({})).await?;
@@ -162,6 +129,5 @@ async fn load_balancers_follow_their_services() -> Result<()> {
     follows_its_service_and_the_nodes(&yard).await?;
     type_and_class_decide(&yard).await?;
     delete_is_always_called(&yard).await?;
-    drift_is_put_right(&yard).await?;
     orphans_are_told_and_removed_by_flag(yard).await
 }

@@ -1,11 +1,12 @@
 //! Leaders that are killed while load balancers are being made.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail, ensure};
 use quarterdeck_it::{CloudSim, ControlPlane, eventually};
 use serde_json::{Value, json};
 
+use super::service_witness::Witness;
 use super::service_yard::{NAMESPACE, PATIENCE, Yard, shown};
 
 /// How many leaders are killed; the full proof is 50, with 500 Services.
@@ -17,26 +18,36 @@ fn number(variable: &str, otherwise: usize) -> usize {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
-/// Which Service shows which address.
-async fn addresses(yard: &Yard) -> Result<BTreeMap<String, String>> {
+/// How many Services show an address, of those that stay, and the first of those that do not.
+async fn addresses(yard: &Yard) -> Result<(usize, Option<Value>)> {
     let list = yard.send("GET", &format!("/api/v1/namespaces/{NAMESPACE}/services"), Value::Null).await?;
     let items = list["items"].as_array().context("a list")?;
-    let address = |item: &Value| Some((item["metadata"]["uid"].as_str()?.to_owned(), shown(item).first()?.clone()));
-    // One that goes shows its address until the end; the address is free as soon as the load balancer is gone.
     let stays = |item: &&Value| item["metadata"]["deletionTimestamp"].is_null();
-    Ok(items.iter().filter(stays).filter_map(address).collect())
+    let (with, without): (Vec<_>, Vec<_>) = items.iter().filter(stays).partition(|item| !shown(item).is_empty());
+    Ok((with.len(), without.first().map(|item| (*item).clone())))
 }
 
-/// Adds what is shown now; an address that is shown stays, and is shown once.
-async fn watch(yard: &Yard, seen: &mut BTreeMap<String, String>) -> Result<usize> {
-    let now = addresses(yard).await?;
-    let unique: BTreeSet<&String> = now.values().collect();
-    ensure!(unique.len() == now.len(), "an address was given twice: {now:?}");
-    for (uid, address) in &now {
-        let before = seen.entry(uid.clone()).or_insert_with(|| address.clone());
-        ensure!(before == address, "{uid} moved from {before} to {address}");
+/// Waits until so many Services show an address.
+async fn serve(yard: &Yard, wanted: usize) -> Result<()> {
+    eventually(&format!("{wanted} have an address"), PATIENCE * 2, async || match addresses(yard).await? {
+        (have, _) if have >= wanted => Ok(()),
+        (have, without) => {
+            let name = without.as_ref().and_then(|one| one["metadata"]["name"].as_str()).unwrap_or_default();
+            let calls = yard.cloud.calls("loadbalancers.*").await?;
+            let about = calls.iter().filter(|call| call.subjects.iter().any(|subject| subject == name));
+            let last: Vec<_> = about.rev().take(5).collect();
+            bail!("{have}; not {without:#?}, of which the cloud knows {last:#?}")
+        }
+    })
+    .await
+    .with_context(|| yard.log())
+}
+
+/// Says how far the full proof is, for whoever waits for it.
+fn tell(kills: usize, of: usize, services: usize) {
+    if of >= 50 {
+        eprintln!("{kills} of {of} leaders killed, {services} Services made");
     }
-    Ok(now.len())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,7 +64,7 @@ async fn killed_leaders_leave_one_load_balancer_a_service() -> Result<()> {
     yard.deck.leader(PATIENCE).await?;
 
     let mut uids = Vec::new();
-    let mut seen = BTreeMap::new();
+    let witness = Witness::start(&yard);
     for kill in 0..kills {
         let upto = services * (kill + 1) / kills;
         yard.create(&format!("short-lived-{kill}"), json!({}), json!({})).await?;
@@ -62,25 +73,18 @@ async fn killed_leaders_leave_one_load_balancer_a_service() -> Result<()> {
         }
         // In the middle of it: some are made, and more are being made.
         let wanted = upto - services / kills / 2;
-        eventually("half of them have an address", PATIENCE, async || {
-            let have = addresses(&yard).await?.len();
-            ensure!(have >= wanted, "{have} of {wanted}");
-            Ok(())
-        })
-        .await?;
+        serve(&yard, wanted).await?;
         let leader = yard.deck.leader(PATIENCE).await?;
         yard.delete(&format!("short-lived-{kill}")).await?;
         yard.deck.replica(leader).process().kill().await?;
-        watch(&yard, &mut seen).await?;
         yard.deck.replica(leader).restart()?;
         yard.deck.leader(PATIENCE).await?;
+        witness.verdict()?;
+        tell(kill + 1, kills, upto);
     }
-    eventually("every Service has its address", PATIENCE * 2, async || match addresses(&yard).await?.len() {
-        all if all == services => Ok(()),
-        some => bail!("{some}"),
-    })
-    .await?;
-    assert_eq!(watch(&yard, &mut seen).await?, services);
+    serve(&yard, services).await?;
+    witness.verdict()?;
+    ensure!(witness.saw() >= services, "it looked away");
 
     let uids: Vec<&str> = uids.iter().map(String::as_str).collect();
     yard.cloud.owned_by(&uids).await?;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use http::Request;
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Api, Patch, PatchParams};
 use quarterdeck_it::cloud::Balancer;
 use quarterdeck_it::{CloudSim, ControlPlane, Deck, eventually};
 use serde_json::{Value, json};
@@ -64,6 +66,14 @@ impl Yard {
         let path = format!("/api/v1/namespaces/{NAMESPACE}/services");
         let made = self.send("POST", &path, service).await?;
         Ok(made["metadata"]["uid"].as_str().context("a uid")?.to_owned())
+    }
+
+    /// Makes a node, or changes its labels.
+    pub(super) async fn node(&self, name: &str, labels: Value) -> Result<()> {
+        let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name, "labels": labels } });
+        let api: Api<Node> = Api::all(self.client.clone());
+        api.patch(name, &PatchParams::apply("test").force(), &Patch::Apply(node)).await?;
+        Ok(())
     }
 
     pub(super) async fn patch(&self, name: &str, patch: Value) -> Result<Value> {
@@ -138,6 +148,17 @@ impl Yard {
             Ok(())
         })
         .await
+    }
+
+    /// The ends of the replicas' logs.
+    pub(super) fn log(&self) -> String {
+        let mut text = String::new();
+        for replica in self.deck.replicas() {
+            let log = replica.process().log_text();
+            let lines: Vec<&str> = log.lines().collect();
+            text += &format!("a replica's log ends:\n{}\n", lines[lines.len().saturating_sub(60)..].join("\n"));
+        }
+        text
     }
 
     /// Waits until a metric of the leader has this value.

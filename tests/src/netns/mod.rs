@@ -184,12 +184,7 @@ impl Machine {
 ///
 /// # Errors
 /// When the kernel refuses.
-pub async fn switch(bridges: &[&str]) -> Result<Machine> {
-    bridged(Machine::start("switch").await?, bridges)
-}
-
-/// Puts bridges into a machine.
-fn bridged(switch: Machine, bridges: &[&str]) -> Result<Machine> {
+pub fn switch(switch: Machine, bridges: &[&str]) -> Result<Machine> {
     for bridge in bridges {
         switch
             .run(&format!("ip link add {bridge} type bridge forward_delay 0 mcast_snooping 0"))

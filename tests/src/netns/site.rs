@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Machine, bridged};
+use super::{Machine, switch};
 
 /// The client's address.
 pub const CLIENT: &str = "192.0.2.200";
@@ -44,7 +44,7 @@ impl Site {
             true => Machine::start_detached(name).await,
             false => Machine::start(name).await,
         };
-        let switch = bridged(start("switch").await?, &["outside", "inside"])?;
+        let switch = switch(start("switch").await?, &["outside", "inside"])?;
         let client = start("client").await?;
         client.plug("eth0", &switch, "outside")?;
         for address in [CLIENT, OTHER_CLIENT] {

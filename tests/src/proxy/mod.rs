@@ -6,6 +6,7 @@
 //! It runs on a thread of its own, so that a test that blocks does not.
 
 mod connection;
+mod socket;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -20,6 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::ports::ReservedPort;
 use connection::{Counters, carry};
+pub use socket::{SocketProxy, Wire};
 
 /// What happens to the bytes of one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -65,6 +66,8 @@ pub(super) struct Connection {
     tls: Option<TlsFiles>,
     state: Mutex<State>,
     backoff: Arc<Mutex<Backoff>>,
+    /// How often a connection was made.
+    made: Arc<AtomicU64>,
 }
 
 #[derive(Default)]
@@ -109,7 +112,12 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 impl Connection {
     pub(super) fn new(uri: PluginUri, tls: Option<TlsFiles>) -> Self {
-        Self { uri, tls, state: Mutex::default(), backoff: Arc::default() }
+        Self { uri, tls, state: Mutex::default(), backoff: Arc::default(), made: Arc::default() }
+    }
+
+    /// How often a connection was made: each time another process may be at the other end.
+    pub(super) fn made(&self) -> u64 {
+        self.made.load(SeqCst)
     }
 
     /// Where it leads.
@@ -194,15 +202,18 @@ impl Connection {
                 .identity(Identity::from_pem(&texts.cert, &texts.key));
             endpoint = endpoint.tls_config(tls)?;
         }
-        let (place, backoff) = (self.uri.clone(), Arc::clone(&self.backoff));
+        let (place, backoff, made) = (self.uri.clone(), Arc::clone(&self.backoff), Arc::clone(&self.made));
         let connector = service_fn(move |_: Uri| {
-            let (place, backoff) = (place.clone(), Arc::clone(&backoff));
+            let (place, backoff, made) = (place.clone(), Arc::clone(&backoff), Arc::clone(&made));
             async move {
                 if let Some(error) = backoff.lock().refuse() {
                     return Err(error);
                 }
                 let connected = connect(&place).await;
                 backoff.lock().note(connected.as_ref().map(|_| ()));
+                if connected.is_ok() {
+                    made.fetch_add(1, SeqCst);
+                }
                 connected.map(TokioIo::new)
             }
         });

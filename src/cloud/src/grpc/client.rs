@@ -23,6 +23,8 @@ use crate::model::{
 };
 use crate::provider::{CallCtx, Instances, LoadBalancers, Provider, ProviderInfo, Routes};
 
+/// The service that every plug-in has.
+const IDENTITY: &str = "quarterdeck.cloudprovider.v1.Identity";
 pub(super) const BATCH_GET: &str = "instances.get_many";
 
 /// Two ends count time apart: a call that the other side cancelled this near its deadline has run out of time.
@@ -64,6 +66,18 @@ impl Plugin {
     #[must_use]
     pub fn new(uri: PluginUri, tls: Option<TlsFiles>) -> Self {
         Self { connection: Connection::new(uri, tls) }
+    }
+
+    /// What it means that there is no `Identity`, which every plug-in has: another program, or another version.
+    fn stranger(&self, error: CloudError) -> CloudError {
+        match error {
+            CloudError::NotImplemented(message) => CloudError::Unavailable(format!(
+                "{}: it does not serve {}: a plug-in of another version, or none ({message})",
+                self.connection.uri(),
+                IDENTITY,
+            )),
+            error => error,
+        }
     }
 
     /// Makes one call, within its deadline.
@@ -136,7 +150,8 @@ impl Provider for Plugin {
         let answer = self.call(read("identity.info"), call, question, |channel, request| async move {
             client!(IdentityClient, channel).get_info(request).await
         });
-        decode::info(answer.await?).map_err(|error| nonsense(&error))
+        let answer = answer.await.map_err(|error| self.stranger(error))?;
+        decode::info(answer).map_err(|error| nonsense(&error))
     }
 
     async fn probe(&self, call: &CallCtx) -> Result<()> {
@@ -144,7 +159,11 @@ impl Provider for Plugin {
         let answer = self.call(read("identity.probe"), call, question, |channel, request| async move {
             client!(IdentityClient, channel).probe(request).await
         });
-        answer.await.map(|_| ())
+        answer.await.map(|_| ()).map_err(|error| self.stranger(error))
+    }
+
+    fn incarnation(&self) -> u64 {
+        self.connection.made()
     }
 
     // Which of these the plug-in has is known only by asking it: what it lacks answers NotImplemented.

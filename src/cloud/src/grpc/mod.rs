@@ -7,6 +7,7 @@ mod channel;
 mod client;
 mod decode;
 mod encode;
+mod folder;
 mod listen;
 mod select;
 mod server;
@@ -17,8 +18,9 @@ mod uri;
 
 pub use channel::TlsFiles;
 pub use client::Plugin;
+pub(crate) use folder::Watched;
 pub use listen::{serve, serve_tls};
-pub(crate) use select::{KIND, expand};
+pub(crate) use select::{Entry, KIND, expand};
 pub use status::{Called, from_status, to_status};
 pub use uri::{PluginUri, PluginUriError};
 

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use futures::future::{FutureExt as _, WeakShared};
 use quarterdeck_runtime::facility::Authority;
 use uuid::Uuid;
 
@@ -42,7 +41,7 @@ where
 }
 
 impl Guarded {
-    /// What the provider says of itself; asked once.
+    /// What the provider says of itself: what it said before, unless it may be another one now.
     ///
     /// # Errors
     /// When it does not answer.
@@ -195,30 +194,6 @@ impl Guarded {
 }
 
 impl Core {
-    /// What the provider says of itself.
-    pub(super) async fn info(self: &Arc<Self>) -> Result<Arc<ProviderInfo>> {
-        let known = self.info.lock().clone();
-        if let Some(info) = known {
-            return Ok(info);
-        }
-        let question = {
-            let mut asking = self.asking.lock();
-            asking.as_ref().and_then(WeakShared::upgrade).unwrap_or_else(|| {
-                let question = Arc::clone(self).ask_for_info().boxed().shared();
-                *asking = question.downgrade();
-                question
-            })
-        };
-        question.await
-    }
-
-    async fn ask_for_info(self: Arc<Self>) -> Result<Arc<ProviderInfo>> {
-        let ask = |provider: SharedProvider, call| async move { provider.info(&call).await };
-        let info = Arc::new(self.call(method::INFO, None, Uuid::new_v4(), ask).await?);
-        *self.info.lock() = Some(Arc::clone(&info));
-        Ok(info)
-    }
-
     /// Whether the cloud answers and accepts the credentials.
     pub(super) async fn probe(self: &Arc<Self>) -> Result<()> {
         let ask = |provider: SharedProvider, call| async move { provider.probe(&call).await };

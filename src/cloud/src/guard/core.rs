@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use futures::future::{BoxFuture, WeakShared};
 use parking_lot::Mutex;
 use quarterdeck_runtime::facility::Authority;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -13,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::breaker::{Breaker, BreakerState, Change, Refusal, Ticket, Verdict};
+use super::info::InfoBook;
 use super::metrics::CloudMetrics;
 use super::probe::Health;
 use super::rate::Bucket;
@@ -21,10 +21,7 @@ use super::threads::Threads;
 use super::{Limits, Method, method, running};
 use crate::error::{CloudError, Result};
 use crate::model::ClusterId;
-use crate::provider::{CallClass, CallCtx, ProviderInfo, SharedProvider};
-
-/// A question what a provider is; it ends with the last of its callers.
-type InfoQuestion = WeakShared<BoxFuture<'static, Result<Arc<ProviderInfo>>>>;
+use crate::provider::{CallClass, CallCtx, SharedProvider};
 
 /// What the guard of one provider consists of.
 pub(super) struct Core {
@@ -37,9 +34,7 @@ pub(super) struct Core {
     breaker: Mutex<Breaker>,
     pub(super) threads: Threads,
     pub(super) counts: Counts,
-    pub(super) info: Mutex<Option<Arc<ProviderInfo>>>,
-    /// The question for it, which its callers share.
-    pub(super) asking: Mutex<Option<InfoQuestion>>,
+    pub(super) book: InfoBook,
     pub(super) metrics: OnceLock<CloudMetrics>,
     pub(super) health: Health,
     last_error: Mutex<Option<LastError>>,
@@ -116,8 +111,7 @@ impl Core {
             threads: Threads::start(name, calls)?,
             limits,
             counts: Counts::default(),
-            info: Mutex::default(),
-            asking: Mutex::default(),
+            book: InfoBook::default(),
             metrics: OnceLock::new(),
             health: Health::default(),
             last_error: Mutex::default(),

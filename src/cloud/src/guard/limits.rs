@@ -31,6 +31,8 @@ pub struct Limits {
     pub abandoned: AbandonedLimits,
     /// How often the provider is asked whether it is well, while it is in use.
     pub probe_every: Duration,
+    /// How often it is asked what it is, while it is in use.
+    pub info_every: Duration,
 }
 
 impl Default for Limits {
@@ -43,6 +45,7 @@ impl Default for Limits {
             breaker: BreakerLimits::default(),
             abandoned: AbandonedLimits::default(),
             probe_every: Duration::from_secs(60),
+            info_every: Duration::from_secs(300),
         }
     }
 }

@@ -20,6 +20,7 @@ pub struct CloudMetrics {
     throttled: IntCounterVec,
     refused: IntCounterVec,
     batch_size: HistogramVec,
+    changes: IntCounterVec,
     states: States,
 }
 
@@ -66,12 +67,20 @@ impl CloudMetrics {
                     .buckets(prometheus::exponential_buckets(1.0, 4.0, 7)?),
                 &["provider"],
             )?,
+            changes: IntCounterVec::new(
+                Opts::new(
+                    "quarterdeck_cloudprovider_info_changes_total",
+                    "Times that a provider said something else of itself than before",
+                ),
+                &["provider"],
+            )?,
             states: States::new()?,
         };
         registry.register(Box::new(metrics.durations.clone()))?;
         registry.register(Box::new(metrics.throttled.clone()))?;
         registry.register(Box::new(metrics.refused.clone()))?;
         registry.register(Box::new(metrics.batch_size.clone()))?;
+        registry.register(Box::new(metrics.changes.clone()))?;
         registry.register(Box::new(metrics.states.clone()))?;
         Ok(metrics)
     }
@@ -91,6 +100,10 @@ impl CloudMetrics {
 
     pub(super) fn refused(&self, provider: &str, method: &Method, reason: &str) {
         self.refused.with_label_values(&[provider, method.service(), method.verb(), reason]).inc();
+    }
+
+    pub(super) fn changed(&self, provider: &str) {
+        self.changes.with_label_values(&[provider]).inc();
     }
 
     pub(super) fn asked(&self, provider: &str, nodes: usize) {

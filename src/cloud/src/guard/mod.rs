@@ -10,6 +10,7 @@ mod breaker;
 mod calls;
 mod core;
 mod flags;
+mod info;
 mod limits;
 mod lookup;
 mod method;
@@ -70,7 +71,7 @@ impl Guarded {
     /// What the provider said of itself, if it has.
     #[must_use]
     pub fn known_info(&self) -> Option<Arc<ProviderInfo>> {
-        self.core.info.lock().clone()
+        self.core.book.known()
     }
 
     /// Has its calls counted.
@@ -102,6 +103,13 @@ impl Guarded {
     #[must_use]
     pub fn status(&self) -> ProviderStatus {
         self.core.status()
+    }
+
+    /// What became different in what the provider says of itself, once for each time: whoever gets it tells the operator,
+    /// in an event.
+    #[must_use]
+    pub fn take_change(&self) -> Option<String> {
+        self.core.book.take_change()
     }
 
     /// What is wrong with the provider as a whole, once for each time that something is: whoever gets it tells the

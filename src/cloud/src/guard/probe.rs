@@ -134,16 +134,19 @@ impl Core {
         }
     }
 
+    fn is_in_use(&self) -> bool {
+        self.health.state.lock().used.is_some_and(|used| used.elapsed() <= IN_USE)
+    }
+
     /// Asks once, if there is a reason to.
     async fn ask_if_due(self: &Arc<Self>) {
         let due = {
             let state = self.health.state.lock();
             let lately = |at: &Instant| at.elapsed() < self.limits.probe_every;
-            let in_use = state.used.is_some_and(|used| used.elapsed() <= IN_USE);
             // Who answers calls is well.
-            in_use && (state.trouble.is_some() || !state.answered.as_ref().is_some_and(lately))
+            state.trouble.is_some() || !state.answered.as_ref().is_some_and(lately)
         };
-        if !due {
+        if !due || !self.is_in_use() {
             return;
         }
         let provider = &*self.name;
@@ -154,7 +157,7 @@ impl Core {
             }
             Some(None) => {
                 // It may be another one now: a plug-in that was replaced.
-                *self.info.lock() = None;
+                self.book.doubt();
                 tracing::info!(provider, "the cloud provider is well");
             }
         }
@@ -166,6 +169,9 @@ async fn keep_asking(core: Weak<Core>, wake: Arc<Notify>) {
         let Some(now) = core.upgrade() else { return };
         let (stop, every) = (now.stop.clone(), now.limits.probe_every);
         now.ask_if_due().await;
+        if now.is_in_use() && now.health.trouble().is_none() {
+            now.renew_info().await;
+        }
         // While it is left alone there is nobody to ask; after that this question is the one that tries it.
         let open = now.left().unwrap_or_default();
         let trouble = now.health.trouble().is_some() || !now.is_closed();

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use quarterdeck_election::{BootClock, Gate};
 use quarterdeck_runtime::client::{ClientOptions, Clients};
 use quarterdeck_runtime::controller::Account;
@@ -11,6 +11,8 @@ use quarterdeck_runtime::informer::Informers;
 use quarterdeck_runtime::notes::Notes;
 use serde_json::Value;
 
+use super::authority::Authority;
+use super::folder::{self, Folder};
 use super::{Manifest, Needs, Target, install, manifests, uninstall};
 use crate::builder::Manager;
 use crate::flags::Parsed;
@@ -38,6 +40,23 @@ pub(crate) struct InstallFlags {
     /// An account named with --addon-service-account is never bound.
     #[arg(long, default_value_t = true)]
     pub(crate) addons_cluster_admin: bool,
+    /// Also make the folder of this master, such as /etc/kubernetes/quarterdeck: with quarterdeck.conf, the kubeconfig of the
+    /// replica that runs here, whose certificate is signed now; and the folder of --state-dir. Run it again to renew the
+    /// certificate: it is replaced when less than a third of its year is left, without a restart.
+    #[arg(long, value_name = "DIR", default_value = "")]
+    pub(crate) config_dir: String,
+    /// User and group of the process on this master, to whom these folders belong.
+    #[arg(long, value_name = "ID", default_value_t = 65532)]
+    pub(crate) config_owner: u32,
+    /// Server in quarterdeck.conf, such as https://127.0.0.1:6443, the one of this master. Without it, that of --kubeconfig.
+    #[arg(long, value_name = "URL", default_value = "")]
+    pub(crate) config_server: String,
+    /// Certificate of the authority that signs it, which the server trusts (its --client-ca-file).
+    #[arg(long, value_name = "FILE", default_value = "/etc/kubernetes/pki/ca.crt")]
+    pub(crate) cluster_signing_cert_file: PathBuf,
+    /// Key of that authority.
+    #[arg(long, value_name = "FILE", default_value = "/etc/kubernetes/pki/ca.key")]
+    pub(crate) cluster_signing_key_file: PathBuf,
 }
 
 /// Does what the command line says.
@@ -51,21 +70,49 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed, remove: bool) -> any
     if !flags.output_dir.is_empty() {
         return write(Path::new(&flags.output_dir), &all);
     }
+    // Before anything is changed: what is missing here would leave the work half done.
+    let master = master(parsed, &flags, remove)?;
     // Nothing here is written as a leader, so no gate stands in the way.
     let gate = Gate::unelected(Arc::new(BootClock));
     let options = ClientOptions { qps: 0.0, ..ClientOptions::default() };
     let clients = Clients::connect(source(parsed)?, options, gate, &prometheus::Registry::new()).await?;
     let client = clients.lease_client();
-    let changes = if remove {
+    let mut changes = if remove {
         uninstall(&client, &all, flags.dry_run).await
     } else {
         install(&client, &all, flags.dry_run).await
     }?;
+    changes.extend(match &master {
+        None => Vec::new(),
+        Some((folder, None)) => folder.uninstall(flags.dry_run)?,
+        Some((folder, Some(authority))) => folder.install(authority, flags.dry_run)?,
+    });
     let note = if flags.dry_run { " (dry run)" } else { "" };
     for change in changes {
         println!("{change}{note}");
     }
     Ok(())
+}
+
+/// The folder of this master and who signs for it, if one was asked for; nothing is signed for a removal.
+fn master(parsed: &Parsed, flags: &InstallFlags, remove: bool) -> anyhow::Result<Option<(Folder, Option<Authority>)>> {
+    if flags.config_dir.is_empty() {
+        return Ok(None);
+    }
+    let kubeconfig = &parsed.options.misc.kubeconfig;
+    if kubeconfig.is_empty() {
+        bail!("--config-dir takes the server's address from --kubeconfig, which is not given");
+    }
+    let state = parsed.values().get("state-dir").map_or("/var/lib/quarterdeck", String::as_str);
+    let folder = Folder {
+        config: flags.config_dir.clone().into(),
+        state: state.into(),
+        owner: flags.config_owner,
+        user: flags.user.clone(),
+        cluster: folder::cluster(Path::new(kubeconfig), &flags.config_server)?,
+    };
+    let authority = Authority::load(&flags.cluster_signing_cert_file, &flags.cluster_signing_key_file);
+    Ok(Some((folder, if remove { None } else { Some(authority.context("the authority of --config-dir")?) })))
 }
 
 fn target(parsed: &Parsed, flags: &InstallFlags) -> Target {

@@ -3,9 +3,11 @@
 //! removed by `quarterdeck uninstall`; the definitions stay, for their objects would go with them.
 
 mod apply;
+mod authority;
 pub(crate) mod command;
 mod crd;
 mod flow;
+mod folder;
 mod rbac;
 
 use quarterdeck_election::fence::FencePolicy;

@@ -29,7 +29,7 @@ mod tests;
 pub mod tls;
 mod trust;
 mod user;
-mod x509;
+pub(crate) mod x509;
 
 pub use cert::{CertError, CertSource};
 pub use health::{Checks, Probe};

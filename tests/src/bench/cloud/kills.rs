@@ -172,3 +172,49 @@ async fn reservations(place: &Place, services: &Services) -> Result<usize> {
     });
     if settled.await.is_ok() { Ok(0) } else { of_nobody().await }
 }
+
+#[cfg(test)]
+mod tests {
+    use quarterdeck_it::cloud::State;
+
+    use super::*;
+
+    fn cloud(balancers: &[(&str, &str)], reserved: &[&str]) -> State {
+        let owner = |uid: &str| json!({ "cluster": "c", "namespace": "n", "name": uid, "uid": uid });
+        let balancer = |(id, uid): &(&str, &str)| {
+            let balancer = json!({
+                "id": id, "owner": owner(uid), "addresses": [], "ports": [], "source_ranges": [],
+                "external_traffic": "Cluster", "health_check_node_port": 0, "affinity": null, "backends": [],
+                "hostname": "", "revision": 1, "phase": "active", "made_at": 0,
+            });
+            ((*id).to_owned(), serde_json::from_value(balancer).unwrap())
+        };
+        let reserved = reserved.iter().map(|uid| json!({ "address": "10.200.0.1", "owner": owner(uid) }));
+        State {
+            balancers: balancers.iter().map(balancer).collect(),
+            reservations: reserved.map(|one| serde_json::from_value(one).unwrap()).collect(),
+            ..State::default()
+        }
+    }
+
+    fn cluster(shown: &[(&str, &str)]) -> Services {
+        let service = |(uid, ip): &(&str, &str)| {
+            let status = json!({ "loadBalancer": { "ingress": [{ "ip": ip }] } });
+            ((*uid).to_owned(), json!({ "metadata": { "name": uid, "uid": uid }, "status": status }))
+        };
+        shown.iter().map(service).collect()
+    }
+
+    #[test]
+    fn what_is_there_twice_or_left_over_is_counted() {
+        let services = cluster(&[("a", "10.200.0.1"), ("b", "10.200.0.2")]);
+        let well = cloud(&[("lb-1", "a"), ("lb-2", "b")], &["a", "b"]);
+        assert_eq!((duplicates(&services, &well), leaks(&services, &well)), (0, 0));
+        let twice = cloud(&[("lb-1", "a"), ("lb-2", "a"), ("lb-3", "b")], &[]);
+        assert_eq!((duplicates(&services, &twice), leaks(&services, &twice)), (1, 0));
+        let orphan = cloud(&[("lb-1", "a"), ("lb-2", "gone")], &["a", "long-gone"]);
+        assert_eq!((duplicates(&services, &orphan), leaks(&services, &orphan)), (0, 2));
+        let shared = cluster(&[("a", "10.200.0.1"), ("b", "10.200.0.1")]);
+        assert_eq!(duplicates(&shared, &well), 1);
+    }
+}

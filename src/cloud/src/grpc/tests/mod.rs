@@ -1,6 +1,8 @@
 //! Client against server, over sockets.
 
 mod breakage;
+mod folder;
+mod life;
 mod nonsense;
 mod passage;
 mod scripted;

@@ -6,11 +6,12 @@ use super::scripted::Scripted;
 use super::{Served, plugin_at, shared};
 use crate::error::CloudError;
 use crate::facility::Cloud;
-use crate::grpc::{PluginUri, expand};
+use crate::grpc::{Entry, PluginUri, expand};
+use crate::plugins::Folder;
 use crate::provider::SharedProvider;
 
-fn pair(name: &str, uri: &str) -> (String, String) {
-    (name.to_owned(), uri.to_owned())
+fn plugin(name: &str, uri: &str) -> Entry {
+    Entry::Plugin { name: name.to_owned(), uri: uri.to_owned() }
 }
 
 #[test]
@@ -24,7 +25,7 @@ fn an_entry_names_a_plug_in_and_where_it_is() {
         ("grpc:https://cloud.example:443", Some(("cloud.example", "grpc:https://cloud.example:443"))),
         ("acme=grpc:https://[2001:db8::1]:443/", Some(("acme", "grpc:https://[2001:db8::1]:443/"))),
     ] {
-        assert_eq!(expand(entry).unwrap(), expected.map(|(name, uri)| vec![pair(name, uri)]), "{entry}");
+        assert_eq!(expand(entry).unwrap(), expected.map(|(name, uri)| plugin(name, uri)), "{entry}");
     }
 }
 
@@ -49,17 +50,21 @@ fn an_entry_that_names_no_place_is_refused_by_name() {
 
 #[test]
 fn a_folder_has_a_plug_in_a_socket() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().to_str().unwrap();
-    let entry = format!("grpc-dir:{path}");
-    let error = expand(&entry).expect_err("nobody is there");
-    assert!(error.reason.contains("NAME.sock"), "{}", error.reason);
-    for name in ["b.sock", "a.sock", "a.sock.lock", "README"] {
-        std::fs::write(folder.path().join(name), "").unwrap();
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().to_owned();
+    for (prefix, expected) in [("", ["a", "b"]), ("x=", ["x-a", "x-b"])] {
+        let entry = format!("{prefix}grpc-dir:{}", path.display());
+        let folder = Folder { prefix: prefix.strip_suffix('=').map(str::to_owned), path: path.clone() };
+        assert_eq!(expand(&entry).unwrap(), Some(Entry::Folder(folder.clone())), "also if it is empty");
+        for name in ["b.sock", "a.sock", "a.sock.lock", "README"] {
+            std::fs::write(path.join(name), "").unwrap();
+        }
+        let sockets = folder.read().unwrap().sockets;
+        assert_eq!(sockets.keys().collect::<Vec<_>>(), expected);
+        assert_eq!(sockets[expected[0]], path.join("a.sock"));
     }
-    let at = |name: &str, file: &str| pair(name, &format!("grpc:unix://{path}/{file}"));
-    assert_eq!(expand(&entry).unwrap().unwrap(), [at("a", "a.sock"), at("b", "b.sock")]);
-    assert_eq!(expand(&format!("x={entry}")).unwrap().unwrap(), [at("x-a", "a.sock"), at("x-b", "b.sock")]);
+    let uri = format!("grpc:unix://{}/a.sock", path.display());
+    assert_eq!(Entry::at("a", &path.join("a.sock")), plugin("a", &uri));
 }
 
 /// A hybrid cluster: nodes go to the provider of their scheme, also while another one is down.

@@ -211,6 +211,34 @@ async fn a_provider_is_asked_once_what_it_is() {
 }
 
 #[tokio::test]
+async fn a_provider_that_may_be_another_one_is_asked_anew() {
+    let wild = Wild::that(&[]);
+    let guard = guard(&wild, patient());
+    guard.info().await.unwrap();
+    wild.become_another(&["wild", "wilder"]);
+    assert_eq!(guard.info().await.unwrap().schemes.len(), 2);
+    assert_eq!(wild.count("identity.info"), 2);
+    assert!(guard.take_change().is_some_and(|change| change.contains("wilder")));
+    assert_eq!(guard.take_change(), None);
+    // One that is down is what it was, and is not asked again and again.
+    wild.tell("identity.info", Does::Fail(CloudError::Unavailable("down".to_owned())));
+    wild.become_another(&["wild"]);
+    for _ in 0..3 {
+        assert_eq!(guard.info().await.unwrap().schemes.len(), 2);
+    }
+    assert_eq!(wild.count("identity.info"), 3);
+}
+
+#[tokio::test]
+async fn a_provider_is_asked_now_and_then_what_it_is() {
+    let wild = Wild::that(&[]);
+    let every = Duration::from_millis(5);
+    let guard = guard(&wild, Limits { probe_every: every, info_every: every, ..patient() });
+    guard.info().await.unwrap();
+    until(&guard, "it is asked again", |_| wild.count("identity.info") > 2).await;
+}
+
+#[tokio::test]
 async fn questions_about_nodes_pass_the_guard() {
     let wild = Wild::that(&[]);
     let guard = guard(&wild, patient());

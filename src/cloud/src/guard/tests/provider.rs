@@ -36,6 +36,8 @@ pub(super) struct Wild {
     /// Calls that were dropped before their end.
     pub(super) dropped: Arc<Mutex<usize>>,
     released: Arc<(Mutex<bool>, Condvar)>,
+    /// How often it became another one, and its schemes since.
+    another: Mutex<(u64, Vec<String>)>,
 }
 
 struct Dropped(Arc<Mutex<usize>>);
@@ -64,6 +66,12 @@ impl Wild {
     /// Has calls of a method do this from now on.
     pub(super) fn tell(&self, method: &'static str, does: Does) {
         self.does.lock().insert(method, does);
+    }
+
+    /// Has it become another one, with these schemes.
+    pub(super) fn become_another(&self, schemes: &[&str]) {
+        let mut another = self.another.lock();
+        *another = (another.0 + 1, schemes.iter().map(|scheme| (*scheme).to_owned()).collect());
     }
 
     /// Lets go of all threads.
@@ -123,11 +131,16 @@ impl Drop for Wild {
 
 #[async_trait]
 impl Provider for Wild {
+    fn incarnation(&self) -> u64 {
+        self.another.lock().0
+    }
+
     async fn info(&self, call: &CallCtx) -> Result<ProviderInfo> {
         self.act("identity.info", call).await?;
+        let (_, schemes) = self.another.lock().clone();
         Ok(ProviderInfo {
             name: "wild".to_owned(),
-            schemes: vec!["wild".to_owned()],
+            schemes: if schemes.is_empty() { vec!["wild".to_owned()] } else { schemes },
             max_batch: 100,
             instances: true,
             load_balancers: false,

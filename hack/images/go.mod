@@ -1,0 +1,3 @@
+module quarterdeck.dev/hack/images
+
+go 1.26
