@@ -102,7 +102,7 @@ impl Stand {
         let flags = clap::Command::new("x").no_binary_name(true);
         let flag = format!("--cloud-config={}", inventory.display());
         let config = CloudConfig::from_arg_matches(&CloudConfig::augment_args(flags).try_get_matches_from([flag])?)?;
-        let given = quarterdeck_given();
+        let given: Mutex<Given> = Mutex::default();
         let make = MakeProvider { name: metal::NAME, uri: None, config: &config, ground: &ground, shared: &given };
         let provider = (metal::kind().make)(&make).map_err(|error| anyhow::anyhow!("{}", error.reason))?;
         let shared = given.lock().get::<Shared>().context("metal shares something")?;
@@ -146,10 +146,6 @@ impl Stand {
     fn routes(&self) -> Api<MetalRoute> {
         Api::all(self.client.clone())
     }
-}
-
-fn quarterdeck_given() -> Mutex<Given> {
-    Mutex::default()
 }
 
 fn from_any(error: anyhow::Error) -> Stop {

@@ -307,10 +307,11 @@ async fn nothing_is_left(world: &World) -> Result<()> {
         .await?;
     // That a cluster has no node at all is likelier a mistake: its routes are deleted by who knows better.
     nodes.delete(NODES[0], &Default::default()).await?;
-    routes.delete(NODES[0], &Default::default()).await?;
     let group = "/apis/cloud.quarterdeck.dev/v1alpha1";
     world
         .until("nothing is left in the cluster", async || {
+            // As long as it takes until the manager has noticed that there is no node.
+            let _ = routes.delete(NODES[0], &Default::default()).await;
             for path in [
                 format!("/api/v1/namespaces/{NAMESPACE}/services"),
                 format!("{group}/metalloadbalancers"),
