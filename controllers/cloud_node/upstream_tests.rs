@@ -266,7 +266,8 @@ fn reconcile_node_labels() {
 fn node_addresses_change_detected() {
     let (internal, external, name) =
         (("InternalIP", "10.0.0.1"), ("ExternalIP", "132.143.154.164"), ("Hostname", "hostname.zone.region.aws.test"));
-    let rows: [(&str, Vec<(&str, &str)>, Vec<(&str, &str)>, bool); 5] = [
+    type Listed = Vec<(&'static str, &'static str)>;
+    let rows: [(&str, Listed, Listed, bool); 5] = [
         ("the same", vec![internal, external], vec![internal, external], false),
         ("another address", vec![internal, external], vec![internal, ("ExternalIP", "132.143.154.163")], true),
         ("one less", vec![internal, external, name], vec![internal, external], true),

@@ -205,7 +205,7 @@ impl Desk {
             plan(&snapshot).into_iter().map(|change| (change.balancer.clone(), change)).collect();
         let at = Timestamp::now();
         let mut writes = Vec::new();
-        for own in balancers.iter().filter(|own| !own.is_deleting()) {
+        for own in balancers.iter().filter(|own| !own.is_deleting() && !own.spec.addresses.is_empty()) {
             let change = changes.get(own.name());
             // What is said of it follows when its new spec has been seen.
             let status = if change.is_none() { report::status(own, &reports, at) } else { None };

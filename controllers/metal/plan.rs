@@ -208,6 +208,10 @@ fn change(
         metal::AnnouncedAddress { address: own.address, gateway: gateway.map(str::to_owned) }
     });
     let addresses: Vec<_> = addresses.collect();
+    // One without addresses is withdrawn, and about to be deleted.
+    if addresses.is_empty() {
+        return None;
+    }
     let mut gateways = listed.to_vec();
     // Who keeps an address because nobody could take it goes on taking in its traffic, whatever the inventory lists.
     let keeps = |name: &str| addresses.iter().any(|own| own.gateway.as_deref() == Some(name));

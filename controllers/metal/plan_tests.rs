@@ -118,6 +118,12 @@ fn who_keeps_an_address_stays_among_the_gateways() {
 }
 
 #[test]
+fn what_is_withdrawn_is_left_alone() {
+    let snapshot = Snapshot { gateways: vec![gateway("a")], balancers: vec![balancer("x", &[])] };
+    assert_eq!(plan(&snapshot), []);
+}
+
+#[test]
 fn what_one_agent_cannot_program_goes_to_one_that_has_it() {
     let mut failing = gateway("a");
     failing.failing.insert("x".into());

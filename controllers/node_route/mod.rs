@@ -13,6 +13,7 @@ mod tries;
 #[cfg(test)]
 mod upstream_tests;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +30,7 @@ use tokio::sync::Mutex;
 
 pub use config::NodeRouteConfig;
 use metrics::Metrics;
-use pass::Memory;
+use pass::{Memory, Told};
 
 /// How long a change of a node waits for others.
 const BATCH: Duration = Duration::from_millis(500);
@@ -58,6 +59,8 @@ struct Router {
     cluster: Vec<IpNet>,
     period: Duration,
     metrics: Metrics,
+    /// Wrong networks that were told, of all clouds.
+    told: parking_lot::Mutex<HashSet<Told>>,
     /// What is remembered of each cloud; only its own pass has it.
     memories: Vec<Mutex<Memory>>,
 }
@@ -107,7 +110,7 @@ impl Controller for NodeRouteController {
         cloud.on_join(move |index| queue.add(OfCloud(index)));
         let memories = (0..clouds).map(|_| Mutex::default()).collect();
         let metrics = Metrics::new(setup.metrics());
-        Ok(Self(Some(Router { cloud, nodes, cluster, period, metrics, memories })))
+        Ok(Self(Some(Router { cloud, nodes, cluster, period, metrics, told: parking_lot::Mutex::default(), memories })))
     }
 
     async fn reconcile(&self, cx: &Cx, key: OfCloud) -> Result<Action, Error> {

@@ -37,12 +37,15 @@ enum Made {
     NotByUs,
 }
 
+/// A wrong network that was told: uid of the node, and what is wrong.
+pub(super) type Told = (Arc<str>, String);
+
 /// What is remembered of one cloud from pass to pass.
 #[derive(Default)]
 pub(super) struct Memory {
     tries: Tries,
-    /// Wrong networks that were told: uid of the node, and what is wrong.
-    told: HashSet<(Arc<str>, String)>,
+    /// Networks that were wrong in the last pass.
+    told: HashSet<Told>,
 }
 
 impl Router {
@@ -95,7 +98,8 @@ impl Router {
         let mut now = HashSet::new();
         for (node, wrong) in &own {
             let key = (Arc::clone(&node.uid), wrong.to_string());
-            if !memory.told.contains(&key) {
+            // Two clouds may have one scheme.
+            if self.told.lock().insert(key.clone()) {
                 tracing::warn!(
                     node = node.key.name(),
                     error = wrong as &dyn std::error::Error,
@@ -105,6 +109,11 @@ impl Router {
             }
             now.insert(key);
         }
+        let mut told = self.told.lock();
+        memory.told.difference(&now).for_each(|past| {
+            told.remove(past);
+        });
+        drop(told);
         memory.told = now;
         self.metrics.wrong(provider.name(), &own.iter().map(|(_, wrong)| wrong).collect::<Vec<_>>());
     }

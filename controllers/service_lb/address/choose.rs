@@ -177,7 +177,7 @@ fn held<'a>(ask: &Ask<'_>, world: &World<'a>, ipv6: bool) -> Option<(IpAddr, &'a
 /// Stays where it is, unless it does not get along with those it shares the address with.
 fn keep(ask: &Ask<'_>, address: IpAddr, reservation: &AddressReservation) -> Result<Choice, Complaint> {
     if let Some(why) = collision(ask, reservation) {
-        return Err(at(address, &why));
+        return Err(at(address, why));
     }
     let spec = &reservation.spec;
     let alone = spec.holders.len() == 1;
@@ -187,8 +187,9 @@ fn keep(ask: &Ask<'_>, address: IpAddr, reservation: &AddressReservation) -> Res
 }
 
 /// Says of which address somebody complains.
-fn at(address: IpAddr, complaint: &Complaint) -> Complaint {
-    Complaint::new(complaint.reason, format!("{address}: {}", complaint.message))
+fn at(address: IpAddr, mut complaint: Complaint) -> Complaint {
+    complaint.message = format!("{address}: {}", complaint.message);
+    complaint
 }
 
 fn requested(ask: &Ask<'_>, world: &World<'_>, address: IpAddr) -> Result<Choice, Complaint> {
@@ -212,7 +213,7 @@ fn requested(ask: &Ask<'_>, world: &World<'_>, address: IpAddr) -> Result<Choice
     match reservation {
         Some(reservation) => match collision(ask, reservation) {
             None => Ok(Choice::Join { address }),
-            Some(why) => Err(at(address, &why)),
+            Some(why) => Err(at(address, why)),
         },
         None if world.taken.contains(&address) => {
             Err(Complaint::new(Reason::InUse, format!("{address} is being given to another Service")))

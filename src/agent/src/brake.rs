@@ -1,10 +1,12 @@
 //! Whether objects that are in the cluster no more are gone.
 //!
-//! One that is deleted is gone. But when many go at once, it is likelier that something is wrong with what we look at: an
-//! API server that was restored from an old or empty backup, another cluster's kubeconfig, a custom resource definition
-//! that was deleted (which deletes its objects one by one, as anybody else would). So disappearances are gathered for a
-//! moment, and when more than half of what is in force went within a minute, and at least three objects, they are *held*: they
-//! stay in force, and the report says so.
+//! One that is deleted is gone. But when many go at once, something may be wrong with what we look at: an API server that was
+//! restored from an old or empty backup, another cluster's kubeconfig, a custom resource definition that was deleted (which
+//! deletes its objects one by one, as anybody else would). So disappearances are gathered for a moment. When more than half of
+//! what is in force went within a minute, and at least three objects, then
+//! - those that a list lacks, and of which no deletion was heard, are *held*: they stay in force, and the report says so;
+//! - those that were deleted before our eyes stay in force for half a minute. If the kinds are served and followed without a
+//!   break all that time, their definitions are there: the objects were meant, and are gone. Otherwise they are held.
 //!
 //! Held ones are let go
 //! - each when it comes back: it is in force as any other;
@@ -15,7 +17,7 @@
 //!
 //! To hold too long does little harm: what a held object claims goes to any other that claims it.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -24,6 +26,8 @@ use crate::desired::{Desired, ObjectId, ObjectKind};
 
 /// Disappearances are gathered for so long, so that many at once are seen as such.
 const GATHER: Duration = Duration::from_secs(1);
+/// A definition that is deleted is served no more some seconds after its last object went: by then we know.
+const PROOF: Duration = Duration::from_secs(30);
 /// Those within this time count together.
 const WINDOW: Duration = Duration::from_secs(60);
 /// So few are never held.
@@ -45,9 +49,14 @@ pub struct Verdict {
 /// The brake.
 #[derive(Debug)]
 pub struct Brake {
-    /// What went, and nothing is decided yet; and since when.
-    pending: BTreeSet<ObjectId>,
+    /// What went, and nothing is decided yet, with whether it was deleted before our eyes; and since when.
+    pending: BTreeMap<ObjectId, bool>,
     since: Option<Instant>,
+    /// What was deleted with many others, and until when we wait for proof that it was meant.
+    doubted: BTreeSet<ObjectId>,
+    until: Option<Instant>,
+    /// How the cluster was followed when the first of them went.
+    followed: Option<u64>,
     /// What was removed lately.
     removed: VecDeque<(Instant, ObjectKind)>,
     /// When a held object came back last, or was held.
@@ -60,18 +69,33 @@ impl Brake {
     /// One that knows of nothing.
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        Self { pending: BTreeSet::new(), since: None, removed: VecDeque::new(), unrest: now, witness: false }
+        Self {
+            pending: BTreeMap::new(),
+            since: None,
+            doubted: BTreeSet::new(),
+            until: None,
+            followed: None,
+            removed: VecDeque::new(),
+            unrest: now,
+            witness: false,
+        }
     }
 
-    /// An object is in the cluster no more.
-    pub fn went(&mut self, id: ObjectId, now: Instant) {
-        self.since.get_or_insert(now);
-        self.pending.insert(id);
+    /// An object is in the cluster no more. `deleted`: the server said so; `followed`: see [`crate::source::Followed`].
+    pub fn went(&mut self, id: ObjectId, deleted: bool, now: Instant, followed: Option<u64>) {
+        if self.pending.is_empty() && self.doubted.is_empty() {
+            self.followed = followed;
+        }
+        if !self.doubted.contains(&id) {
+            self.since.get_or_insert(now);
+            self.pending.insert(id, deleted);
+        }
     }
 
     /// An object is there. `was_held`: it was not, before; `epoch`: it was written, in this tenure.
     pub fn came(&mut self, id: &ObjectId, was_held: bool, epoch: Option<u64>, desired: &Desired, now: Instant) {
         self.pending.remove(id);
+        self.doubted.remove(id);
         if was_held {
             self.unrest = now;
         }
@@ -83,11 +107,12 @@ impl Brake {
     pub fn due(&self, desired: &Desired) -> Option<Instant> {
         let release = (self.witness && !desired.held.is_empty()).then(|| self.unrest + QUIET);
         let gathered = self.since.filter(|_| !self.pending.is_empty()).map(|since| since + GATHER);
-        [gathered, release].into_iter().flatten().min()
+        let proof = self.until.filter(|_| !self.doubted.is_empty());
+        [gathered, proof, release].into_iter().flatten().min()
     }
 
     /// Decides what is due.
-    pub fn decide(&mut self, desired: &Desired, now: Instant) -> Verdict {
+    pub fn decide(&mut self, desired: &Desired, now: Instant, followed: Option<u64>) -> Verdict {
         let mut verdict = Verdict::default();
         if self.due(desired).is_none_or(|due| due > now) {
             return verdict;
@@ -95,24 +120,40 @@ impl Brake {
         if self.witness && !desired.held.is_empty() && self.unrest + QUIET <= now {
             verdict.released.clone_from(&desired.held);
         }
-        if self.since.is_none_or(|since| since + GATHER > now) {
-            return verdict;
+        if self.until.is_some_and(|until| until <= now) {
+            self.until = None;
+            let doubted = std::mem::take(&mut self.doubted);
+            let meant = followed.is_some() && followed == self.followed;
+            self.removed.extend(doubted.iter().filter(|_| meant).map(|id| (now, id.kind)));
+            if meant { verdict.gone.extend(doubted) } else { verdict.held.extend(doubted) }
         }
-        self.since = None;
+        if self.since.is_some_and(|since| since + GATHER <= now) {
+            self.since = None;
+            self.sort(desired, now, &mut verdict);
+        }
+        if !verdict.held.is_empty() {
+            // What was known of the manager was before this.
+            (self.unrest, self.witness) = (now, false);
+            verdict.released.clear();
+        }
+        verdict
+    }
+
+    /// Sorts what was gathered.
+    fn sort(&mut self, desired: &Desired, now: Instant, verdict: &mut Verdict) {
         while self.removed.front().is_some_and(|(at, _)| *at + WINDOW < now) {
             self.removed.pop_front();
         }
-        let pending: BTreeSet<ObjectId> = std::mem::take(&mut self.pending);
         let there = |id: &ObjectId| match id.kind {
             ObjectKind::Balancer => desired.balancers.contains_key(&id.name),
             ObjectKind::Route => desired.routes.contains_key(&id.name),
         };
-        let pending: BTreeSet<ObjectId> =
-            pending.into_iter().filter(|id| there(id) && !desired.held.contains(id)).collect();
+        let mut pending = std::mem::take(&mut self.pending);
+        pending.retain(|id, _| there(id) && !desired.held.contains(id));
         let is_mass = |kind: Option<ObjectKind>| {
             let of_kind = |other: ObjectKind| kind.is_none_or(|kind| kind == other);
             let lately = self.removed.iter().filter(|(_, kind)| of_kind(*kind)).count();
-            let lost = lately + pending.iter().filter(|id| of_kind(id.kind)).count();
+            let lost = lately + pending.keys().chain(&self.doubted).filter(|id| of_kind(id.kind)).count();
             let mut all = lately;
             all += if of_kind(ObjectKind::Balancer) { desired.balancers.len() } else { 0 };
             all += if of_kind(ObjectKind::Route) { desired.routes.len() } else { 0 };
@@ -121,21 +162,20 @@ impl Brake {
         };
         let everything = is_mass(None);
         let (balancers, routes) = (is_mass(Some(ObjectKind::Balancer)), is_mass(Some(ObjectKind::Route)));
-        for id in pending {
+        for (id, deleted) in pending {
             let of_kind = if id.kind == ObjectKind::Balancer { balancers } else { routes };
-            if everything || of_kind {
-                // What was known of the manager was before this.
-                (self.unrest, self.witness) = (now, false);
-                verdict.held.insert(id);
-            } else {
-                self.removed.push_back((now, id.kind));
-                verdict.gone.insert(id);
+            match everything || of_kind {
+                true if deleted => {
+                    self.until = Some(now + PROOF);
+                    self.doubted.insert(id);
+                }
+                true => drop(verdict.held.insert(id)),
+                false => {
+                    self.removed.push_back((now, id.kind));
+                    verdict.gone.insert(id);
+                }
             }
         }
-        if !verdict.held.is_empty() {
-            verdict.released.clear();
-        }
-        verdict
     }
 }
 
@@ -192,10 +232,10 @@ mod tests {
             let (desired, now) = (desired(there.0, there.1), Instant::now());
             let mut brake = Brake::new(now);
             for id in all(&desired, gone.0, gone.1) {
-                brake.went(id, now);
+                brake.went(id, false, now, Some(0));
             }
-            assert_eq!(brake.decide(&desired, now), Verdict::default(), "more may follow");
-            let verdict = brake.decide(&desired, now + GATHER);
+            assert_eq!(brake.decide(&desired, now, Some(0)), Verdict::default(), "more may follow");
+            let verdict = brake.decide(&desired, now + GATHER, Some(0));
             let count = |ids: &BTreeSet<ObjectId>| {
                 let balancers = ids.iter().filter(|id| id.kind == ObjectKind::Balancer).count();
                 (balancers, ids.len() - balancers)
@@ -212,9 +252,9 @@ mod tests {
         let mut brake = Brake::new(now);
         let mut gone = 0;
         for id in all(&desired.clone(), 10, 0) {
-            brake.went(id, now);
+            brake.went(id, false, now, Some(0));
             now += GATHER;
-            let verdict = brake.decide(&desired, now);
+            let verdict = brake.decide(&desired, now, Some(0));
             for id in &verdict.gone {
                 desired.balancers.remove(&id.name);
                 gone += 1;
@@ -229,11 +269,11 @@ mod tests {
         let (desired, now) = (desired(3, 0), Instant::now());
         let mut brake = Brake::new(now);
         for id in all(&desired, 3, 0) {
-            brake.went(id.clone(), now);
+            brake.went(id.clone(), true, now, Some(0));
             brake.came(&id, false, Some(5), &desired, now);
         }
         assert_eq!(brake.due(&desired), None);
-        assert_eq!(brake.decide(&desired, now + GATHER), Verdict::default());
+        assert_eq!(brake.decide(&desired, now + GATHER, Some(0)), Verdict::default());
     }
 
     #[test]
@@ -241,22 +281,52 @@ mod tests {
         let (mut desired, start) = (desired(4, 0), Instant::now());
         let mut brake = Brake::new(start);
         for id in all(&desired, 4, 0) {
-            brake.went(id, start);
+            brake.went(id, false, start, Some(0));
         }
         let now = start + GATHER;
-        desired.held = brake.decide(&desired, now).held;
+        desired.held = brake.decide(&desired, now, Some(0)).held;
         assert_eq!(desired.held.len(), 4);
         // Time alone is no proof, and neither is an older epoch.
         let other = ObjectId::balancer("other");
         brake.came(&other, false, Some(4), &desired, now);
-        assert_eq!(brake.decide(&desired, now + 100 * QUIET), Verdict::default());
+        assert_eq!(brake.decide(&desired, now + 100 * QUIET, Some(0)), Verdict::default());
         // One is written again; the others may follow.
         let back = ObjectId::balancer("b0");
         desired.held.remove(&back);
         let later = now + QUIET / 2;
         brake.came(&back, true, Some(5), &desired, later);
-        assert_eq!(brake.decide(&desired, now + QUIET), Verdict::default());
+        assert_eq!(brake.decide(&desired, now + QUIET, Some(0)), Verdict::default());
         assert_eq!(brake.due(&desired), Some(later + QUIET));
-        assert_eq!(brake.decide(&desired, later + QUIET).released, desired.held);
+        assert_eq!(brake.decide(&desired, later + QUIET, Some(0)).released, desired.held);
+    }
+
+    #[test]
+    fn what_is_deleted_before_our_eyes_is_gone_if_its_kind_is_still_served() {
+        for (then, later, gone) in [
+            (Some(3), Some(3), true),
+            // Not followed, or listed anew: its definition may have been deleted.
+            (Some(3), None, false),
+            (Some(3), Some(4), false),
+            (None, None, false),
+        ] {
+            let (desired, now) = (desired(5, 3), Instant::now());
+            let mut brake = Brake::new(now);
+            for id in all(&desired, 5, 3) {
+                brake.went(id, true, now, then);
+            }
+            assert_eq!(brake.decide(&desired, now + GATHER, Some(3)), Verdict::default(), "there is no proof yet");
+            let due = now + GATHER + PROOF;
+            assert_eq!(brake.due(&desired), Some(due));
+            // One that came back meanwhile was not meant.
+            let back = ObjectId::balancer("b0");
+            brake.came(&back, false, Some(5), &desired, now + GATHER);
+            let verdict = brake.decide(&desired, due, later);
+            assert_eq!(
+                (verdict.gone.len(), verdict.held.len()),
+                if gone { (7, 0) } else { (0, 7) },
+                "{then:?} {later:?}"
+            );
+            assert_eq!(brake.due(&desired), None);
+        }
     }
 }

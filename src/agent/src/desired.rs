@@ -107,8 +107,10 @@ pub enum Now {
     Route(Versioned<RouteSpec>),
     /// It is there and could not be understood, and why: it stays as it was.
     Broken(String),
-    /// It is gone.
+    /// It was deleted.
     Gone,
+    /// A complete list lacks it.
+    Missing,
 }
 
 /// A complete state as somebody told it, with what could not be understood.
@@ -198,6 +200,16 @@ impl Epoch for RouteSpec {
     }
 }
 
+impl Desired {
+    /// Whether an object is a load balancer that the manager withdrew, before it deletes it: without addresses and
+    /// gateways it claims nothing.
+    #[must_use]
+    pub fn is_withdrawn(&self, id: &ObjectId) -> bool {
+        let own = Some(&id.name).filter(|_| id.kind == ObjectKind::Balancer).and_then(|name| self.balancers.get(name));
+        own.is_some_and(|own| own.spec.addresses.is_empty() && own.spec.gateways.is_empty())
+    }
+}
+
 impl Accepted {
     /// The changes that lead from what is accepted to a complete state: whatever is missing in it is gone.
     #[must_use]
@@ -205,10 +217,10 @@ impl Accepted {
         let Snapshot { desired, broken } = snapshot;
         let mut changes = Vec::new();
         for name in self.desired.balancers.keys().filter(|name| !desired.balancers.contains_key(*name)) {
-            changes.push((ObjectId::balancer(name), Now::Gone));
+            changes.push((ObjectId::balancer(name), Now::Missing));
         }
         for name in self.desired.routes.keys().filter(|name| !desired.routes.contains_key(*name)) {
-            changes.push((ObjectId::route(name), Now::Gone));
+            changes.push((ObjectId::route(name), Now::Missing));
         }
         changes.retain(|(id, _)| !broken.contains_key(id));
         for (name, new) in desired.balancers {
@@ -260,7 +272,7 @@ impl Accepted {
                 Ok(if same { Effect::None } else { Effect::Other })
             }
             Now::Broken(error) => Err(Refusal::Broken(id.clone(), error)),
-            Now::Gone => Ok(self.remove(id)),
+            Now::Gone | Now::Missing => Ok(self.remove(id)),
         }
     }
 
@@ -339,6 +351,16 @@ mod tests {
     fn admit_all(accepted: &mut Accepted, snapshot: Snapshot) -> Vec<Refusal> {
         let changes = accepted.changes_to(snapshot);
         changes.into_iter().filter_map(|(id, now)| accepted.admit(&id, now).err()).collect()
+    }
+
+    #[test]
+    fn without_addresses_and_gateways_it_is_withdrawn() {
+        let mut known = desired(&[("a", 5, 1)]);
+        assert!(known.is_withdrawn(&ObjectId::balancer("a")));
+        assert!(!known.is_withdrawn(&ObjectId::balancer("b")) && !known.is_withdrawn(&ObjectId::route("a")));
+        let own = known.balancers.get_mut("a").expect("it is there");
+        own.spec.gateways.push(quarterdeck_api::cloud::metal::Gateway { name: "gw".to_owned(), addresses: Vec::new() });
+        assert!(!known.is_withdrawn(&ObjectId::balancer("a")));
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub enum Line {
     /// The journal begins; it belongs to the state of this number.
     Follows(u64),
     /// An object was accepted.
-    Object(ObjectId, Now),
+    Object(ObjectId, Box<Now>),
     /// Ways use other pools; and all spares.
     Pools(BTreeMap<String, String>, BTreeSet<String>),
     /// A check has another verdict.
@@ -61,7 +61,7 @@ impl Kept {
         match line {
             Line::Follows(_) => {}
             // What was accepted once is not refused now.
-            Line::Object(id, now) => drop(self.accepted.admit(&id, now)),
+            Line::Object(id, now) => drop(self.accepted.admit(&id, *now)),
             Line::Pools(pools, spares) => {
                 self.memory.pools.extend(pools);
                 self.memory.spares = spares;
@@ -170,7 +170,7 @@ impl Store {
     ///
     /// # Errors
     /// When it could not be written.
-    pub fn append(&mut self, lines: Vec<Line>) -> Result<(), StoreError> {
+    pub fn append(&mut self, lines: &[Line]) -> Result<(), StoreError> {
         let path = self.folder.join(JOURNAL);
         let mut write = || {
             let mut text = Vec::new();
@@ -257,13 +257,13 @@ mod tests {
         assert!(store.is_full());
         let mut kept = Kept::default();
         store.save(&mut kept).unwrap();
-        let object = Line::Object(ObjectId::balancer("a"), Now::Balancer(Versioned::default()));
+        let object = Line::Object(ObjectId::balancer("a"), Box::new(Now::Balancer(Versioned::default())));
         let pools = Line::Pools(BTreeMap::from([("w".to_owned(), "p".to_owned())]), BTreeSet::new());
         let check = Check { address: "10.0.0.1:80".parse().unwrap(), path: None };
-        store.append(vec![object.clone()]).unwrap();
-        store.append(vec![pools.clone(), Line::Check(check.clone(), false)]).unwrap();
+        store.append(std::slice::from_ref(&object)).unwrap();
+        store.append(&[pools.clone(), Line::Check(check.clone(), false)]).unwrap();
         store.sync().unwrap();
-        for line in [object.clone(), pools, Line::Check(check, false)] {
+        for line in [object, pools, Line::Check(check, false)] {
             kept.apply(line);
         }
         assert_eq!(Store::open(folder.path()).unwrap().load().unwrap(), kept);

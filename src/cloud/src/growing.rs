@@ -28,14 +28,13 @@ impl<T> Growing<T> {
     }
 
     /// Adds one, and returns its place.
-    pub(crate) fn push(&self, item: Arc<T>) -> usize {
+    pub(crate) fn push(&self, item: &Arc<T>) -> usize {
         loop {
             let last = self.last();
-            let longer = last.items.iter().cloned().chain([Arc::clone(&item)]).collect();
-            match last.longer.set(Box::new(Self::new(longer))) {
-                Ok(()) => return last.items.len(),
-                // Somebody else was faster.
-                Err(_) => {}
+            let longer = last.items.iter().cloned().chain([Arc::clone(item)]).collect();
+            // Refused if somebody else was faster.
+            if last.longer.set(Box::new(Self::new(longer))).is_ok() {
+                return last.items.len();
             }
         }
     }
@@ -49,7 +48,7 @@ mod tests {
     fn what_was_lent_stays() {
         let list = Growing::new(vec![Arc::new(1)]);
         let before = list.all();
-        assert_eq!((list.push(Arc::new(2)), list.push(Arc::new(3))), (1, 2));
+        assert_eq!((list.push(&Arc::new(2)), list.push(&Arc::new(3))), (1, 2));
         assert_eq!(before, [Arc::new(1)]);
         assert_eq!(list.all(), [1, 2, 3].map(Arc::new));
     }

@@ -176,7 +176,7 @@ impl Providers {
         }
         let guarded = self.guarding.guard(name, provider);
         let guarded = guarded.map_err(|error| (Reason::NotStarted, format!("starting its runtime: {error}")))?;
-        let at = self.list.push(guarded);
+        let at = self.list.push(&guarded);
         tracing::info!(provider = name, "a plug-in joined");
         if let Some(metrics) = &self.metrics {
             metrics.joined.inc();

@@ -102,7 +102,7 @@ impl Stand {
         let flags = clap::Command::new("x").no_binary_name(true);
         let flag = format!("--cloud-config={}", inventory.display());
         let config = CloudConfig::from_arg_matches(&CloudConfig::augment_args(flags).try_get_matches_from([flag])?)?;
-        let given = quarterdeck_given();
+        let given: Mutex<Given> = Mutex::default();
         let make = MakeProvider { name: metal::NAME, uri: None, config: &config, ground: &ground, shared: &given };
         let provider = (metal::kind().make)(&make).map_err(|error| anyhow::anyhow!("{}", error.reason))?;
         let shared = given.lock().get::<Shared>().context("metal shares something")?;
@@ -146,10 +146,6 @@ impl Stand {
     fn routes(&self) -> Api<MetalRoute> {
         Api::all(self.client.clone())
     }
-}
-
-fn quarterdeck_given() -> Mutex<Given> {
-    Mutex::default()
 }
 
 fn from_any(error: anyhow::Error) -> Stop {
@@ -288,15 +284,15 @@ fn known(row: usize) -> Result<Known> {
             addresses: Some(format!("198.51.{row}.0/24").parse()?),
             ..Balancers::default()
         }),
-        routes: Some(Paths { within: "10.77.0.0/16".parse()?, foreign: None, many: 0, in_two_steps: false }),
+        routes: Some(Paths { within: "10.77.0.0/16".parse()?, foreign: None, many: 100, in_two_steps: false }),
         restart: None,
     })
 }
 
 async fn run(control_plane: &ControlPlane, folder: &Path, reports: &Reports, row: usize) -> Result<Report> {
     let stand = Arc::new(Stand::build(control_plane, &folder.join(row.to_string()), reports).await?);
-    // Lists of routes are seen paged, too.
-    stand.shared.set_page(100);
+    // Lists of routes are seen paged, too: all those of a node, 64 at most, are one object.
+    stand.shared.set_page(1);
     let plugin = Plugin::new(PluginUri::Unix(stand.socket.clone()), None);
     let mut suite = Suite::new(Arc::new(plugin), known(row)?, Box::new(Steered(stand)));
     // Tests assert no timing.

@@ -13,7 +13,7 @@ use quarterdeck_it::netns::{
 };
 use serde_json::{Value, json};
 
-use super::metal_flow_world::{GATEWAY_LEASE, NAMESPACE, NODES, World};
+use super::metal_flow_world::{GATEWAY_LEASE, LONG, NAMESPACE, NODES, World};
 
 /// Flows of each kind that have to pass while nobody manages.
 const FLOWS: u64 = 100;
@@ -270,10 +270,7 @@ async fn a_gateways_end_is_survived(world: &World, quays: &Quays, load: &Load) -
     measured(&format!("metal: conversations went on {:?} after the gateway was killed", begun.elapsed()));
     load.check().context("a gateway is dead")?;
     load.forgive(false);
-    // Back again, it gives up what is another's now.
-    for link in ["out", "in"] {
-        dead.run(&format!("ip link set {link} up"))?;
-    }
+    // Back again, it gives up what is another's now, before anybody could hear of it.
     world.start_agent(dead)?;
     world
         .until("it lets go", async || {
@@ -281,6 +278,9 @@ async fn a_gateways_end_is_survived(world: &World, quays: &Quays, load: &Load) -
             if there.contains(&format!(" {}/", quays.web.ip())) { bail!("{there}") } else { Ok(()) }
         })
         .await?;
+    for link in ["out", "in"] {
+        dead.run(&format!("ip link set {link} up"))?;
+    }
     world
         .until("it works again", async || match world.report(dead)? {
             report if report["ready"] == true && report["announces"].as_array().is_none_or(Vec::is_empty) => Ok(()),
@@ -295,12 +295,23 @@ async fn nothing_is_left(world: &World) -> Result<()> {
         world.delete(name).await?;
     }
     let nodes: kube::Api<k8s_openapi::api::core::v1::Node> = kube::Api::all(world.client.clone());
-    for name in NODES {
+    for name in &NODES[1..] {
         nodes.delete(name, &Default::default()).await?;
     }
+    let routes: kube::Api<quarterdeck_api::cloud::metal::MetalRoute> = kube::Api::all(world.client.clone());
+    world
+        .until("routes go with their nodes", async || {
+            let left = routes.list(&Default::default()).await?.items;
+            if left.len() == 1 && left[0].name() == NODES[0] { Ok(()) } else { bail!("{left:?}") }
+        })
+        .await?;
+    // That a cluster has no node at all is likelier a mistake: its routes are deleted by who knows better.
+    nodes.delete(NODES[0], &Default::default()).await?;
     let group = "/apis/cloud.quarterdeck.dev/v1alpha1";
     world
         .until("nothing is left in the cluster", async || {
+            // As long as it takes until the manager has noticed that there is no node.
+            let _ = routes.delete(NODES[0], &Default::default()).await;
             for path in [
                 format!("/api/v1/namespaces/{NAMESPACE}/services"),
                 format!("{group}/metalloadbalancers"),
@@ -314,7 +325,11 @@ async fn nothing_is_left(world: &World) -> Result<()> {
             Ok(())
         })
         .await?;
-    // The agents alone take everything back that they were told to.
+    // So do agents take it when most nodes go within a minute, until somebody says that it is none.
+    for machine in world.site.hosts() {
+        world.agent(machine.name()).stop(LONG).await?;
+        world.start_agent_with(machine, &["--accept-deletions"])?;
+    }
     for machine in world.site.hosts() {
         world
             .until(&format!("nothing is left on {}", machine.name()), async || {

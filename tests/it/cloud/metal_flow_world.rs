@@ -108,7 +108,9 @@ impl World {
     }
 
     fn agent_flags(&self, machine: &Machine) -> Result<Vec<String>> {
-        let kubeconfig = self.control_plane.kubeconfig(machine.name(), &["quarterdeck:metal-agents"])?;
+        let kubeconfig = self
+            .control_plane
+            .kubeconfig(&format!("system:quarterdeck-agent:{}", machine.name()), &["quarterdeck:metal-agents"])?;
         Ok(vec![
             format!("--node-name={}", machine.name()),
             format!("--kubeconfig={}", kubeconfig.display()),
@@ -123,10 +125,15 @@ impl World {
 
     /// Starts the agent of a machine, again if it ended.
     pub(super) fn start_agent(&self, machine: &Machine) -> Result<()> {
+        self.start_agent_with(machine, &[])
+    }
+
+    /// The same with more flags.
+    pub(super) fn start_agent_with(&self, machine: &Machine, more: &[&str]) -> Result<()> {
         let name = machine.name();
         let launch = machine.launch(&format!("agent of {name}"), &program_named("quarterdeck-agent")?)?;
         let log = self.folder.path().join(format!("{name}.log"));
-        let agent = launch.args(self.agent_flags(machine)?).log(log).spawn()?;
+        let agent = launch.args(self.agent_flags(machine)?).args(more.iter().copied()).log(log).spawn()?;
         self.agents.lock().insert(name.to_owned(), agent);
         Ok(())
     }

@@ -130,8 +130,9 @@ async fn an_address_has_one_gateway_that_lives_and_managers_do_not_matter() -> R
     // The Service goes when the live agent has let go of it, and does not wait for the dead one.
     survivor.clings.store(true, Ordering::Release);
     world.services().delete("web", &DeleteParams::default()).await?;
-    let waited = eventually("the load balancer is gone", LONG, async || {
-        ensure!(world.balancers().get_opt(&uid).await?.is_none(), "it is there");
+    let waited = eventually("the load balancer is withdrawn", LONG, async || {
+        let stored = world.balancers().get(&uid).await?;
+        ensure!(stored.spec.addresses.is_empty() && stored.spec.gateways.is_empty(), "{stored:?}");
         Ok(())
     });
     waited.await.with_context(|| world.logs())?;
@@ -143,6 +144,7 @@ async fn an_address_has_one_gateway_that_lives_and_managers_do_not_matter() -> R
     survivor.clings.store(false, Ordering::Release);
     let waited = eventually("the Service is gone", LONG, async || {
         ensure!(world.services().get_opt("web").await?.is_none(), "it is there");
+        ensure!(world.balancers().get_opt(&uid).await?.is_none(), "its load balancer is there");
         Ok(())
     });
     waited.await.with_context(|| world.logs())

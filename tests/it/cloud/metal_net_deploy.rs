@@ -274,7 +274,8 @@ async fn it_works_with_the_identity_and_the_capabilities_of_its_unit() -> Result
         .spawn()?;
 
     let to: SocketAddr = at(VIP[0]);
-    let mac = gateway.run("cat /sys/class/net/out/address")?;
+    let link = gateway.run("ip -o link show dev out")?;
+    let mac = link.split_once("link/ether ").and_then(|(_, rest)| rest.split(' ').next()).context("an address")?;
     let there = || async {
         let status: Value = serde_json::from_str(&get(&gateway, 10290, "/status")?)?;
         ensure!(status["ready"] == true && status["announces"][0]["by"] == "out", "{status:#}");
@@ -283,7 +284,7 @@ async fn it_works_with_the_identity_and_the_capabilities_of_its_unit() -> Result
         ensure!(gateway.run("ip addr show dev out")?.contains(&format!(" {}/32", VIP[0])), "no address");
         ensure!(gateway.run("nft list tables")?.contains("inet quarterdeck"), "no table");
         let neighbour = client.run(&format!("ip neigh show {}", VIP[0]))?;
-        ensure!(neighbour.contains(mac.trim()), "no gratuitous ARP was heard: {neighbour}");
+        ensure!(neighbour.contains(mac), "no gratuitous ARP was heard: {neighbour}");
         Ok(())
     };
     eventually("it has programmed this host", LONG, there).await.with_context(|| agent.log_text())?;

@@ -240,7 +240,9 @@ async fn report(client: kube::Client, name: String, pause: Duration, clings: Arc
         if !clings.load(Ordering::Acquire) {
             known.clear();
         }
-        known.extend(all.items.into_iter().map(|own| (own.name().to_owned(), own)));
+        let clings = clings.load(Ordering::Acquire);
+        let heard = all.items.into_iter().filter(|own| !clings || !own.spec.addresses.is_empty());
+        known.extend(heard.map(|own| (own.name().to_owned(), own)));
         let announces = known.values().flat_map(|own| {
             let mine = own.spec.addresses.iter().filter(|address| address.gateway.as_ref() == Some(&name));
             mine.map(|address| Announcement {

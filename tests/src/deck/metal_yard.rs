@@ -83,7 +83,8 @@ impl MetalYard {
         let mut agents = Vec::new();
         for machine in site.hosts() {
             let name = machine.name();
-            let kubeconfig = control_plane.kubeconfig(name, &["quarterdeck:metal-agents"])?;
+            let kubeconfig =
+                control_plane.kubeconfig(&format!("system:quarterdeck-agent:{name}"), &["quarterdeck:metal-agents"])?;
             let agent = machine
                 .launch(&format!("agent-{name}"), &program_named("quarterdeck-agent")?)?
                 .args([format!("--node-name={name}"), format!("--kubeconfig={}", kubeconfig.display())])

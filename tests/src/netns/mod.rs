@@ -180,7 +180,7 @@ impl Machine {
     }
 }
 
-/// Makes of a machine one with bridges that others are plugged into.
+/// A machine with bridges that others are plugged into.
 ///
 /// # Errors
 /// When the kernel refuses.

@@ -25,6 +25,8 @@ pub fn relay(machine: &Machine, server: SocketAddr) -> Result<()> {
 
 fn carry(inner: &TcpStream, server: SocketAddr) {
     let Ok(outer) = TcpStream::connect(server) else { return };
+    // A way that holds small messages back would be measured as part of what is at its end.
+    let _ = inner.set_nodelay(true).and_then(|()| outer.set_nodelay(true));
     std::thread::scope(|scope| {
         scope.spawn(|| pass(inner, &outer));
         pass(&outer, inner);

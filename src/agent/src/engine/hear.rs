@@ -21,7 +21,10 @@ impl Engine {
                 return;
             }
             Told::File(snapshot) => (self.kept.accepted.changes_to(snapshot), now, false),
-            Told::Cluster(snapshot) => (self.kept.accepted.changes_to(snapshot), now, true),
+            Told::Cluster(snapshot, followed) => {
+                self.followed = Some(followed);
+                (self.kept.accepted.changes_to(snapshot), now, true)
+            }
             Told::Changes(changes, since) => (changes, since, true),
         };
         self.news.since.get_or_insert(since);
@@ -44,19 +47,24 @@ impl Engine {
     /// Takes in one object.
     fn take(&mut self, id: &ObjectId, now: Now, cluster: bool) -> Result<(), String> {
         let at = Instant::now();
-        if let (Now::Gone, Some(brake), true) = (&now, &mut self.brake, cluster) {
-            if !self.kept.accepted.desired.held.contains(id) {
-                brake.went(id.clone(), at);
+        if let (Now::Gone | Now::Missing, Some(brake), true) = (&now, &mut self.brake, cluster) {
+            // What the manager withdrew before claims nothing: that it goes is no surprise.
+            let withdrawn = self.kept.accepted.desired.is_withdrawn(id);
+            if !self.kept.accepted.desired.held.contains(id) && !withdrawn {
+                let followed = self.followed.as_ref().and_then(|followed| followed());
+                brake.went(id.clone(), now == Now::Gone, at, followed);
             }
-            return Ok(());
+            if !withdrawn {
+                return Ok(());
+            }
         }
         let was_held = self.kept.accepted.desired.held.contains(id);
         let epoch = match &now {
             Now::Balancer(new) => Some(new.spec.epoch),
             Now::Route(new) => Some(new.spec.epoch),
-            Now::Broken(_) | Now::Gone => None,
+            Now::Broken(_) | Now::Gone | Now::Missing => None,
         };
-        let line = Line::Object(id.clone(), now.clone());
+        let line = Line::Object(id.clone(), Box::new(now.clone()));
         let effect = self.kept.accepted.admit(id, now).map_err(|refusal| {
             if matches!(refusal, crate::desired::Refusal::Stale { .. }) {
                 self.tools.metrics.refused.inc();
@@ -81,7 +89,8 @@ impl Engine {
     /// Removes what is gone, and keeps what only seems to be.
     pub(super) fn brake(&mut self) {
         let Some(brake) = &mut self.brake else { return };
-        let verdict = brake.decide(&self.kept.accepted.desired, Instant::now());
+        let followed = self.followed.as_ref().and_then(|followed| followed());
+        let verdict = brake.decide(&self.kept.accepted.desired, Instant::now(), followed);
         for id in verdict.gone.iter().chain(&verdict.released) {
             // Nothing refuses that.
             let _ = self.kept.accepted.admit(id, Now::Gone);

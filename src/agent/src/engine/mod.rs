@@ -23,6 +23,7 @@ use crate::kernel::{Kernel, KernelError, forget_udp};
 use crate::metrics::Metrics;
 use crate::nft::Nft;
 use crate::plan::{Check, KernelRoute, Plan, Settings, plan};
+use crate::source::Followed;
 use crate::store::{Kept, Line, Store};
 
 /// When an address is announced after it came here: the first packets may be lost.
@@ -63,6 +64,8 @@ pub struct Engine {
     /// What was told since the last pass.
     news: News,
     brake: Option<Brake>,
+    /// How the cluster is followed, once it is.
+    followed: Option<Followed>,
     /// When what no packet waits for is to be done after small changes.
     owed: Option<(Instant, BTreeSet<String>)>,
     /// When everything is planned again because pools are untidy.
@@ -126,6 +129,7 @@ impl Engine {
             loaded: None,
             news: News { everything: true, ..News::default() },
             brake: brake.then(|| Brake::new(now)),
+            followed: None,
             owed: None,
             tidy: None,
             present: BTreeSet::new(),

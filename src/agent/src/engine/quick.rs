@@ -49,7 +49,7 @@ impl Engine {
             lines.push(Line::Pools(patched.moved, self.kept.memory.spares.clone()));
         }
         self.kept.set_health(&health);
-        let kept = lines.is_empty() || self.tools.store.append(lines).is_ok();
+        let kept = lines.is_empty() || self.tools.store.append(&lines).is_ok();
         let sent = kept && (patched.elements.is_empty() || self.send(&planned.plan.ruleset, &patched.elements, known));
         if !sent {
             // What the kernel holds is neither this plan nor the one before: it is read.

@@ -279,7 +279,7 @@ mod tests {
         let mut spec = json!({
             "epoch": epoch,
             "addresses": [
-                { "address": format!("192.0.2.{}", 10 + number), "gateway": if number % 2 == 0 { "gw1" } else { "gw2" } },
+                { "address": format!("192.0.2.{}", 10 + number), "gateway": (["gw1", "gw2"][number & 1]) },
                 { "address": format!("2001:db8::{number}"), "gateway": "gw1" },
             ],
             "gateways": [{ "name": "gw1", "addresses": ["10.0.0.1"] }, { "name": "gw2", "addresses": ["10.0.0.2"] }],

@@ -1,6 +1,6 @@
 //! The cluster: informers of what is wanted, the Lease by which the agent is seen to live, and its report.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use parking_lot::Mutex;
 use quarterdeck_api::cloud::metal::{AGENTS_NAMESPACE, AgentStatus, MetalAgent, MetalLoadBalancer, MetalRoute};
 use quarterdeck_runtime::client::Clients;
 use quarterdeck_runtime::client::Identity;
-use quarterdeck_runtime::informer::{Informers, Lister, Selection};
+use quarterdeck_runtime::informer::{Change, Informers, Lister, Selection, State};
 use quarterdeck_runtime::object::{Cached, Kind, ObjectKey};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
-use super::Told;
+use super::{Followed, Told};
 use crate::desired::{Now, ObjectId, ObjectKind, Snapshot};
 
 /// Changes that come within this time are taken together.
@@ -67,8 +67,8 @@ impl Cached for Loose {
     }
 }
 
-/// Objects that changed, and since when.
-type Changed = (BTreeSet<ObjectId>, Option<Instant>);
+/// Objects that changed, with whether the server said itself that one was deleted; and since when there are any.
+type Changed = (BTreeMap<ObjectId, bool>, Option<Instant>);
 
 /// Follows the cluster: tells a complete state first, then what changes. Tells nothing before both kinds have been read
 /// whole; errors leave everything as it is.
@@ -82,7 +82,9 @@ pub async fn follow(clients: Clients, tell: mpsc::Sender<Told>) {
         lister.on_change(move |change| {
             let (waiting, notify) = &*changed;
             let mut waiting = waiting.lock();
-            waiting.0.insert(ObjectId { kind, name: change.object().metadata.name.clone().unwrap_or_default() });
+            let deleted = matches!(change, Change::Deleted { is_final: true, .. });
+            let name = change.object().metadata.name.clone().unwrap_or_default();
+            waiting.0.insert(ObjectId { kind, name }, deleted);
             waiting.1.get_or_insert_with(Instant::now);
             notify.notify_one();
         });
@@ -100,10 +102,15 @@ pub async fn follow(clients: Clients, tell: mpsc::Sender<Told>) {
         told_before = refusal;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let now = |id: &ObjectId| {
+    let now = |id: &ObjectId, deleted: bool| {
         let lister = if id.kind == ObjectKind::Balancer { &balancers } else { &routes };
-        lister.get(&ObjectKey::cluster(id.name.as_str())).map_or(Now::Gone, |object| understand(id.kind, &object))
+        let absent = if deleted { Now::Gone } else { Now::Missing };
+        lister.get(&ObjectKey::cluster(id.name.as_str())).map_or(absent, |object| understand(id.kind, &object))
     };
+    let both = [balancers.clone(), routes.clone()];
+    let followed: Followed = Arc::new(move || {
+        both.iter().map(Lister::status).map(|status| (status.state == State::Watching).then_some(status.relists)).sum()
+    });
     // What changes from here on is told again, which does no harm.
     *changed.0.lock() = Changed::default();
     let mut snapshot = Snapshot::default();
@@ -113,7 +120,7 @@ pub async fn follow(clients: Clients, tell: mpsc::Sender<Told>) {
             super::add(&mut snapshot, id, understand(kind, &object));
         }
     }
-    let mut told = Told::Cluster(snapshot);
+    let mut told = Told::Cluster(snapshot, followed);
     loop {
         if tell.send(told).await.is_err() {
             return;
@@ -123,7 +130,7 @@ pub async fn follow(clients: Clients, tell: mpsc::Sender<Told>) {
         changed.1.notified().await;
         tokio::time::sleep_until(settled).await;
         let (ids, since) = std::mem::take(&mut *changed.0.lock());
-        let changes = ids.into_iter().map(|id| (now(&id), id)).map(|(now, id)| (id, now)).collect();
+        let changes = ids.into_iter().map(|(id, deleted)| (now(&id, deleted), id)).map(|(now, id)| (id, now)).collect();
         told = Told::Changes(changes, since.unwrap_or(settled));
     }
 }

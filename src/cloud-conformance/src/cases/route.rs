@@ -134,12 +134,14 @@ pub async fn r7_two_networks(suite: &Suite) -> Outcome {
 }
 
 pub async fn r8_paged(suite: &Suite) -> Outcome {
-    let machine = suite.running(0)?;
+    suite.running(0)?;
+    let machines = &suite.known.running;
     let many = match suite.paths()?.many {
         0 => 201,
         many => many,
     };
-    let wanted: Vec<_> = (0..many).map(|network| suite.route(network, machine)).collect::<Outcome<_>>()?;
+    let wanted: Vec<_> =
+        (0..many).map(|network| suite.route(network, &machines[network % machines.len()])).collect::<Outcome<_>>()?;
     let routes = suite.routes()?;
     for some in wanted.chunks(8) {
         let calls: Vec<_> = some.iter().map(|_| suite.change()).collect();

@@ -23,6 +23,8 @@ const POLL_SELDOM: Duration = Duration::from_secs(15);
 const YOUNG: Duration = Duration::from_secs(60);
 /// How soon to ask whether agents let go; longer than they take to report.
 const LETTING_GO: Duration = Duration::from_secs(2);
+/// How soon a deletion is tried again that lost a race.
+const AGAIN: Duration = Duration::from_millis(200);
 /// After how long it is said whom a deletion waits for.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a deletion waits for agents that live and do not let go.
@@ -57,7 +59,8 @@ impl LoadBalancers for Metal {
         }
         let backends = objects::wanted(spec)?.backends;
         self.settle(&spec.owner.uid, |stored| {
-            let Some(stored) = stored else { return Err(CloudError::NotFound(known.0.clone())) };
+            let there = stored.filter(|stored| !objects::is_withdrawn(&stored.spec));
+            let Some(stored) = there else { return Err(CloudError::NotFound(known.0.clone())) };
             let wanted = LoadBalancerSpec { backends: backends.clone(), ..stored.spec.clone() };
             objects::check_balancer(&stored, &call.cluster.0, call.lease_epoch)?;
             objects::plan_balancer(Some(stored), wanted, call.lease_epoch)
@@ -66,24 +69,38 @@ impl LoadBalancers for Metal {
     }
 
     async fn ensure_deleted(&self, call: &CallCtx, owner: &Owner, _: Option<&Handle>) -> Result<Deletion> {
-        if let Some(stored) = self.balancers.find::<MetalLoadBalancer>(&owner.uid).await? {
+        let _turn = self.turns.take(&format!("balancer/{}", owner.uid)).await;
+        let stored = self.balancers.find::<MetalLoadBalancer>(&owner.uid).await?;
+        if let Some(stored) = &stored {
             if *stored.spec.owner.cluster != *call.cluster.0 {
                 return Ok(Deletion::Gone);
             }
-            objects::check_balancer(&stored, &call.cluster.0, call.lease_epoch)?;
-            self.begins_to_go(&owner.uid);
-            self.balancers.delete(&stored, false).await?;
-            return Ok(Deletion::InProgress(LETTING_GO));
+            objects::check_balancer(stored, &call.cluster.0, call.lease_epoch)?;
+            if let Some(next) = objects::withdrawn(stored, call.lease_epoch) {
+                self.begins_to_go(&owner.uid);
+                return match self.balancers.replace(&next).await {
+                    Ok(()) => Ok(Deletion::InProgress(LETTING_GO)),
+                    // Somebody gave its addresses to gateways meanwhile.
+                    Err(CloudError::Conflict(_)) => Ok(Deletion::InProgress(AGAIN)),
+                    Err(error) => Err(error),
+                };
+            }
         }
+        let gone = async || match &stored {
+            Some(stored) => self.balancers.delete(stored, true).await,
+            None => Ok(()),
+        };
         let holders = self.shared.holders(&owner.uid);
         let since = self.going.lock().get(&owner.uid).copied();
         if holders.as_ref().is_some_and(Vec::is_empty) {
+            gone().await?;
             self.going.lock().remove(&owner.uid);
             return Ok(Deletion::Gone);
         }
         let waited = since.unwrap_or_else(|| self.begins_to_go(&owner.uid)).elapsed();
         let waits = still_waits(&owner.uid, holders.as_deref(), waited);
         if waits == Ok(Deletion::Gone) {
+            gone().await?;
             self.going.lock().remove(&owner.uid);
         }
         waits

@@ -135,6 +135,28 @@ pub fn plan_balancer(
     Ok(Plan::Replace(stored))
 }
 
+/// The stored load balancer with nothing left to claim: what agents see before it is deleted, so that they can tell a
+/// deletion from an object that is lost. `None` if it is withdrawn already.
+#[must_use]
+pub fn withdrawn(stored: &MetalLoadBalancer, epoch: u64) -> Option<MetalLoadBalancer> {
+    if is_withdrawn(&stored.spec) {
+        return None;
+    }
+    let mut next = stored.clone();
+    next.spec = LoadBalancerSpec {
+        epoch: epoch.max(stored.spec.epoch),
+        owner: stored.spec.owner.clone(),
+        ..LoadBalancerSpec::default()
+    };
+    Some(next)
+}
+
+/// Whether a load balancer is about to be deleted.
+#[must_use]
+pub fn is_withdrawn(spec: &LoadBalancerSpec) -> bool {
+    spec.addresses.is_empty() && spec.gateways.is_empty()
+}
+
 /// Whether the stored load balancer is this cluster's, and of no later tenure than the caller's.
 ///
 /// # Errors

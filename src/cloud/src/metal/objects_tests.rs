@@ -37,6 +37,20 @@ fn created(epoch: u64) -> MetalLoadBalancer {
 }
 
 #[test]
+fn what_is_withdrawn_claims_nothing_and_stays_its_owners() {
+    let stored = created(7);
+    let next = withdrawn(&stored, 9).expect("it claims addresses");
+    assert!(is_withdrawn(&next.spec) && next.spec.ports.is_empty() && next.spec.backends.is_empty());
+    assert_eq!((next.spec.epoch, &next.spec.owner, &next.metadata), (9, &stored.spec.owner, &stored.metadata));
+    assert_eq!(withdrawn(&next, 9), None);
+    // Wanted again before it is deleted, it is as it was.
+    let Ok(Plan::Replace(again)) = plan_balancer(Some(next), wanted(&spec()).unwrap(), 9) else {
+        panic!("it is written")
+    };
+    assert_eq!(again.spec, LoadBalancerSpec { epoch: 9, ..stored.spec });
+}
+
+#[test]
 fn what_a_service_asks_for_is_all_in_its_object() {
     let object = created(7);
     assert_eq!((object.name(), object.spec.epoch), ("u", 7));

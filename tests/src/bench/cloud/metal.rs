@@ -3,7 +3,6 @@
 //! The agent runs in a network namespace of its own, beside a client and a machine that plays all nodes; it reads the
 //! API server, to which a way leads out of the namespace. Takes root.
 
-use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd as _;
 use std::process::Stdio;
@@ -15,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket};
 use parking_lot::Mutex;
 use quarterdeck_it::deck::program_named;
-use quarterdeck_it::netns::{Conversation, Echo, Health, Machine, dial, get, switch};
+use quarterdeck_it::netns::{Conversation, Echo, Health, Machine, dial, get, relay, switch};
 use quarterdeck_it::{ControlPlane, Process, eventually, repository};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -44,7 +43,7 @@ pub(super) async fn measure(scale: Scale) -> Result<Vec<Collector>> {
     let balancers = scale.size(BALANCERS);
     let mut change = Collector::new(
         format!(
-            "metal: {BALANCERS} load balancers × {BACKENDS} backends, one backend changes: readable → in the kernel (peer: nft loads the whole table anew)"
+            "metal: {BALANCERS} services × {BACKENDS} backends, one changes: readable → in the kernel (peer: nft loads all)"
         ),
         "s",
         Goal::AtMost(0.02),
@@ -54,6 +53,8 @@ pub(super) async fn measure(scale: Scale) -> Result<Vec<Collector>> {
     let mut whole =
         Collector::new("the same: agent started with an empty kernel → all load balancers in it", "s", Goal::None);
     let mut own = Collector::new("the same by the agent's own count: seen → in the kernel, mean", "s", Goal::None);
+    let mut from_asking =
+        Collector::new("the same from the request to the server, whose work it then holds too", "s", Goal::None);
     let scene = Scene::set(balancers).await?;
     let begun = Instant::now();
     let agent = scene.start_agent()?;
@@ -61,7 +62,7 @@ pub(super) async fn measure(scale: Scale) -> Result<Vec<Collector>> {
     scene.programmed(&agent, balancers).await?;
     let last = *changes.since(begun).last().context("the agent changed the kernel")?;
     whole.add(Side::Ours, seconds(begun, last));
-    scene.quiet(&changes).await?;
+    scene.settled().await?;
 
     let mut calls = scene.call(balancers)?;
     let before = scene.own_count()?;
@@ -70,17 +71,20 @@ pub(super) async fn measure(scale: Scale) -> Result<Vec<Collector>> {
         let balancer = (index / 2 * 37) % balancers;
         let spec = spec(balancer, index % 2 == 0);
         let patch = json!({ "spec": { "backends": spec["backends"] } });
+        let asked = Instant::now();
         let patched = scene.http.merge(&format!("{KIND}/{}", balancer_name(balancer)), &patch).await?;
         let readable = Instant::now();
         let generation = patched["metadata"]["generation"].as_i64().context("a generation")?;
         scene.reported(&agent, balancer, generation).await?;
         // The last step: should it take several, it is not in the kernel before.
-        let steps = changes.since(readable - EARLY);
+        let steps = changes.since(asked);
         let seen = *steps.last().context("the change came to the kernel")?;
         if steps.len() > 1 {
             eprintln!("   in {} steps", steps.len());
         }
+        // The agent may know of a change before its writer has the answer.
         change.add(Side::Ours, seconds(readable, seen));
+        from_asking.add(Side::Ours, seconds(asked, seen));
         scene.quiet(&changes).await?;
     }
     let after = scene.own_count()?;
@@ -93,11 +97,8 @@ pub(super) async fn measure(scale: Scale) -> Result<Vec<Collector>> {
         change.add(Side::Go, took);
     }
     agent.stop(Duration::from_secs(30)).await?;
-    Ok(vec![change, own, lost, whole])
+    Ok(vec![change, from_asking, own, lost, whole])
 }
-
-/// The agent may know of a change before its writer has the answer.
-const EARLY: Duration = Duration::from_millis(50);
 
 /// The machines, the API server, and the agent's rights at it.
 struct Scene {
@@ -154,7 +155,7 @@ impl Scene {
         nodes.run("ip route add default via 10.0.0.1")?;
         Echo::start(&nodes, NODE_PORT)?;
         let health = Health::start(&nodes, 10256)?;
-        lead_out(&gateway, control_plane.apiserver(0).address())?;
+        relay(&gateway, control_plane.apiserver(0).address())?;
         Ok(Self {
             folder: tempfile::tempdir()?,
             control_plane,
@@ -182,15 +183,33 @@ impl Scene {
         Ok(serde_json::from_str(&get(&self.gateway, 10290, "/status")?)?)
     }
 
+    /// Waits until the agent has nothing more to do after its start: each address was announced for the last time,
+    /// which is some seconds after it came.
+    async fn settled(&self) -> Result<()> {
+        const LAST: Duration = Duration::from_secs(8);
+        let announced = || self.total("announcements_total");
+        eventually("the agent is at rest", LONG, async || {
+            let before = announced()?;
+            tokio::time::sleep(LAST).await;
+            let after = announced()?;
+            ensure!(after <= before, "{} addresses were announced just now", after - before);
+            Ok(())
+        })
+        .await
+    }
+
+    /// The sum of a metric of the agent.
+    fn total(&self, name: &str) -> Result<f64> {
+        let text = get(&self.gateway, 10290, "/metrics")?;
+        let name = format!("quarterdeck_agent_{name}");
+        let lines = text.lines().filter(|line| line.starts_with(&name));
+        Ok(lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum())
+    }
+
     /// How many changes the agent worked in, and the seconds that all of them took, by its own count.
     fn own_count(&self) -> Result<(f64, f64)> {
-        let text = get(&self.gateway, 10290, "/metrics")?;
-        let total = |name: &str| {
-            let name = format!("quarterdeck_agent_change_duration_seconds_{name}");
-            let lines = text.lines().filter(|line| line.starts_with(&name));
-            lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
-        };
-        Ok((total("count"), total("sum")))
+        let total = |name: &str| self.total(&format!("change_duration_seconds_{name}"));
+        Ok((total("count")?, total("sum")?))
     }
 
     /// Waits until every load balancer is in the kernel with all backends.
@@ -314,33 +333,6 @@ async fn apply(control_plane: &ControlPlane, file: &str) -> Result<()> {
         .output()
         .await?;
     if output.status.success() { Ok(()) } else { bail!("{file}: {}", String::from_utf8_lossy(&output.stderr)) }
-}
-
-/// Leads connections to the API server's address on a machine's own loopback out to the API server.
-fn lead_out(machine: &Machine, server: SocketAddr) -> Result<()> {
-    let listener = machine.inside(|| Ok(std::net::TcpListener::bind(server)?))?;
-    std::thread::spawn(move || {
-        for inner in listener.incoming().flatten() {
-            let Ok(outer) = std::net::TcpStream::connect(server) else { continue };
-            let _ = inner.set_nodelay(true);
-            let _ = outer.set_nodelay(true);
-            let copy = |from: &std::net::TcpStream, to: &std::net::TcpStream| {
-                let (Ok(mut from), Ok(mut to)) = (from.try_clone(), to.try_clone()) else { return };
-                std::thread::spawn(move || {
-                    let mut buffer = vec![0; 1 << 16];
-                    while let Ok(length @ 1..) = from.read(&mut buffer) {
-                        if to.write_all(&buffer[..length]).is_err() {
-                            break;
-                        }
-                    }
-                    let _ = to.shutdown(std::net::Shutdown::Both);
-                });
-            };
-            copy(&inner, &outer);
-            copy(&outer, &inner);
-        }
-    });
-    Ok(())
 }
 
 /// When tables of nftables on a machine changed, by the kernel's count of changes.

@@ -59,13 +59,13 @@ impl Part {
 
     async fn measure(self, scale: Scale) -> Result<Vec<Collector>> {
         let measured = match self {
-            Self::Hung => hung::measure(scale).await,
-            Self::HungOne => hung_one::measure(scale).await,
-            Self::Nodes => nodes::measure(scale).await,
-            Self::Calls => calls::measure(scale).await,
-            Self::Balancers => balancers::measure(scale).await,
-            Self::Kills => kills::measure(scale).await,
-            Self::Metal => metal::measure(scale).await,
+            Self::Hung => Box::pin(hung::measure(scale)).await,
+            Self::HungOne => Box::pin(hung_one::measure(scale)).await,
+            Self::Nodes => Box::pin(nodes::measure(scale)).await,
+            Self::Calls => Box::pin(calls::measure(scale)).await,
+            Self::Balancers => Box::pin(balancers::measure(scale)).await,
+            Self::Kills => Box::pin(kills::measure(scale)).await,
+            Self::Metal => Box::pin(metal::measure(scale)).await,
         };
         measured.with_context(|| self.name())
     }
