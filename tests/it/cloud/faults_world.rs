@@ -85,7 +85,10 @@ impl World {
         ]
         .map(str::to_owned);
         let deck = Deck::builder(&control_plane).replicas(2).install_args(installed.clone());
-        let deck = options.program.into_iter().fold(deck, |deck, program| deck.program(program));
+        let deck = match options.program {
+            Some(program) => deck.program(program),
+            None => deck,
+        };
         let deck = deck.args(installed).args(flags).args(options.args).start().await?;
         deck.ready(LONG).await?;
         deck.leader(LONG).await?;
