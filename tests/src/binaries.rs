@@ -46,15 +46,8 @@ impl Peer {
     /// # Errors
     /// When no peer has that name.
     pub fn from_name(name: &str) -> Result<Self> {
-        let all = [
-            Self::Kcm,
-            Self::Scheduler,
-            Self::Kwok,
-            Self::Node,
-            Self::CloudShim,
-            Self::CloudTemplate,
-            Self::CloudPeer,
-        ];
+        let all =
+            [Self::Kcm, Self::Scheduler, Self::Kwok, Self::Node, Self::CloudShim, Self::CloudTemplate, Self::CloudPeer];
         all.into_iter()
             .find(|peer| peer.name() == name)
             .with_context(|| format!("no peer is named {name:?}: known are {}", all.map(Self::name).join(", ")))

@@ -148,6 +148,7 @@ impl Stand {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "used by map_err")]
 fn from_any(error: anyhow::Error) -> Stop {
     Stop::Failed(format!("{error:#}"))
 }

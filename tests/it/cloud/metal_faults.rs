@@ -150,7 +150,8 @@ impl Storm {
             Fault::AgentsSlow => self.start_agents(Duration::from_secs(4)),
             Fault::Inventory(text) => {
                 // The cloud is asked about nodes that are not ready.
-                for name in self.nodes.lock().keys().cloned().collect::<Vec<_>>() {
+                let nodes: Vec<_> = self.nodes.lock().keys().cloned().collect();
+                for name in nodes {
                     self.ready(&name, false).await?;
                 }
                 std::fs::write(&self.world.inventory, text())?;
@@ -202,7 +203,8 @@ impl Storm {
             Fault::AgentFails => self.agents.lock()[GATEWAYS[0]].fails.store(false, Ordering::Release),
             Fault::Inventory(_) => {
                 std::fs::write(&self.world.inventory, inventory())?;
-                for name in self.nodes.lock().keys().cloned().collect::<Vec<_>>() {
+                let nodes: Vec<_> = self.nodes.lock().keys().cloned().collect();
+                for name in nodes {
                     self.ready(&name, true).await?;
                 }
             }

@@ -35,6 +35,6 @@ mod service_crash;
 mod service_drift;
 mod service_failover;
 mod service_pools;
-mod service_witness;
 mod service_wishes;
+mod service_witness;
 mod service_yard;
