@@ -131,7 +131,7 @@ pub struct Options {
     #[arg(long)]
     pub forget_epoch: bool,
 
-    /// Removes, once, at start, what is in force but in the cluster no more because too many objects vanished at once.
+    /// Removes, once, what is in force and what the first list of the cluster lacks, however much that is.
     #[arg(long)]
     pub accept_deletions: bool,
 

@@ -16,7 +16,6 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::announce::Bird;
-use crate::desired::Now;
 use crate::engine::{Engine, Tools};
 use crate::health::{Health, Timing};
 use crate::kernel::{Kernel, changes};
@@ -58,12 +57,6 @@ pub async fn run(options: Options) -> Result<()> {
     if options.forget_epoch {
         kept.accepted.forget();
     }
-    if options.accept_deletions {
-        for id in std::mem::take(&mut kept.accepted.desired.held) {
-            // Nothing refuses that.
-            let _ = kept.accepted.admit(&id, Now::Gone);
-        }
-    }
     let registry = Registry::new();
     let timing = Timing {
         every: options.check_interval,
@@ -87,6 +80,9 @@ pub async fn run(options: Options) -> Result<()> {
         metrics: Metrics::new(&registry)?,
     };
     let mut engine = Engine::new(tools, kept, options.hold_vanished);
+    if options.accept_deletions {
+        engine.accept_deletions();
+    }
     if options.cleanup {
         return match engine.clean_up().await {
             Ok(()) => Ok(()),

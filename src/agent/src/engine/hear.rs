@@ -10,6 +10,11 @@ use crate::source::Told;
 use crate::store::Line;
 
 impl Engine {
+    /// Takes the first list of the cluster at its word, once: what it lacks is gone.
+    pub fn accept_deletions(&mut self) {
+        self.accepts_first_list = true;
+    }
+
     /// Takes in what the source told.
     pub fn hear(&mut self, told: Told) {
         let now = Instant::now();
@@ -27,12 +32,14 @@ impl Engine {
             }
             Told::Changes(changes, since) => (changes, since, true),
         };
+        // A whole list is what a cluster tells first.
+        let doubt = cluster && !std::mem::take(&mut self.accepts_first_list);
         self.news.since.get_or_insert(since);
         // A first word, and one after an error, end a state in which less was done or more was reported.
         self.news.everything |= self.hold_until.take().is_some() | self.source_error.take().is_some();
         let mut refusals = if cluster { self.refusals.clone() } else { BTreeMap::new() };
         for (id, now) in changes {
-            match self.take(&id, now, cluster) {
+            match self.take(&id, now, doubt) {
                 Ok(()) => drop(refusals.remove(&id)),
                 Err(error) => drop(refusals.insert(id, error)),
             }
@@ -44,10 +51,10 @@ impl Engine {
         self.refusals = refusals;
     }
 
-    /// Takes in one object.
-    fn take(&mut self, id: &ObjectId, now: Now, cluster: bool) -> Result<(), String> {
+    /// Takes in one object. `doubt`: that it is there no more may be a mistake.
+    fn take(&mut self, id: &ObjectId, now: Now, doubt: bool) -> Result<(), String> {
         let at = Instant::now();
-        if let (Now::Gone | Now::Missing, Some(brake), true) = (&now, &mut self.brake, cluster) {
+        if let (Now::Gone | Now::Missing, Some(brake), true) = (&now, &mut self.brake, doubt) {
             // What the manager withdrew before claims nothing: that it goes is no surprise.
             let withdrawn = self.kept.accepted.desired.is_withdrawn(id);
             if !self.kept.accepted.desired.held.contains(id) && !withdrawn {

@@ -64,6 +64,8 @@ pub struct Engine {
     /// What was told since the last pass.
     news: News,
     brake: Option<Brake>,
+    /// Whether the first list of the cluster is taken at its word.
+    accepts_first_list: bool,
     /// How the cluster is followed, once it is.
     followed: Option<Followed>,
     /// When what no packet waits for is to be done after small changes.
@@ -129,6 +131,7 @@ impl Engine {
             loaded: None,
             news: News { everything: true, ..News::default() },
             brake: brake.then(|| Brake::new(now)),
+            accepts_first_list: false,
             followed: None,
             owed: None,
             tidy: None,

@@ -245,6 +245,8 @@ fn entrance(plan: &mut Plan) {
             "icmp type echo-request"
         };
         rules.rule("input", format!("{ip} daddr @{addresses} {echo} accept"));
+        // A gateway that comes back with an old memory of a connection, which went on elsewhere: a reset would end it.
+        rules.rule("input", format!("{ip} daddr @{addresses} ct state invalid drop"));
         // The host's own services do not answer at these addresses.
         rules.rule("input", format!("{ip} daddr @{addresses} ct state new meta l4proto tcp reject with tcp reset"));
         rules.rule(

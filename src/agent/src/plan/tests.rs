@@ -94,9 +94,11 @@ add element inet quarterdeck addresses4 { 192.0.2.10 }
 add element inet quarterdeck ports4 { 192.0.2.10 . tcp . 80 : 30080 }
 add element inet quarterdeck services4 { 192.0.2.10 . tcp . 80 : goto to-pool4-32-1 }
 add rule inet quarterdeck input ip daddr @addresses4 icmp type echo-request accept
+add rule inet quarterdeck input ip daddr @addresses4 ct state invalid drop
 add rule inet quarterdeck input ip daddr @addresses4 ct state new meta l4proto tcp reject with tcp reset
 add rule inet quarterdeck input ip daddr @addresses4 ct state new meta l4proto != tcp reject with icmpx port-unreachable
 add rule inet quarterdeck input ip6 daddr @addresses6 icmpv6 type { echo-request, nd-neighbor-solicit, nd-neighbor-advert } accept
+add rule inet quarterdeck input ip6 daddr @addresses6 ct state invalid drop
 add rule inet quarterdeck input ip6 daddr @addresses6 ct state new meta l4proto tcp reject with tcp reset
 add rule inet quarterdeck input ip6 daddr @addresses6 ct state new meta l4proto != tcp reject with icmpx port-unreachable
 add rule inet quarterdeck prerouting ip daddr . meta l4proto . th dport vmap @services4

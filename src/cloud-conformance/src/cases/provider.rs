@@ -85,6 +85,8 @@ pub async fn p4_cancel(suite: &Suite) -> Outcome {
     let answer = tokio::time::timeout(PATIENCE, calling).await;
     let ended = answer.map_err(|_| Stop::Failed("it goes on although it was cancelled".to_owned()))?;
     check!(ended.is_err(), "it was cancelled, and yields {ended:?}");
+    // What is asked after it on the same way is answered after a plug-in heard of the end.
+    suite.provider.info(&suite.read()).await?;
     suite.steering.heal().await?;
     let seen = suite.owned(&spec.owner).await?;
     check!(seen.is_empty(), "it was cancelled before it did anything, and made {seen:?}");
