@@ -9,6 +9,7 @@ pub mod flags;
 pub mod install;
 mod log;
 mod metrics;
+mod notify;
 mod replica;
 mod run;
 mod serve;
