@@ -37,6 +37,7 @@ mod pki;
 mod ports;
 mod process;
 pub mod proxy;
+mod skip;
 mod turnstile;
 mod wait;
 
@@ -49,6 +50,7 @@ pub use kubeconfig::Credentials;
 pub use ports::ReservedPort;
 pub use process::{Exit, Launch, Process, Usage};
 pub use proxy::Proxy;
+pub use skip::skip;
 pub use turnstile::Turnstile;
 pub use wait::eventually;
 
