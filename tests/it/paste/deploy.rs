@@ -1,13 +1,13 @@
 //! The pages on deploying.
 
-use std::path::Path;
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use quarterdeck_it::deck::program;
-use quarterdeck_it::{Binaries, ControlPlane, Peer, repository};
-use tokio::process::Command;
+use quarterdeck_it::{Binaries, ControlPlane, Peer, ReservedPort, Signal, eventually};
 
 use super::room::Room;
+use super::systemd::{Systemd, is_confined};
 
 /// The pages, and what their tests have at hand beside a shell.
 pub(super) const PAGES: [(&str, &[&str]); 4] = [
@@ -57,44 +57,58 @@ async fn static_pod_up_to_the_kubelet() -> Result<()> {
 /// Stands for cargo, which would build what the tests run anew: what was built takes the place of a release.
 const CARGO: &str = "#!/bin/sh\n[ \"$1\" = build ] || exit 1\nmkdir -p target/release\nln -sf PROGRAM target/release/quarterdeck\n";
 
-/// Programs of Debian's package systemd, unpacked, with the libraries that they need.
-pub(crate) async fn systemd(name: &str) -> Result<(Vec<String>, String)> {
-    let mut folders = Vec::new();
-    for package in PACKAGES {
-        let script = repository().join("hack/lib/debian.sh");
-        let output = Command::new(&script).arg(package).output().await?;
-        ensure!(output.status.success(), "{package}: {}", String::from_utf8_lossy(&output.stderr));
-        folders.push(String::from_utf8(output.stdout)?.trim().to_owned());
-    }
-    let program = folders
-        .iter()
-        .flat_map(|folder| ["bin", "usr/bin", "lib/systemd"].map(|place| format!("{folder}/{place}/{name}")))
-        .find(|path| Path::new(path).is_file());
-    let program = program.with_context(|| format!("no {name} in the package"))?;
-    let triple = format!("{}-linux-gnu", std::env::consts::ARCH);
-    let libraries = folders
-        .iter()
-        .flat_map(|folder| ["lib", "usr/lib"].map(|place| format!("{folder}/{place}/{triple}")))
-        .flat_map(|place| [format!("{place}/systemd"), place])
-        .filter(|place| Path::new(place).is_dir());
-    Ok((vec![program], libraries.collect::<Vec<_>>().join(":")))
-}
+/// How long a service may take to be started again.
+const LONG: Duration = Duration::from_secs(90);
+/// A sign of life is waited for only so long.
+const IMPATIENT: &str = "\
+mkdir -p /etc/systemd/system/quarterdeck.service.d
+printf '[Service]\\nWatchdogSec=4s\\n' > /etc/systemd/system/quarterdeck.service.d/impatient.conf
+systemctl daemon-reload
+systemctl restart quarterdeck
+";
 
-/// What systemd's programs are linked with, besides what every machine has.
-const PACKAGES: [&str; 2] = ["systemd", "libsystemd-shared"];
+/// Where the service's log goes, since no journal is kept.
+const IN_A_FILE: &str = "\
+mkdir -p /etc/systemd/system/quarterdeck.service.d
+printf '[Service]\\nStandardOutput=append:LOG\\nStandardError=append:LOG\\n' > /etc/systemd/system/quarterdeck.service.d/log.conf
+";
 
 #[tokio::test]
-async fn systemd_unit_up_to_its_start() -> Result<()> {
-    if Room::is_left_out() {
+async fn systemd_unit() -> Result<()> {
+    if Room::is_left_out() || Systemd::is_left_out() {
         return Ok(());
     }
     let control_plane = ControlPlane::start().await?;
-    let room = Room::open(&control_plane).await?;
+    let mut room = Room::open(&control_plane).await?;
     room.bring_script("cargo", &CARGO.replace("PROGRAM", &program()?.display().to_string()))?;
-    for name in ["systemd-sysusers", "systemd-tmpfiles", "systemd-analyze"] {
-        let (program, libraries) = systemd(name).await?;
-        let script = format!("#!/bin/sh\nLD_LIBRARY_PATH={libraries} exec {} \"$@\"\n", program[0]);
-        room.bring_script(name, &script)?;
-    }
-    room.paste("docs/deploy/systemd.md", &[]).await
+    // Masters have addresses of their own, tests have not; and nobody keeps a journal here.
+    let port = ReservedPort::take()?;
+    let path = "--addon-path=/etc/kubernetes/addons";
+    let flags = format!("{path} --bind-address=127.0.0.1 --secure-port={}", port.port());
+    room.fill(path, &flags);
+    room.run(&format!("sed -i 's|{path}|&|' deploy/systemd/quarterdeck.env")).await?;
+    let systemd = Systemd::boot(&room).await?;
+    room.run(&IN_A_FILE.replace("LOG", &room.path("quarterdeck.log").display().to_string())).await?;
+
+    let page = "docs/deploy/systemd.md";
+    room.paste_part(page, &["systemd"], |part| part.split("## Leave").next().unwrap_or_default().to_owned()).await?;
+    let status = room.run("systemctl show -p StatusText -p NotifyAccess quarterdeck").await?;
+    ensure!(status.contains("StatusText=leads"), "{status}");
+    let before = systemd.processes("quarterdeck.service")?;
+    is_confined(*before.first().context("the service has no process")?)?;
+
+    // One that stands still is ended and started again; the others are let go on.
+    room.run(IMPATIENT).await?;
+    let [stuck] = systemd.processes("quarterdeck.service")?[..] else { bail!("one process") };
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(stuck), Signal::SIGSTOP)?;
+    eventually("another process has taken its place", LONG, || async {
+        let now = systemd.processes("quarterdeck.service")?;
+        ensure!(!now.is_empty() && !now.contains(&stuck), "{now:?}");
+        room.run("systemctl is-active quarterdeck").await.map(drop)
+    })
+    .await?;
+    let result = std::fs::read_to_string(room.path("systemd.log"))?;
+    ensure!(result.contains("Watchdog timeout"), "{result}");
+    room.run("rm -r /etc/systemd/system/quarterdeck.service.d").await?;
+    room.paste_part(page, &["systemd"], |part| format!("## {}", part.split("## Leave").nth(1).unwrap_or_default())).await
 }

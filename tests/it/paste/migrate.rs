@@ -66,7 +66,6 @@ async fn kube_controller_manager() -> Result<()> {
     let mut room = Room::open(&control_plane).await?;
     room.bring("kube-controller-manager", &go)?;
     let (go_port, port) = (ReservedPort::take()?, ReservedPort::take()?);
-    room.fill("127.0.0.1:$1", "127.0.0.1:${1}");
     room.fill("ask 10257", &format!("ask {}", go_port.port()));
     room.fill("ask 10267", &format!("ask {}", port.port()));
     std::fs::write(

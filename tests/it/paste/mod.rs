@@ -5,6 +5,7 @@ mod deploy;
 mod kubelet;
 mod migrate;
 mod room;
+mod systemd;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use quarterdeck_it::deck::{program, program_named};
-use quarterdeck_it::{ControlPlane, Credentials, Launch, Process, eventually, repository};
+use quarterdeck_it::{ControlPlane, Credentials, Launch, Process, eventually, repository, skip};
 use tokio::process::Command;
 
 use super::pasted_with;
@@ -42,7 +42,7 @@ impl Room {
     pub(super) fn is_left_out() -> bool {
         let left_out = !nix::unistd::geteuid().is_root();
         if left_out {
-            eprintln!("pages are pasted as root, as on a master: this test does nothing");
+            skip("pages are pasted as root, as on a master");
         }
         left_out
     }
@@ -136,8 +136,13 @@ impl Room {
 
     /// Pastes a page, with those blocks that need no more than is at hand.
     pub(super) async fn paste(&self, page: &str, at_hand: &[&str]) -> Result<()> {
+        self.paste_part(page, at_hand, str::to_owned).await
+    }
+
+    /// [`Room::paste`] with what `part` takes of the page.
+    pub(super) async fn paste_part(&self, page: &str, at_hand: &[&str], part: impl Fn(&str) -> String) -> Result<()> {
         let text = std::fs::read_to_string(repository().join(page)).with_context(|| page.to_owned())?;
-        let script = pasted_with(&text, at_hand);
+        let script = pasted_with(&part(&text), at_hand);
         ensure!(!script.is_empty(), "{page} has no commands");
         self.run(&script).await.with_context(|| page.to_owned()).map(drop)
     }
