@@ -29,6 +29,7 @@ package_of() {
     kwok) echo sigs.k8s.io/kwok/cmd/kwok ;;
     cloud-shim) echo ./fake ;;
     cloud-peer) echo . ;;
+    helm) echo helm.sh/helm/v3/cmd/helm ;;
     *) echo "k8s.io/kubernetes/cmd/$1" ;;
   esac
 }
@@ -38,7 +39,7 @@ module_of() {
   case "$1" in
     kwok) echo "$ROOT/hack/kwok" ;;
     kubelet) echo "$ROOT/hack/node" ;;
-    cloud-shim | cloud-peer) echo "$ROOT/hack/$1" ;;
+    cloud-shim | cloud-peer | helm) echo "$ROOT/hack/$1" ;;
     *) echo "$ROOT/hack/controlplane" ;;
   esac
 }
@@ -136,8 +137,8 @@ build_binaries() {
       scheduler) wanted+=(kube-scheduler) ;;
       kwok) wanted+=(kwok kwok-stages.yaml) ;;
       node) node=1 wanted+=(kube-scheduler) ;;
-      cloud-shim | cloud-template | cloud-peer) plugins+=("$peer") ;;
-      *) die "--with $peer: known are kcm, scheduler, kwok, node, cloud-shim, cloud-template and cloud-peer" ;;
+      cloud-shim | cloud-template | cloud-peer | helm) plugins+=("$peer") ;;
+      *) die "--with $peer: known are kcm, scheduler, kwok, node, cloud-shim, cloud-template, cloud-peer and helm" ;;
     esac
   done
 
@@ -186,7 +187,7 @@ build_binaries() {
           ln -sfn "$(node_dir)" "$dir/.tmp.node"
           mv -fT "$dir/.tmp.node" "$dir/node"
           ;;
-        cloud-shim | cloud-template | cloud-peer)
+        cloud-shim | cloud-template | cloud-peer | helm)
           plugin_is_whole "$file" || build_plugin "$file"
           ln -sfn "$(plugin_dir "$file")" "$dir/.tmp.$file"
           mv -fT "$dir/.tmp.$file" "$dir/$file"

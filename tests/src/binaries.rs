@@ -25,6 +25,8 @@ pub enum Peer {
     /// The cloud-controller-manager of Kubernetes' libraries with its fake provider: the program
     /// `cloud-peer/cloud-peer`.
     CloudPeer,
+    /// What installs charts: the program `helm/helm`.
+    Helm,
 }
 
 impl Peer {
@@ -38,6 +40,7 @@ impl Peer {
             Self::CloudShim => "cloud-shim",
             Self::CloudTemplate => "cloud-template",
             Self::CloudPeer => "cloud-peer",
+            Self::Helm => "helm",
         }
     }
 
@@ -46,8 +49,16 @@ impl Peer {
     /// # Errors
     /// When no peer has that name.
     pub fn from_name(name: &str) -> Result<Self> {
-        let all =
-            [Self::Kcm, Self::Scheduler, Self::Kwok, Self::Node, Self::CloudShim, Self::CloudTemplate, Self::CloudPeer];
+        let all = [
+            Self::Kcm,
+            Self::Scheduler,
+            Self::Kwok,
+            Self::Node,
+            Self::CloudShim,
+            Self::CloudTemplate,
+            Self::CloudPeer,
+            Self::Helm,
+        ];
         all.into_iter()
             .find(|peer| peer.name() == name)
             .with_context(|| format!("no peer is named {name:?}: known are {}", all.map(Self::name).join(", ")))

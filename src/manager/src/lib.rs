@@ -12,6 +12,7 @@ mod log;
 mod masters;
 mod metrics;
 mod page;
+mod notify;
 mod replica;
 mod run;
 mod serve;

@@ -23,6 +23,7 @@ use crate::control::{Barrier, Predecessors, State, States, Supervisor};
 use crate::flags::{ElectionFlags, FenceMode, Options, Parsed};
 use crate::log::LogLevel;
 use crate::masters::Masters;
+use crate::notify::Notifier;
 use crate::replica::{ELECTION_NOTE, ReplicaLease, Standing, VERSION_NOTE};
 use crate::serve::{self, Served};
 use crate::setup::{Chosen, set_up};
@@ -86,6 +87,7 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed, log: LogLevel) -> an
     metrics::election(&registry, lease_name, leadership.clone(), status.clone(), clients.gate().clone())?;
     metrics::units(&registry, units.clone())?;
     registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+    let notifier = Notifier::from_env();
     let served = Served {
         name: manager.name,
         version: manager.program.version.clone(),
@@ -99,11 +101,12 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed, log: LogLevel) -> an
         clients: clients.clone(),
         election: status.clone(),
         leadership: leadership.clone(),
-        watchdog: watchdog::start(&registry)?,
+        watchdog: watchdog::start(&registry, notifier.clone())?,
         registry: registry.clone(),
         log,
     };
     serve::start(parsed, served, &stop).await?;
+    notifier.ready();
 
     informers.start(Arc::new(clients.clone()), tokio::runtime::Handle::current());
     let mut predecessors = {
@@ -142,9 +145,11 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed, log: LogLevel) -> an
     let voice = events.recorder(manager.name, &Identity::Manager);
     let announcer = Announcer::new(&options.election, &identity, voice);
     let leads = leadership.clone();
+    tasks.spawn(notifier.clone().follow(leadership.clone(), stop.clone()));
     tasks.spawn(announcer.clone().follow(leadership, stop.clone()));
 
     let say_stopping = async {
+        notifier.stopping();
         if leads.borrow().tenure().is_some() {
             announcer.stopping();
             events.flush(LAST_WORDS).await;
