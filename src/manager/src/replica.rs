@@ -269,6 +269,7 @@ impl ReplicaLease {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "used by map_err")]
 fn failed(error: anyhow::Error) -> Failed {
     let text = format!("{error:#}");
     match error.downcast_ref::<kube::Error>() {
