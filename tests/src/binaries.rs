@@ -18,6 +18,8 @@ pub enum Peer {
     Kwok,
     /// A real kubelet with containerd, and a scheduler.
     Node,
+    /// What `hack/masters` needs: a node's parts, the Go manager, a scheduler, kube-proxy and CoreDNS.
+    Masters,
     /// Kubernetes' fake cloud provider as a plug-in: the program `cloud-shim/cloud-shim`.
     CloudShim,
     /// Python for the template of a plug-in: `cloud-template/venv`, and the protocol's code in `cloud-template/stubs`.
@@ -35,6 +37,7 @@ impl Peer {
             Self::Scheduler => "scheduler",
             Self::Kwok => "kwok",
             Self::Node => "node",
+            Self::Masters => "masters",
             Self::CloudShim => "cloud-shim",
             Self::CloudTemplate => "cloud-template",
             Self::CloudPeer => "cloud-peer",
@@ -46,8 +49,16 @@ impl Peer {
     /// # Errors
     /// When no peer has that name.
     pub fn from_name(name: &str) -> Result<Self> {
-        let all =
-            [Self::Kcm, Self::Scheduler, Self::Kwok, Self::Node, Self::CloudShim, Self::CloudTemplate, Self::CloudPeer];
+        let all = [
+            Self::Kcm,
+            Self::Scheduler,
+            Self::Kwok,
+            Self::Node,
+            Self::Masters,
+            Self::CloudShim,
+            Self::CloudTemplate,
+            Self::CloudPeer,
+        ];
         all.into_iter()
             .find(|peer| peer.name() == name)
             .with_context(|| format!("no peer is named {name:?}: known are {}", all.map(Self::name).join(", ")))
