@@ -105,6 +105,15 @@ command_heal() {
   done
 }
 
+# command_exec: a program in the master's namespaces, with the node's tools (ctr, nft, runc) at hand.
+command_exec() {
+  is_kept || die "no masters run in $dir (hack/masters up --dir $dir)"
+  [ -s "$dir/$number/pid" ] || die "master $number is $(phase "$number")"
+  source "$dir/site.env"
+  PATH="$PARTS/bin:$BIN:$PATH" LD_LIBRARY_PATH="$PARTS/lib" KUBECONFIG="$dir/$number/admin.conf" \
+    exec nsenter --target "$(cat "$dir/$number/pid")" --mount --uts --ipc --net --pid --cgroup -- "${words[@]:-bash}"
+}
+
 command_status() {
   is_kept || die "no masters run in $dir (hack/masters up --dir $dir)"
   source "$pieces/status.sh"

@@ -63,7 +63,8 @@ check_machine() {
 
 # gather: programs and images.
 gather() {
-  bin="$("$ROOT/hack/cluster" bin --with masters)" || die "the programs of masters are not to be had (the lines above)"
+  # A build ends with us.
+  bin="$(setpriv --pdeathsig TERM "$ROOT/hack/cluster" bin --with masters)" || die "the programs of masters are not to be had (the lines above)"
   # Links would lead elsewhere in another root.
   parts="$(readlink -f "$bin/node")" master_parts="$(readlink -f "$bin/masters")"
   unshare --net env LD_LIBRARY_PATH="$parts/lib" "$parts/bin/nft" add table ip probe 2>/dev/null \
@@ -115,9 +116,9 @@ start_site() {
     enter_cgroups "$group"
     exec setpriv --pdeathsig KILL unshare --net bash -euc "
       ip link set lo up
-      ip link add bridge type bridge
-      ip address add $SITE_ADDRESS/24 dev bridge
-      ip link set bridge up
+      ip link add name qd-bridge type bridge
+      ip address add $SITE_ADDRESS/24 dev qd-bridge
+      ip link set dev qd-bridge up
       echo 1 >/proc/sys/net/ipv4/ip_forward
       touch '$dir/site'
       exec sleep infinity"
@@ -129,11 +130,11 @@ start_site() {
   done
   echo "$site" >"$dir/site"
   for try in $(seq 100); do
-    ip link add "$MACHINE_LINK" type veth peer name machine netns "$site" 2>"$dir/site.log" && break
+    ip link add "$MACHINE_LINK" type veth peer name qd-machine netns "$site" 2>"$dir/site.log" && break
     [ "$try" -lt 100 ] || die "no link to the masters: $(cat "$dir/site.log")"
     sleep 0.1
   done
-  at_site ip link set machine master bridge up
+  at_site ip link set dev qd-machine master qd-bridge up
   ip address add "$MACHINE_ADDRESS/24" dev "$MACHINE_LINK"
   ip link set "$MACHINE_LINK" up
   for n in $(seq "$masters"); do ip route replace "$(pods_of "$n")" via "$(address_of "$n")" dev "$MACHINE_LINK"; done
@@ -158,6 +159,7 @@ start_master() {
 kill_master() {
   local n="$1" pid="${pids[$1]:-}"
   [ -n "$pid" ] || return 0
+  rm -f "$dir/$n/pid"
   phase "$n" killed
   kill -KILL "$pid" 2>/dev/null || true
   wait "$pid" 2>/dev/null || true

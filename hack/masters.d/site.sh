@@ -6,6 +6,7 @@
 # DIR/ready     is there once they are ready
 # DIR/site.env  what a test wants to know: addresses, programs, images
 # DIR/N/phase   waiting, alive, killed, cut, ended
+# DIR/N/pid     the master's first process, as this machine numbers it
 
 SITE_ADDRESS=172.29.0.1
 # This machine's end of the link to the site.
