@@ -6,11 +6,11 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use jiff::Timestamp;
 use quarterdeck_it::eventually;
-use quarterdeck_it::masters::{Holder, Requests, page};
+use quarterdeck_it::masters::{ADDONS, Holder, Requests, addon, page};
 use serde_json::Value;
 
 use super::LONG;
-use super::world::{World, once, shipped_addon};
+use super::world::{World, once};
 
 /// User and group of the pods.
 const USER: u32 = 65532;
@@ -42,7 +42,7 @@ spec:
       openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}
 ";
 /// The definition of Addon objects.
-const ADDONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/addons.addonmgr.keikoproj.io";
+const ADDON_OBJECTS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/addons.addonmgr.keikoproj.io";
 
 /// `quarterdeck install` on each master, twice; then a static pod on each, of which one leads, all by the word of the
 /// kubelets' probes.
@@ -63,11 +63,11 @@ pub(super) async fn installed_and_started(world: &World) -> Result<()> {
         is_as(&master.state_dir(), 0o750, Some(USER))?;
     }
     // Without this kind directories go on all the same; only Addon objects wait.
-    world.delete(1, ADDONS).await?;
-    for (name, text) in [("network.yaml", shipped_addon("network.yaml")?), ("ship.yaml", SHIP.to_owned())] {
-        world.addon(name, Some(&text))?;
+    world.delete(1, ADDON_OBJECTS).await?;
+    masters.addon("ship.yaml", Some(SHIP))?;
+    for name in ADDONS {
+        masters.addon(name, Some(&addon(name)?))?;
     }
-    world.addon("coredns.yaml", Some(&shipped_addon("coredns.yaml")?))?;
     for number in 1..=3 {
         masters.deploy(number, Some(&world.manifest))?;
     }
@@ -104,7 +104,8 @@ pub(super) async fn image_is_closed(world: &World) -> Result<()> {
     let pids = masters.master(number).quarterdeck_pids()?;
     let [pid] = pids[..] else { bail!("processes: {pids:?}") };
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned();
+    let field =
+        |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned();
     let user = USER.to_string();
     ensure!(field("Uid:").split_whitespace().all(|id| id == user), "{status}");
     ensure!(field("Gid:").split_whitespace().all(|id| id == user), "{status}");
@@ -115,7 +116,8 @@ pub(super) async fn image_is_closed(world: &World) -> Result<()> {
         let mut lines = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
         lines.find(|fields| fields.get(4) == Some(&place)).and_then(|fields| Some((*fields.get(5)?).to_owned()))
     };
-    let is = |place: &str, how: &str| mount(place).is_some_and(|options| options.split(',').any(|option| option == how));
+    let is =
+        |place: &str, how: &str| mount(place).is_some_and(|options| options.split(',').any(|option| option == how));
     for place in ["/", "/etc/kubernetes/quarterdeck", "/etc/kubernetes/addons"] {
         ensure!(is(place, "ro"), "{place} can be written to: {mounts}");
     }
@@ -131,7 +133,7 @@ pub(super) async fn image_is_closed(world: &World) -> Result<()> {
 pub(super) async fn addons_bring_network_and_names(world: &World) -> Result<()> {
     let (masters, asked) = (&world.masters, 1);
     world.nodes_ready(asked).await?;
-    for file in ["network.yaml", "coredns.yaml"] {
+    for file in ADDONS {
         world.addon_state(asked, file, "ready").await?;
     }
     world.addon_state(asked, "ship.yaml", "progressing").await?;
@@ -140,7 +142,7 @@ pub(super) async fn addons_bring_network_and_names(world: &World) -> Result<()> 
     let address = world.service(asked, "beacon", "beacon").await?;
     let name = "beacon.default.svc.cluster.local";
     // The name may be younger than what CoreDNS has heard of.
-    let script = format!("until nslookup {name}; do sleep 1; done");
+    let script = format!("until nslookup -type=a {name} | grep {}; do sleep 1; done", address.ip());
     world.make(asked, "/api/v1/namespaces/default/pods", &once("asks", &masters.master(asked).name(), &script)).await?;
     eventually("a pod has an answer", LONG, || async {
         let pod = world.get(asked, "/api/v1/namespaces/default/pods/asks").await?.context("no pod")?;
@@ -152,7 +154,7 @@ pub(super) async fn addons_bring_network_and_names(world: &World) -> Result<()> 
     ensure!(heard.contains(&address.ip().to_string()), "{heard}");
 
     // What waited goes on as soon as it can.
-    world.addon("ships.yaml", Some(SHIPS))?;
+    masters.addon("ships.yaml", Some(SHIPS))?;
     world.addon_state(asked, "ship.yaml", "ready").await?;
     // And so do Addon objects: they show what directories hold.
     masters.install(asked, &[]).await?;

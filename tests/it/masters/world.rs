@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use quarterdeck_it::checker::{Law, Violation, check};
 use quarterdeck_it::deck::program;
 use quarterdeck_it::masters::{Holder, Image, Leftovers, Manifest, Masters, first_useful, gap, history, image};
-use quarterdeck_it::{Node, eventually, repository};
+use quarterdeck_it::{Node, eventually};
 use serde_json::{Value, json};
 
 use super::LONG;
@@ -52,23 +52,10 @@ impl World {
 
     /// Starts quarterdeck on all three, and returns when there is a network for pods, and one that leads.
     pub(super) async fn man(self) -> Result<(Self, Holder)> {
-        let world = self;
-        for number in 1..=3 {
-            world.masters.install(number, &[]).await?;
-        }
-        for name in ["network.yaml", "coredns.yaml"] {
-            world.addon(name, Some(&shipped_addon(name)?))?;
-        }
-        for number in 1..=3 {
-            world.masters.deploy(number, Some(&world.manifest))?;
-        }
-        for number in 1..=3 {
-            world.masters.until_serving(number, LONG).await?;
-            world.masters.until_mirror_ready(number, number, LONG).await?;
-        }
-        let holder = world.leader(1, None).await?;
-        world.nodes_ready(1).await?;
-        Ok((world, holder))
+        self.masters.man(&self.manifest, LONG).await?;
+        let holder = self.leader(1, None).await?;
+        self.nodes_ready(1).await?;
+        Ok((self, holder))
     }
 
     /// Ends the masters, and makes sure that nothing stays.
@@ -76,11 +63,6 @@ impl World {
         let folder = self.masters.folder().to_owned();
         self.masters.stop().await?;
         self.before.until_none(&folder).await
-    }
-
-    /// Puts an addon on all masters, or takes it from them.
-    pub(super) fn addon(&self, name: &str, text: Option<&str>) -> Result<()> {
-        self.masters.all().iter().try_for_each(|master| master.addon(name, text))
     }
 
     /// The one that leads by the Lease and by its own word, under another epoch than this one.
@@ -225,12 +207,6 @@ impl World {
         ensure!(violations.is_empty(), "{violations:#?}\n{:#?}", history.tenures);
         Ok(())
     }
-}
-
-/// An addon of the masters, as `hack/masters up` puts it on them.
-pub(super) fn shipped_addon(name: &str) -> Result<String> {
-    let file = repository().join("hack/masters.d/addons").join(name);
-    std::fs::read_to_string(&file).with_context(|| file.display().to_string())
 }
 
 /// A pod that answers requests with its name. It goes on answering for the whole of its grace when it is told to end:

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 
 use super::{Manifest, Masters};
+use crate::binaries::repository;
 use crate::deck::{install, program};
 use crate::wait::eventually;
 
@@ -15,6 +16,18 @@ use crate::wait::eventually;
 const NAMESPACE: &str = "kube-system";
 /// Name of the Lease, and of the static pods.
 const NAME: &str = "quarterdeck";
+
+/// A network for pods, and names.
+pub const ADDONS: [&str; 2] = ["network.yaml", "coredns.yaml"];
+
+/// The text of an addon that `hack/masters up` puts on masters.
+///
+/// # Errors
+/// When there is none of this name.
+pub fn addon(name: &str) -> Result<String> {
+    let file = repository().join("hack/masters.d/addons").join(name);
+    std::fs::read_to_string(&file).with_context(|| file.display().to_string())
+}
 
 /// Who has the deck, as the Lease says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +58,36 @@ impl Masters {
         ];
         all.extend(args.iter().map(|&arg| arg.to_owned()));
         install(&program()?, &master.kubeconfig(), &all).await
+    }
+
+    /// Starts quarterdeck on all masters by this manifest, with the addons that give pods a network and names; returns when
+    /// each mirror pod is ready and somebody has the deck.
+    ///
+    /// # Errors
+    /// When something does not come about within `timeout`.
+    pub async fn man(&self, manifest: &Manifest, timeout: Duration) -> Result<Holder> {
+        for master in self.all() {
+            self.install(master.number(), &[]).await?;
+        }
+        for name in ADDONS {
+            self.addon(name, Some(&addon(name)?))?;
+        }
+        for master in self.all() {
+            self.deploy(master.number(), Some(manifest))?;
+        }
+        for master in self.all() {
+            self.until_serving(master.number(), timeout).await?;
+            self.until_mirror_ready(master.number(), master.number(), timeout).await?;
+        }
+        self.until_held(1, None, timeout).await
+    }
+
+    /// Puts an addon on all masters, or takes it from them.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn addon(&self, name: &str, text: Option<&str>) -> Result<()> {
+        self.all().iter().try_for_each(|master| master.addon(name, text))
     }
 
     /// Writes quarterdeck's manifest on a master, or removes it.
@@ -127,11 +170,8 @@ impl Masters {
         let Some(lease) = leases.get_opt(NAME).await? else { return Ok(None) };
         let spec = lease.spec.unwrap_or_default();
         let identity = spec.holder_identity.unwrap_or_default();
-        let token = format!(
-            "{}/{}",
-            lease.metadata.uid.unwrap_or_default(),
-            spec.lease_transitions.unwrap_or_default()
-        );
+        let token =
+            format!("{}/{}", lease.metadata.uid.unwrap_or_default(), spec.lease_transitions.unwrap_or_default());
         let holds = |name: &str| identity.strip_prefix(name).is_some_and(|rest| !rest.starts_with(char::is_numeric));
         let master = self.all().iter().find(|master| holds(&master.name()));
         if identity.is_empty() {

@@ -92,7 +92,9 @@ fn knowing(folder: &Path) -> Vec<String> {
         if pid == std::process::id() {
             continue;
         }
-        let read = |name: &str| String::from_utf8_lossy(&std::fs::read(entry.path().join(name)).unwrap_or_default()).into_owned();
+        let read = |name: &str| {
+            String::from_utf8_lossy(&std::fs::read(entry.path().join(name)).unwrap_or_default()).into_owned()
+        };
         let line = read("cmdline").replace('\0', " ");
         if line.contains(&folder) || read("mountinfo").contains(&short) {
             found.push(format!("process {pid} ({line})"));

@@ -21,7 +21,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use nix::sys::signal::Signal;
 use tokio::process::Command;
 
-pub use deck::Holder;
+pub use deck::{ADDONS, Holder, addon};
 pub use history::{Act, acts, first_useful, gap, history};
 pub use image::{Image, image};
 pub use leftovers::Leftovers;

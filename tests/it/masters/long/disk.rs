@@ -48,7 +48,7 @@ async fn fill(world: &World) -> Result<()> {
         )
     };
     for (round, value) in ["red", "green"].into_iter().enumerate() {
-        world.addon("lantern.yaml", Some(&map(value)))?;
+        masters.addon("lantern.yaml", Some(&map(value)))?;
         eventually(&format!("the lantern is {value}"), LONG, || async {
             let found = world.get(1, "/api/v1/namespaces/default/configmaps/lantern").await?.context("not there")?;
             ensure!(found["data"]["colour"] == value, "{}", found["data"]);
