@@ -38,6 +38,7 @@ mod pki;
 mod ports;
 mod process;
 pub mod proxy;
+mod skip;
 mod turnstile;
 mod wait;
 
@@ -50,6 +51,7 @@ pub use kubeconfig::Credentials;
 pub use ports::ReservedPort;
 pub use process::{Exit, Launch, Process, Usage};
 pub use proxy::Proxy;
+pub use skip::skip;
 pub use turnstile::Turnstile;
 pub use wait::eventually;
 
