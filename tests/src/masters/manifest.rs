@@ -10,6 +10,8 @@ use crate::deck::program;
 const SHIPPED_IMAGE: &str = "quarterdeck.dev/quarterdeck:0.1.0";
 /// The line after which flags are added.
 const LAST_FLAG: &str = "        - --addon-path=/etc/kubernetes/addons\n";
+/// The line after which a label is added.
+const LAST_LABEL: &str = "    tier: control-plane\n";
 /// The line with its limit.
 const LIMIT: &str = "          memory: 512Mi\n";
 
@@ -27,7 +29,7 @@ impl Manifest {
     pub fn shipped() -> Result<Self> {
         let file = repository().join("deploy/static-pod/quarterdeck.yaml");
         let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-        for line in [SHIPPED_IMAGE, LAST_FLAG, LIMIT] {
+        for line in [SHIPPED_IMAGE, LAST_FLAG, LAST_LABEL, LIMIT] {
             anyhow::ensure!(text.contains(line), "{} lacks {line:?}", file.display());
         }
         Ok(Self { text })
@@ -59,6 +61,13 @@ impl Manifest {
         self
     }
 
+    /// With a number among its labels: nothing that runs heeds it, but it is another pod.
+    #[must_use]
+    pub fn edition(mut self, number: usize) -> Self {
+        self.text = self.text.replace(LAST_LABEL, &format!("{LAST_LABEL}    edition: '{number}'\n"));
+        self
+    }
+
     /// With another limit of memory, such as `64Mi`, which is what it asks for besides.
     #[must_use]
     pub fn memory(mut self, limit: &str) -> Self {
@@ -80,8 +89,10 @@ mod tests {
     #[test]
     fn what_is_changed_stands_in_the_text() {
         let manifest = Manifest::shipped().unwrap().image("there/other:2").arg("--v=1").arg("--fence=required");
-        let text = manifest.memory("48Mi").text().to_owned();
-        for part in ["image: there/other:2\n", "        - '--v=1'\n", "        - '--fence=required'\n"] {
+        let text = manifest.memory("48Mi").edition(7).text().to_owned();
+        for part in
+            ["    edition: '7'\n", "image: there/other:2\n", "        - '--v=1'\n", "        - '--fence=required'\n"]
+        {
             assert!(text.contains(part), "{part:?} in {text}");
         }
         assert_eq!(text.matches("memory: 48Mi").count(), 2);

@@ -41,7 +41,7 @@ async fn twenty(world: &World, mut holder: Holder) -> Result<()> {
     for round in 0..FAILOVERS {
         let begun = Timestamp::now();
         // A manifest that differs is a new pod, which has not crashed before: no back-off keeps it away.
-        let changed = world.manifest.clone().arg(&format!("--vmodule=round={round}"));
+        let changed = world.manifest.clone().edition(round);
         if round % 2 == 0 {
             let pids = masters.master(holder.master).quarterdeck_pids()?;
             ensure!(!pids.is_empty(), "{holder:?} has no process");

@@ -19,7 +19,8 @@ const SERVICES: usize = 30;
 const AT_ONCE: usize = 16;
 /// Time that three thousand pods get.
 const MANY: Duration = Duration::from_secs(900);
-const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices?labelSelector=kubernetes.io%2Fservice-name%3Dcrew-";
+const SLICES: &str =
+    "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices?labelSelector=kubernetes.io%2Fservice-name%3Dcrew-";
 
 /// The program is the debug build: what it holds in memory is what the release holds, its code is larger.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -116,9 +117,17 @@ fn figures(world: &World, when: &str) -> Result<()> {
     for master in world.masters.all() {
         for pid in master.quarterdeck_pids()? {
             let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-            let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned();
+            let field = |name: &str| {
+                status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned()
+            };
             let fields = ["VmRSS:", "VmHWM:", "RssAnon:"].map(field);
-            eprintln!("{when}: master {}: rss {}, highest {}, without files {}", master.number(), fields[0], fields[1], fields[2]);
+            eprintln!(
+                "{when}: master {}: rss {}, highest {}, without files {}",
+                master.number(),
+                fields[0],
+                fields[1],
+                fields[2]
+            );
         }
     }
     Ok(())

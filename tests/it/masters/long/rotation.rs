@@ -2,8 +2,8 @@
 
 use anyhow::{Context, Result, ensure};
 use quarterdeck_it::audit::Event;
-use quarterdeck_it::masters::Masters;
 use quarterdeck_it::eventually;
+use quarterdeck_it::masters::Masters;
 
 use super::super::LONG;
 use super::super::world::World;

@@ -49,7 +49,10 @@ async fn upgrade(world: &World, newer: &Manifest) -> Result<()> {
         eventually(&format!("master {number} runs the new image"), LONG, || async {
             let pod = masters.mirror_pod(number, safe).await?.context("it has no mirror pod")?;
             let statuses = pod.status.and_then(|status| status.container_statuses).unwrap_or_default();
-            ensure!(pod.spec.is_some_and(|spec| spec.containers[0].image.as_deref() == Some(IMAGE)), "still the old one");
+            ensure!(
+                pod.spec.is_some_and(|spec| spec.containers[0].image.as_deref() == Some(IMAGE)),
+                "still the old one"
+            );
             ensure!(statuses.iter().any(|status| status.ready), "{statuses:?}");
             Ok(())
         })

@@ -58,7 +58,7 @@ pub(crate) async fn run(report: &mut Report) -> Result<()> {
         Collector::new("leader's manifest edited → first useful write elsewhere", "s", Goal::P99AtMost(0.6));
     for round in 0..rounds {
         removed.add(Side::Ours, relieved(&masters, None, &usual).await?);
-        let edited = usual.clone().arg(&format!("--vmodule=round={round}"));
+        let edited = usual.clone().edition(round);
         upgraded.add(Side::Ours, relieved(&masters, Some(&edited), &usual).await?);
     }
     report.take("masters", [removed, upgraded]);
