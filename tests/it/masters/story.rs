@@ -196,6 +196,7 @@ pub(super) async fn service_outlives_masters(world: &World) -> Result<()> {
     ensure!(third.master != second.master, "the dead lead: {third:?}");
     has_new_endpoints(world, safe, "after-death").await?;
     masters.heal(second.master).await?;
+    masters.until_serving(second.master, LONG).await?;
     masters.until_mirror_ready(second.master, safe, LONG).await?;
     requests.check()?;
 

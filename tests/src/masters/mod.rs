@@ -160,7 +160,9 @@ impl Masters {
     /// # Errors
     /// When that is refused.
     pub async fn kill(&self, number: usize) -> Result<()> {
-        self.order(&["kill", &number.to_string()]).await
+        self.order(&["kill", &number.to_string()]).await?;
+        // A line of its audit log may have been cut off in the middle; a server that comes back would write on there.
+        end_at_line(&self.master(number).audit_log())
     }
 
     /// Cuts a master off from the others and from this machine.
@@ -261,6 +263,16 @@ impl Drop for Masters {
             let _ = std::fs::remove_file(self.folder.with_extension("log"));
         }
     }
+}
+
+/// Drops what comes after the last whole line of a file.
+fn end_at_line(file: &Path) -> Result<()> {
+    let text = std::fs::read(file).with_context(|| file.display().to_string())?;
+    let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+    if whole < text.len() {
+        std::fs::OpenOptions::new().write(true).open(file)?.set_len(u64::try_from(whole)?)?;
+    }
+    Ok(())
 }
 
 /// Sends a signal to a process of a master.
