@@ -26,7 +26,6 @@ command_up() {
   wait "$tail" 2>/dev/null || true
   trap - INT TERM HUP
   disown -a
-  tail -n 1 "$dir/run.log"
 }
 
 # command_down: ends them, removes their folder, and looks for what is left on this machine.

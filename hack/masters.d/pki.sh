@@ -44,7 +44,7 @@ certificate() {
   openssl_quietly req -new -config "$pki/openssl.cnf" -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes \
     -subj "$subject" -keyout "$file.key" -out "$file.csr"
   openssl_quietly x509 -req -in "$file.csr" -CA "$pki/$authority.crt" -CAkey "$pki/$authority.key" \
-    -set_serial "0x$(openssl rand -hex 16)" -days 365 -extfile "$file.ext" -out "$file.crt"
+    -set_serial "0x1${EPOCHREALTIME//[!0-9]/}$RANDOM" -days 365 -extfile "$file.ext" -out "$file.crt"
   rm -f "$file.csr" "$file.ext"
 }
 

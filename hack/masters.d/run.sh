@@ -116,7 +116,7 @@ start_site() {
     enter_cgroups "$group"
     exec setpriv --pdeathsig KILL unshare --net bash -euc "
       ip link set lo up
-      ip link add name qd-bridge type bridge
+      ip link add name qd-bridge address 02:71:64:00:00:fe type bridge
       ip address add $SITE_ADDRESS/24 dev qd-bridge
       ip link set dev qd-bridge up
       echo 1 >/proc/sys/net/ipv4/ip_forward
