@@ -225,11 +225,15 @@ until_servers_are_ready() {
   done
 }
 
-# bring_nodes: before their kubelets come, so that the range of pods is the one of their number.
+# bring_nodes: before their kubelets come, so that the range of pods is the one of their number. What
+# they can hold is told for the kubelets: until the server says so, they refuse static pods, and for good.
 bring_nodes() {
-  local n
+  local n room log="$dir/1/kube-apiserver.log"
+  room="{\"cpu\": \"$(nproc)\", \"memory\": \"$(awk '/^MemTotal:/ { print $2 }' /proc/meminfo)Ki\", \"pods\": \"110\"}"
   for n in $(seq "$masters"); do
-    until_true 60 "the node $(name_of "$n")" "$dir/1/kube-apiserver.log" kubectl_at 1 apply --server-side -f "$dir/$n/node.json"
+    until_true 60 "the node $(name_of "$n")" "$log" kubectl_at 1 apply --server-side -f "$dir/$n/node.json"
+    until_true 60 "the node $(name_of "$n")" "$log" kubectl_at 1 patch node "$(name_of "$n")" --subresource=status --type=merge \
+      -p "{\"status\": {\"capacity\": $room, \"allocatable\": $room}}"
   done
 }
 

@@ -48,7 +48,7 @@ status() {
   local n work name node pod leader seen="" since
   source "$dir/site.env"
   work="$(mktemp -d)"
-  trap 'rm -rf "$work"' EXIT
+  trap "rm -rf '$work'" EXIT
   for n in $(seq "$MASTERS"); do
     mkdir "$work/$n"
     look "$n" "$work/$n" &

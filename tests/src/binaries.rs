@@ -27,6 +27,8 @@ pub enum Peer {
     /// The cloud-controller-manager of Kubernetes' libraries with its fake provider: the program
     /// `cloud-peer/cloud-peer`.
     CloudPeer,
+    /// What installs charts: the program `helm/helm`.
+    Helm,
 }
 
 impl Peer {
@@ -41,6 +43,7 @@ impl Peer {
             Self::CloudShim => "cloud-shim",
             Self::CloudTemplate => "cloud-template",
             Self::CloudPeer => "cloud-peer",
+            Self::Helm => "helm",
         }
     }
 
@@ -58,6 +61,7 @@ impl Peer {
             Self::CloudShim,
             Self::CloudTemplate,
             Self::CloudPeer,
+            Self::Helm,
         ];
         all.into_iter()
             .find(|peer| peer.name() == name)
