@@ -30,6 +30,7 @@ package_of() {
     kwok) echo sigs.k8s.io/kwok/cmd/kwok ;;
     cloud-shim) echo ./fake ;;
     cloud-peer | coredns) echo . ;;
+    helm) echo helm.sh/helm/v3/cmd/helm ;;
     *) echo "k8s.io/kubernetes/cmd/$1" ;;
   esac
 }
@@ -39,7 +40,7 @@ module_of() {
   case "$1" in
     kwok) echo "$ROOT/hack/kwok" ;;
     kubelet | kube-proxy) echo "$ROOT/hack/node" ;;
-    cloud-shim | cloud-peer | coredns) echo "$ROOT/hack/$1" ;;
+    cloud-shim | cloud-peer | coredns | helm) echo "$ROOT/hack/$1" ;;
     *) echo "$ROOT/hack/controlplane" ;;
   esac
 }
@@ -138,8 +139,8 @@ build_binaries() {
       kwok) wanted+=(kwok kwok-stages.yaml) ;;
       node) node=1 wanted+=(kube-scheduler) ;;
       masters) node=1 masters=1 wanted+=(kube-scheduler kube-controller-manager) ;;
-      cloud-shim | cloud-template | cloud-peer) plugins+=("$peer") ;;
-      *) die "--with $peer: known are kcm, scheduler, kwok, node, masters, cloud-shim, cloud-template and cloud-peer" ;;
+      cloud-shim | cloud-template | cloud-peer | helm) plugins+=("$peer") ;;
+      *) die "--with $peer: known are kcm, scheduler, kwok, node, masters, cloud-shim, cloud-template, cloud-peer and helm" ;;
     esac
   done
 
@@ -197,7 +198,7 @@ build_binaries() {
           ln -sfn "$(masters_dir)" "$dir/.tmp.masters"
           mv -fT "$dir/.tmp.masters" "$dir/masters"
           ;;
-        cloud-shim | cloud-template | cloud-peer)
+        cloud-shim | cloud-template | cloud-peer | helm)
           plugin_is_whole "$file" || build_plugin "$file"
           ln -sfn "$(plugin_dir "$file")" "$dir/.tmp.$file"
           mv -fT "$dir/.tmp.$file" "$dir/$file"

@@ -27,6 +27,16 @@ omitManagedFields: true
 rules:
 - level: None
   nonResourceURLs: ["/livez*", "/readyz*", "/healthz*"]
+# Who leads, and since which write.
+- level: RequestResponse
+  verbs: [create, update, patch, delete]
+  namespaces: [kube-system]
+  resources: [{group: coordination.k8s.io, resources: [leases], resourceNames: [quarterdeck]}]
+# The name of one that is made is not known beforehand.
+- level: RequestResponse
+  verbs: [create]
+  namespaces: [kube-system]
+  resources: [{group: coordination.k8s.io, resources: [leases]}]
 - level: Metadata
   resources:
   - {group: "", resources: [events, secrets, serviceaccounts/token, nodes/status, pods/status]}
