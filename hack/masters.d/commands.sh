@@ -26,6 +26,7 @@ command_up() {
   wait "$tail" 2>/dev/null || true
   trap - INT TERM HUP
   disown -a
+  say "export KUBECONFIG=$dir/admin.conf    # hack/masters --help says what else can be done"
 }
 
 # command_down: ends them, removes their folder, and looks for what is left on this machine.

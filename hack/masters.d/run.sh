@@ -42,7 +42,7 @@ run() {
   until_nodes_are_there
   [ -n "$bare" ] || until_quarterdeck_leads
   date -u +%FT%TZ >"$dir/ready"
-  say "the masters are ready after $SECONDS s: KUBECONFIG=$dir/admin.conf"
+  say "the masters are ready after $SECONDS s"
   serve
 }
 
@@ -155,17 +155,17 @@ start_master() {
   phase "$n" alive
 }
 
-# kill_master N: all its processes at once.
+# kill_master N [PHASE]: all its processes at once.
 kill_master() {
   local n="$1" pid="${pids[$1]:-}"
   [ -n "$pid" ] || return 0
   rm -f "$dir/$n/pid"
-  phase "$n" killed
+  phase "$n" "${2:-killed}"
   kill -KILL "$pid" 2>/dev/null || true
   wait "$pid" 2>/dev/null || true
-  # The kernel drops it with the namespace of its other end, which on a busy machine takes longer than a start would wait.
-  at_site ip link delete "qd-$n" 2>/dev/null || true
   unset "pids[$n]"
+  # The kernel takes its time to drop a network; the next one of this master needs the link's name.
+  at_site ip link delete "qd-$n" 2>/dev/null || true
   clear_cgroups_soon "$NODE_GROUPS$$-$n" || say "master $n: its cgroups are in use after 10 s"
 }
 
@@ -367,8 +367,7 @@ look_after_masters() {
   for n in "${!pids[@]}"; do
     kill -0 "${pids[$n]}" 2>/dev/null && continue
     say "master $n has ended by itself; $dir/$n/master.log ends with: $(tail -n 1 "$dir/$n/master.log")"
-    kill_master "$n"
-    phase "$n" ended
+    kill_master "$n" ended
     point_admin_conf
   done
 }
