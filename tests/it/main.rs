@@ -23,6 +23,7 @@ mod fuzz;
 mod handover;
 mod informer;
 mod isolation;
+mod masters;
 mod metrics_doc;
 mod namespace;
 mod node;

@@ -32,13 +32,16 @@ pub mod cloud;
 mod control_plane;
 pub mod deck;
 mod kubeconfig;
+pub mod masters;
 pub mod netns;
 mod pki;
 mod ports;
 mod process;
 pub mod proxy;
+mod skip;
 mod turnstile;
 mod wait;
+pub mod webhook;
 
 pub use audit::{AuditPolicy, AuditReader};
 pub use binaries::{Binaries, Peer, repository, target};
@@ -49,8 +52,10 @@ pub use kubeconfig::Credentials;
 pub use ports::ReservedPort;
 pub use process::{Exit, Launch, Process, Usage};
 pub use proxy::Proxy;
+pub use skip::skip;
 pub use turnstile::Turnstile;
 pub use wait::eventually;
+pub use webhook::Webhook;
 
 /// Signals for [`Process::signal`].
 pub use nix::sys::signal::Signal;

@@ -278,7 +278,7 @@ async fn a_wrong_template_is_told_by_field_and_repaired() {
 async fn containers_run_once_a_revision_and_leave_nothing() {
     use quarterdeck_it::Node;
     if Node::is_left_out() {
-        return eprintln!("no node can run here");
+        return;
     }
     let world = World::on(ControlPlane::builder().node().start().await.unwrap(), &[]).await;
     world.ready_for_addons().await;

@@ -53,11 +53,11 @@ impl Node {
     pub const KUBECTL_IMAGE: &'static str = "quarterdeck.dev/node/kubectl:1";
 
     /// Whether somebody chose to go without a node on this machine (`QUARTERDECK_WITHOUT_NODE`, which
-    /// `hack/test` sets where none can run): a test on one then does nothing, and says so.
+    /// `hack/test` sets where none can run): a test on one is then [skipped](crate::skip).
     pub fn is_left_out() -> bool {
         let left_out = std::env::var_os("QUARTERDECK_WITHOUT_NODE").is_some_and(|value| !value.is_empty());
         if left_out {
-            eprintln!("QUARTERDECK_WITHOUT_NODE is set: this test needs a real node, and does nothing");
+            crate::skip("no real node can run here (QUARTERDECK_WITHOUT_NODE is set)");
         }
         left_out
     }
