@@ -1,8 +1,12 @@
 //! `status` and `top` on three real replicas.
 
-use anyhow::{Result, bail, ensure};
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, bail, ensure};
 use quarterdeck_it::{ControlPlane, Deck, Node, eventually};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::Command;
 
 use super::{LONG, Ran, alone};
 
@@ -25,6 +29,43 @@ async fn until(kubeconfig: &std::path::Path, args: &[&str], code: i32) -> Result
         Ok(ran)
     })
     .await
+}
+
+/// Has `top` run on a terminal, and presses each key once its text is shown. Gives what was shown, if it ended well.
+async fn on_a_terminal(kubeconfig: &std::path::Path, keys: &[(&str, &str)]) -> Result<String> {
+    let program = quarterdeck_it::deck::program_named("addonctl")?;
+    // A terminal without a user has no size.
+    let run = format!(
+        "stty rows 40 cols 120; exec {} top --interval=200ms --kubeconfig={}",
+        program.display(),
+        kubeconfig.display()
+    );
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--flush", "--return", "--command", &run, "/dev/null"]).env("SHELL", "/bin/sh");
+    script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true);
+    let mut child = script.spawn().context("script, of util-linux or bsdutils")?;
+    let (mut typed, mut out) = (child.stdin.take().context("its input")?, child.stdout.take().context("its output")?);
+    let mut shown = String::new();
+    let watched = async {
+        let mut keys = keys.iter();
+        let mut awaited = keys.next();
+        let mut bytes = vec![0; 4096];
+        loop {
+            let read = out.read(&mut bytes).await?;
+            if read == 0 {
+                return anyhow::Ok(());
+            }
+            shown.push_str(&String::from_utf8_lossy(&bytes[..read]));
+            if let Some((text, key)) = awaited.filter(|(text, _)| shown.contains(text)) {
+                typed.write_all(key.as_bytes()).await?;
+                awaited = keys.next();
+            }
+        }
+    };
+    tokio::time::timeout(LONG, watched).await.context("it does not end")??;
+    let ended = child.wait().await?;
+    ensure!(ended.success(), "{ended}: {shown}");
+    Ok(shown)
 }
 
 /// The first column of the table under a title.
@@ -77,6 +118,9 @@ async fn status_says_what_is_wrong_and_ends_accordingly() -> Result<()> {
     }
     let whole: Value = serde_json::from_str(&run_as(&admin, &["top", "-o", "json"]).await.fine())?;
     assert_eq!(whole["kind"], "Statusz");
+    let shown = on_a_terminal(&admin, &[("by keys that wait", "s"), ("by rate", "q")]).await?;
+    assert!(shown.contains("CONTROLLER") && shown.contains("\u{1b}[?1049h"), "{shown}");
+    assert!(shown.ends_with("\u{1b}[?1049l"), "the terminal is given back: {shown}");
 
     // Who may not ask the manager is told what it takes.
     let nobody = control_plane.kubeconfig("nobody", &[])?;

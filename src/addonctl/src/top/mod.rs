@@ -3,6 +3,8 @@
 mod screen;
 mod view;
 
+use std::io::{IsTerminal as _, stdout};
+
 use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue, Method};
 use jiff::Timestamp;
@@ -23,7 +25,7 @@ use screen::{Key, Screen};
 /// When nothing can be found out.
 pub(crate) async fn run(connection: &Connection, args: &TopArgs) -> anyhow::Result<Exit> {
     let site = Site::open(connection, &args.reach).await?;
-    if !args.once && args.output == TopForm::Table && size().is_some() {
+    if !args.once && args.output == TopForm::Table && stdout().is_terminal() {
         return live(site, args).await;
     }
     let page = look(&site).await?;
