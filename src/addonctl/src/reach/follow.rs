@@ -53,16 +53,13 @@ impl Follower {
     }
 
     async fn once(&mut self, method: &Method, path: &str, headers: &HeaderMap) -> Result<Answer, ReachError> {
-        // Taken out: if this is dropped half-way, the connection is too.
+        // Taken out, and noted: if this is dropped half-way, the connection is too, and others are tried first.
         let mut manager = self.turn().await?;
-        let answer = manager.ask(method.clone(), path, headers.clone()).await;
-        match &answer {
-            Ok(_) => self.manager = Some(manager),
-            Err(_) => {
-                self.shunned.insert(manager.name.clone(), Instant::now());
-            }
-        }
-        answer
+        self.shunned.insert(manager.name.clone(), Instant::now());
+        let answer = manager.ask(method.clone(), path, headers.clone()).await?;
+        self.shunned.remove(&manager.name);
+        self.manager = Some(manager);
+        Ok(answer)
     }
 
     /// The manager to ask now.
