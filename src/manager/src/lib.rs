@@ -9,6 +9,9 @@ pub mod flags;
 pub mod install;
 mod log;
 mod metrics;
+#[cfg(feature = "otel")]
+mod otel;
+pub mod reasons;
 mod replica;
 mod run;
 mod serve;

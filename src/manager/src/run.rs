@@ -37,6 +37,7 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed, log: LogLevel) -> an
     let options = &parsed.options;
     refuse_partial_takeover(parsed)?;
     let registry = prometheus::Registry::new();
+    log.register(&registry)?;
     let informers = Informers::new();
     informers.register(&registry)?;
     let notes = Notes::new(&replica_name(&options.generic.replica_name));
@@ -90,7 +91,7 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed, log: LogLevel) -> an
         facilities,
         informers: informers.clone(),
         clients: clients.clone(),
-        election: status,
+        election: status.clone(),
         leadership: leadership.clone(),
         watchdog: watchdog::start(&registry)?,
         registry: registry.clone(),
@@ -133,6 +134,7 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed, log: LogLevel) -> an
     let voice = events.recorder(manager.name, &Identity::Manager);
     let announcer = Announcer::new(&options.election, &identity, voice);
     let leads = leadership.clone();
+    tasks.spawn(announcer.clone().follow_trouble(leadership.clone(), status, states, stop.clone()));
     tasks.spawn(announcer.clone().follow(leadership, stop.clone()));
 
     let say_stopping = async {
@@ -160,7 +162,7 @@ fn sort(all: Vec<Chosen>, registry: &prometheus::Registry) -> anyhow::Result<(Ve
                 units.push(unit);
             }
             Chosen::Aside(name, lacks) => {
-                tracing::info!(controller = name, "stays out: {lacks}");
+                tracing::info!(controller = name, reason = lacks, "a controller stays out");
                 states.set(name, State::Disabled);
             }
             Chosen::Out(name) => states.set(name, State::Disabled),

@@ -1,0 +1,12 @@
+//! Reasons of the Events of this controller.
+
+quarterdeck_runtime::reasons! {
+    /// All of them.
+    ALL:
+    /// A gateway went, and another one has its addresses.
+    ADDRESS_MOVED = Warning "LoadBalancerAddressMoved" about "Service";
+    /// The file of machines makes no sense; what it said before counts.
+    INVENTORY_INVALID = Warning "InventoryInvalid" about "Namespace";
+    /// It does again.
+    INVENTORY_VALID = Normal "InventoryValid" about "Namespace";
+}
