@@ -68,6 +68,7 @@ use source::OBJECTS;
 use source::channel::{self, ChannelLimits, ChannelWatch, ClusterStore, DiskStore, GoodStore, Stores};
 use source::directory::{DirectoryWatch, Folder, Scanner};
 use source::objects::ObjectsWatch;
+use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::watch;
 
 pub use config::Config;
@@ -150,6 +151,10 @@ impl Controller for AddonController {
             Key::Addon(id) => self.engine.reconcile(cx, id).await,
             Key::Mirror(id) => self.engine.mirror(cx, &id).await,
         }
+    }
+
+    fn told(&self) -> Option<(&'static str, Box<RawValue>)> {
+        Some(("addons", to_raw_value(&self.engine.board()).ok()?))
     }
 }
 

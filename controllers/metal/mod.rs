@@ -8,6 +8,7 @@ mod plan;
 mod pulse;
 pub mod reasons;
 mod report;
+mod sweep;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -39,15 +40,13 @@ use tokio_util::sync::CancellationToken;
 use plan::{Balancer, Gateway, Snapshot, plan};
 use pulse::{Life, Pulses};
 use report::Reports;
+pub use sweep::MetalConfig;
+use sweep::Sweeper;
 
 /// Load balancers that are written at once.
 const AT_ONCE: usize = 16;
 /// How long until the gateways are looked at again although nothing happened.
 const RESYNC: Duration = Duration::from_secs(300);
-
-/// Flags of the metal controller: it has none.
-#[derive(clap::Args, Clone, Debug)]
-pub struct MetalConfig {}
 
 /// The one key: addresses are spread over all load balancers at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,6 +68,7 @@ struct Desk {
     leases: Lister<Lease>,
     pulses: Arc<Pulses>,
     moves: prometheus::IntCounter,
+    sweeper: Sweeper,
     /// What was said last of the inventory's trouble.
     told: Mutex<Option<String>>,
 }
@@ -89,7 +89,8 @@ impl Controller for MetalController {
     type Config = MetalConfig;
     type Key = All;
 
-    fn setup(_: &MetalConfig, setup: &mut Setup<All>) -> Result<Self, SetupError> {
+    fn setup(config: &MetalConfig, setup: &mut Setup<All>) -> Result<Self, SetupError> {
+        let sweeper = Sweeper::new(config.retention()?);
         let Some(cloud) = Cloud::join(setup)? else { return Ok(Self(None)) };
         let Some(shared) = cloud.shared::<Shared>() else {
             setup.stand_aside("it needs --cloud-provider=metal");
@@ -125,9 +126,13 @@ impl Controller for MetalController {
         setup.grant(Grant { group: GROUP, resource: "metalloadbalancers", verbs: &["update"] });
         setup.grant(Grant { group: GROUP, resource: "metalloadbalancers/status", verbs: &["patch"] });
         setup.grant(Grant { group: "", resource: "events", verbs: &["create", "patch"] });
+        // What is left of hosts that are gone; of Leases, the agents' own.
+        setup.grant(Grant { group: "", resource: "nodes", verbs: &["get"] });
+        setup.grant(Grant { group: GROUP, resource: "metalagents", verbs: &["delete"] });
+        setup.grant(Grant { group: "coordination.k8s.io", resource: "leases", verbs: &["delete"] });
         let moves = moves(setup.metrics())
             .map_err(|error| SetupError { flag: "controllers", reason: format!("metal-controller: {error}") })?;
-        Ok(Self(Some(Desk { inventory, balancers, agents, leases, pulses, moves, told: Mutex::default() })))
+        Ok(Self(Some(Desk { inventory, balancers, agents, leases, pulses, moves, sweeper, told: Mutex::default() })))
     }
 
     async fn reconcile(&self, cx: &Cx, _: All) -> Result<Action, Error> {
@@ -215,7 +220,8 @@ impl Desk {
         }
         let results: Vec<Result<(), Error>> = futures::stream::iter(writes).buffer_unordered(AT_ONCE).collect().await;
         results.into_iter().collect::<Result<(), Error>>()?;
-        let next = self.pulses.next(now).map_or(RESYNC, |next| next.saturating_duration_since(now));
+        let due = self.pulses.next(now).into_iter().chain(self.sweep(cx, &view).await?).min();
+        let next = due.map_or(RESYNC, |next| next.saturating_duration_since(now));
         Ok(Action::RequeueAfter(next.min(RESYNC)))
     }
 

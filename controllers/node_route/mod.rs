@@ -4,6 +4,7 @@
 //! `docs/controllers/node-route-controller.md`.
 
 mod config;
+mod departed;
 mod metrics;
 mod pass;
 mod plan;
@@ -30,6 +31,7 @@ use quarterdeck_runtime::view::NodeView;
 use tokio::sync::Mutex;
 
 pub use config::NodeRouteConfig;
+use departed::Departed;
 use metrics::Metrics;
 use pass::{Memory, Told};
 
@@ -60,6 +62,7 @@ struct Router {
     cluster: Vec<IpNet>,
     period: Duration,
     metrics: Metrics,
+    departed: Arc<Departed>,
     /// Wrong networks that were told, of all clouds.
     told: parking_lot::Mutex<HashSet<Told>>,
     /// What is remembered of each cloud; only its own pass has it.
@@ -98,10 +101,13 @@ impl Controller for NodeRouteController {
         let clouds = cloud.most();
         setup.workers(clouds);
         setup.retry(Retry { base: FIRST_RETRY, max: LONGEST_RETRY, tries: None });
-        // A node that is in the way of a write is read.
+        // A node that is in the way of a write is read, and the last one of a cluster when it is gone.
         setup.grant(Grant { group: "", resource: "nodes", verbs: &["get"] });
         cloud.route_grants().for_each(|grant| setup.grant(grant));
+        let departed: Arc<Departed> = Arc::default();
+        let seen = Arc::clone(&departed);
         setup.watch(&nodes, move |change, queue| {
+            seen.saw(&change);
             if matters(&change) {
                 (0..clouds).for_each(|index| queue.add_after(OfCloud(index), BATCH));
             }
@@ -111,7 +117,16 @@ impl Controller for NodeRouteController {
         cloud.on_join(move |index| queue.add(OfCloud(index)));
         let memories = (0..clouds).map(|_| Mutex::default()).collect();
         let metrics = Metrics::new(setup.metrics());
-        Ok(Self(Some(Router { cloud, nodes, cluster, period, metrics, told: parking_lot::Mutex::default(), memories })))
+        Ok(Self(Some(Router {
+            cloud,
+            nodes,
+            cluster,
+            period,
+            metrics,
+            departed,
+            told: parking_lot::Mutex::default(),
+            memories,
+        })))
     }
 
     async fn reconcile(&self, cx: &Cx, key: OfCloud) -> Result<Action, Error> {

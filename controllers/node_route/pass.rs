@@ -17,6 +17,7 @@ use quarterdeck_runtime::view::{Condition, NodeView};
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::departed::SPACING;
 use super::plan::{Claims, Op, Plan, Wrong, claims, plan};
 use super::tries::{Tries, verb};
 use super::{Router, reasons};
@@ -75,13 +76,17 @@ impl Router {
             Some(id) => info.schemes.iter().any(|own| own == scheme(id)),
             None => alone,
         };
+        let (gone, waits) = match nodes.is_empty() {
+            true => self.departed.proven(cx, routes.iter().map(|route| &*route.node)).await?,
+            false => Default::default(),
+        };
         let claims = claims(&nodes, &routes, &self.cluster);
         self.tell_wrong(cx, provider, &claims, is_own, memory);
-        let plan = plan(&nodes, is_own, &routes, &claims, &self.cluster);
+        let plan = plan(&nodes, is_own, &routes, &claims, &self.cluster, &gone);
         let Some(missing) = self.change(cx, provider, &plan, memory).await else { return Ok(GATE_RETRY) };
         self.say(cx, &plan, &missing).await?;
         let next = memory.tries.next().map(|next| next.saturating_duration_since(Instant::now()));
-        Ok(next.unwrap_or(self.period))
+        Ok(next.into_iter().chain(waits.then_some(SPACING)).min().unwrap_or(self.period))
     }
 
     /// Tells once of each network that gets no route.

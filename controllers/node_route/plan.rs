@@ -186,13 +186,15 @@ pub(super) fn is_within(cluster: &[IpNet], cidr: &IpNet) -> bool {
     cluster.iter().any(|own| own.contains(cidr))
 }
 
-/// What to do about the routes of one cloud. `is_own` tells its nodes from those of others.
+/// What to do about the routes of one cloud. `is_own` tells its nodes from those of others; `gone`: nodes that are
+/// proven to be gone, in a cluster that has none.
 pub(super) fn plan(
     nodes: &[Arc<NodeView>],
     is_own: impl Fn(&NodeView) -> bool,
     routes: &[Route],
     claims: &Claims,
     cluster: &[IpNet],
+    gone: &BTreeSet<String>,
 ) -> Plan {
     let mut plan = Plan::default();
     let mut by_destination: BTreeMap<IpNet, Vec<&Route>> = BTreeMap::new();
@@ -207,18 +209,22 @@ pub(super) fn plan(
         }
     }
     let troubled: HashSet<&str> = claims.wrong.iter().map(|(node, _)| node.key.name()).collect();
-    // An empty cluster is more likely a mistake than the end.
-    if !nodes.is_empty() {
-        for (cidr, present) in &by_destination {
-            if claims.by_cidr.contains_key(cidr) || !is_within(cluster, cidr) {
-                continue;
-            }
-            // What a node's networks are cannot be told while they are wrong: its routes stay.
-            let stale = present.iter().filter(|route| route.blackhole || !troubled.contains(&*route.node));
-            let ops: Vec<Op> = stale.map(|route| Op::Delete((*route).clone())).collect();
-            if !ops.is_empty() {
-                plan.changes.insert(*cidr, ops);
-            }
+    let is_stale = |route: &Route| {
+        if nodes.is_empty() {
+            // An empty cluster is more likely a mistake than the end.
+            return gone.contains(&route.node);
+        }
+        // What a node's networks are cannot be told while they are wrong: its routes stay.
+        route.blackhole || !troubled.contains(&*route.node)
+    };
+    for (cidr, present) in &by_destination {
+        if claims.by_cidr.contains_key(cidr) || !is_within(cluster, cidr) {
+            continue;
+        }
+        let stale = present.iter().filter(|route| is_stale(route));
+        let ops: Vec<Op> = stale.map(|route| Op::Delete((*route).clone())).collect();
+        if !ops.is_empty() {
+            plan.changes.insert(*cidr, ops);
         }
     }
     let mut needed: HashMap<&str, BTreeSet<IpNet>> = HashMap::new();

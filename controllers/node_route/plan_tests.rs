@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -41,7 +42,7 @@ fn route(number: u8, cidr: &str) -> Route {
 }
 
 fn planned(nodes: &[Arc<NodeView>], routes: &[Route]) -> Plan {
-    plan(nodes, |_| true, routes, &claims(nodes, routes, &cluster()), &cluster())
+    plan(nodes, |_| true, routes, &claims(nodes, routes, &cluster()), &cluster(), &BTreeSet::new())
 }
 
 /// `create cidr node`, `replace cidr node -> node`, `delete cidr name` of each change, in order.
@@ -136,6 +137,14 @@ fn only_routes_within_the_cluster_that_nobody_owns_are_deleted() {
     assert!(ops(&planned(&present, &[route(1, "10.0.1.0/24"), outside])).is_empty());
     let none = planned(&[], &[route(1, "10.0.1.0/24")]);
     assert!(none.changes.is_empty(), "a cluster without nodes is no proof");
+    let gone = BTreeSet::from(["n1".to_owned()]);
+    let routes = [route(1, "10.0.1.0/24"), route(2, "10.0.2.0/24"), route(1, "172.16.0.0/24")];
+    let last = plan(&[], |_| true, &routes, &claims(&[], &routes, &cluster()), &cluster(), &gone);
+    assert_eq!(
+        ops(&last),
+        ["delete 10.0.1.0/24 r-1-10.0.1.0/24"],
+        "of those that are proven to be gone, within the range"
+    );
 }
 
 #[test]
@@ -175,7 +184,7 @@ fn nodes_of_other_clouds_are_theirs() {
     let all = [node(1, &["10.0.1.0/24"]), node(2, &["10.0.2.0/24"])];
     let routes = [route(9, "10.0.2.0/24")];
     let only_first = |node: &NodeView| node.key.name() == "n1";
-    let plan = plan(&all, only_first, &routes, &claims(&all, &routes, &cluster()), &cluster());
+    let plan = plan(&all, only_first, &routes, &claims(&all, &routes, &cluster()), &cluster(), &BTreeSet::new());
     assert_eq!((ops(&plan), nodes(&plan)), (vec!["create 10.0.1.0/24 n1".to_owned()], vec!["n1+".to_owned()]));
 }
 
@@ -208,6 +217,6 @@ fn a_family_that_the_cluster_has_no_range_of_is_named() {
     let [(_, wrong)] = &found.wrong[..] else { panic!("{found:?}") };
     assert_eq!(*wrong, Wrong::Family(net("fd00:0:0:1::/64")));
     assert!(wrong.to_string().contains("is IPv6, and --cluster-cidr has no such range"), "{wrong}");
-    let plan = plan(&all, |_| true, &[], &found, &only_v4);
+    let plan = plan(&all, |_| true, &[], &found, &only_v4, &BTreeSet::new());
     assert_eq!(ops(&plan), ["create 10.0.1.0/24 n1"], "the other network has its route");
 }

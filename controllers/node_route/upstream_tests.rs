@@ -214,7 +214,8 @@ fn reconcile() {
     let cluster = [net("10.120.0.0/16"), net("ace:cab:deca::/8").trunc()];
     for row in rows() {
         let there: Vec<Route> = row.there.iter().map(route).collect();
-        let plan = plan(&row.nodes, |_| true, &there, &claims(&row.nodes, &there, &cluster), &cluster);
+        let plan =
+            plan(&row.nodes, |_| true, &there, &claims(&row.nodes, &there, &cluster), &cluster, &BTreeSet::new());
         let mut after = there.clone();
         let mut gap = false;
         for op in plan.changes.values().flatten() {

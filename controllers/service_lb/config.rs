@@ -1,5 +1,6 @@
 //! Flags, and which class of Services is which provider's.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -73,46 +74,45 @@ impl ServiceLbConfig {
 /// Which class is whose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Classes {
-    /// For each provider, in the order of `--cloud-provider`.
-    of: Vec<Option<String>>,
+    /// The class of each provider that has one, by the provider's name.
+    of: BTreeMap<String, String>,
 }
 
 impl Classes {
-    /// Reads the flag for these providers.
+    /// Reads the flag for these providers. `others_join`: more may come later, with names that nobody knows yet.
     ///
     /// # Errors
     /// When it names no provider, or says twice what class one has, or gives a class to two.
-    pub(super) fn read(flag: &[String], providers: &[&str]) -> Result<Self, SetupError> {
+    pub(super) fn read(flag: &[String], providers: &[&str], others_join: bool) -> Result<Self, SetupError> {
         let refuse = |reason: String| Err(SetupError { flag: CLASS_FLAG, reason });
-        let mut of = vec![None; providers.len()];
+        let mut of = BTreeMap::new();
         for entry in flag.iter().filter(|entry| !entry.is_empty()) {
-            let (at, class) = match (entry.split_once('='), providers) {
-                (Some((name, class)), _) => {
-                    let Some(at) = providers.iter().position(|provider| *provider == name) else {
-                        return refuse(format!("{name:?} is not among --cloud-provider: {}", providers.join(", ")));
-                    };
-                    (at, class)
-                }
-                (None, [_]) => (0, entry.as_str()),
+            let (name, class) = match (entry.split_once('='), providers) {
+                (Some((name, class)), _) => (name, class),
+                (None, [only]) => (*only, entry.as_str()),
                 (None, _) => return refuse(format!("{entry:?}: with several providers, say PROVIDER=CLASS")),
             };
+            if !others_join && !providers.contains(&name) {
+                return refuse(format!("{name:?} is not among --cloud-provider: {}", providers.join(", ")));
+            }
             if class.is_empty() {
                 return refuse(format!("{entry:?}: the class is empty"));
             }
-            if of.iter().flatten().any(|other| other == class) {
+            if of.values().any(|other| other == class) {
                 return refuse(format!("class {class:?} stands twice"));
             }
-            if of[at].replace(class.to_owned()).is_some() {
-                return refuse(format!("provider {} has two classes", providers[at]));
+            if of.insert(name.to_owned(), class.to_owned()).is_some() {
+                return refuse(format!("provider {name} has two classes"));
             }
         }
         Ok(Self { of })
     }
 
-    /// The providers that may look after Services of this class, by their place in `--cloud-provider`; the first one
-    /// that makes load balancers does.
-    pub(super) fn candidates<'a>(&'a self, class: Option<&'a str>) -> impl Iterator<Item = usize> + 'a {
-        self.of.iter().enumerate().filter(move |(_, own)| own.as_deref() == class).map(|(at, _)| at)
+    /// Those of these providers that may look after Services of this class, by their place; the first one that makes
+    /// load balancers does.
+    pub(super) fn candidates(&self, class: Option<&str>, providers: &[&str]) -> Vec<usize> {
+        let own = |at: usize| self.of.get(providers[at]).map(String::as_str);
+        (0..providers.len()).filter(|at| own(*at) == class).collect()
     }
 }
 
@@ -124,7 +124,7 @@ mod tests {
     fn classes_find_their_provider() {
         let flag = |entries: &[&str]| entries.iter().map(ToString::to_string).collect::<Vec<_>>();
         let candidates = |entries: &[&str], providers: &[&str], class: Option<&str>| {
-            Classes::read(&flag(entries), providers).map(|classes| classes.candidates(class).collect::<Vec<_>>())
+            Classes::read(&flag(entries), providers, false).map(|classes| classes.candidates(class, providers))
         };
         type Case<'a> = (&'a [&'a str], &'a [&'a str], Option<&'a str>, Vec<usize>);
         let cases: [Case<'_>; 6] = [
@@ -149,5 +149,10 @@ mod tests {
             let error = candidates(entries, &["a", "b"], None).unwrap_err();
             assert!(error.reason.contains(part), "{entries:?}: {error}");
         }
+        // One that is there later.
+        let classes = Classes::read(&flag(&["late=x"]), &["a"], true).unwrap();
+        assert_eq!(classes.candidates(Some("x"), &["a"]), Vec::<usize>::new());
+        assert_eq!(classes.candidates(Some("x"), &["a", "late"]), [1]);
+        assert_eq!(classes.candidates(None, &["a", "late", "other"]), [0, 2]);
     }
 }

@@ -35,6 +35,7 @@ use quarterdeck_runtime::controller::{
     Action, ClientShare, Controller, Cx, Descriptor, Error, Grant, Predecessor, Setup, SetupError,
 };
 use quarterdeck_runtime::informer::{Lister, Selection};
+use quarterdeck_runtime::object::Cached as _;
 use quarterdeck_runtime::queue::{Enqueue, Retry};
 use quarterdeck_runtime::view::NodeView;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -98,7 +99,7 @@ impl Controller for ServiceLbController {
         let orphan_grace = config.orphan_grace()?;
         let Some(cloud) = Cloud::join(setup)? else { return Ok(Self { balancer: None }) };
         let names: Vec<&str> = cloud.providers().iter().map(|provider| provider.name()).collect();
-        let classes = Classes::read(&config.load_balancer_class, &names)?;
+        let classes = Classes::read(&config.load_balancer_class, &names, cloud.most() > names.len())?;
 
         setup.workers(config.concurrent_service_syncs);
         setup.retry(RETRY);
@@ -119,8 +120,12 @@ impl Controller for ServiceLbController {
         for at in 0..cloud.most() {
             queue.add(Key::Audit(at));
         }
-        let joined = queue.clone();
-        cloud.on_join(move |at| joined.add(Key::Audit(at)));
+        let (joined, waiting) = (queue.clone(), services.clone());
+        cloud.on_join(move |at| {
+            joined.add(Key::Audit(at));
+            // Those that nobody looked after before are its own.
+            waiting.indexed(watch::BALANCED, watch::YES).iter().for_each(|own| joined.add(Key::Service(own.key())));
+        });
 
         let share = share(config.concurrent_service_syncs, cloud.providers().len());
         // Also for plug-ins that join later.
@@ -176,6 +181,11 @@ impl Balancer {
         self.shares[at].try_acquire().ok()
     }
 
+    /// The providers' names, of those that are there by now.
+    fn names(&self) -> Vec<&str> {
+        self.cloud.providers().iter().map(|provider| provider.name()).collect()
+    }
+
     /// The provider of this name.
     fn provider(&self, name: &str) -> Option<&Arc<Guarded>> {
         self.cloud.providers().iter().find(|provider| provider.name() == name)
@@ -186,8 +196,9 @@ impl Balancer {
     /// # Errors
     /// When one does not say whether it does.
     async fn provider_of_class(&self, class: Option<&str>) -> CloudResult<Option<&Arc<Guarded>>> {
-        for at in self.classes.candidates(class) {
-            let provider = &self.cloud.providers()[at];
+        let providers = self.cloud.providers();
+        for at in self.classes.candidates(class, &self.names()) {
+            let provider = &providers[at];
             let busy = || CloudError::Busy {
                 provider: provider.name().to_owned(),
                 class: CallClass::Read.name(),

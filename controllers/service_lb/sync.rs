@@ -112,8 +112,8 @@ impl Balancer {
         let Some(spec) = spec else { return Ok(None) };
         let class = spec.load_balancer_class.as_deref();
         if service.metadata.deletion_timestamp.is_some() {
-            let first = self.classes.candidates(class).next();
-            return Ok(first.map(|at| self.cloud.providers()[at].name().to_owned()));
+            let names = self.names();
+            return Ok(self.classes.candidates(class, &names).first().map(|at| names[*at].to_owned()));
         }
         Ok(self.provider_of_class(class).await?.map(|provider| provider.name().to_owned()))
     }

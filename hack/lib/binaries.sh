@@ -20,6 +20,7 @@ version_flags() {
 LDFLAGS="-s -w $(version_flags)"
 
 source "$ROOT/hack/lib/node.sh"
+source "$ROOT/hack/lib/masters.sh"
 source "$ROOT/hack/lib/plugins.sh"
 
 # package_of PROGRAM: the Go package to build.
@@ -28,7 +29,8 @@ package_of() {
     etcd) echo go.etcd.io/etcd/server/v3 ;;
     kwok) echo sigs.k8s.io/kwok/cmd/kwok ;;
     cloud-shim) echo ./fake ;;
-    cloud-peer) echo . ;;
+    cloud-peer | coredns) echo . ;;
+    helm) echo helm.sh/helm/v3/cmd/helm ;;
     *) echo "k8s.io/kubernetes/cmd/$1" ;;
   esac
 }
@@ -37,8 +39,8 @@ package_of() {
 module_of() {
   case "$1" in
     kwok) echo "$ROOT/hack/kwok" ;;
-    kubelet) echo "$ROOT/hack/node" ;;
-    cloud-shim | cloud-peer) echo "$ROOT/hack/$1" ;;
+    kubelet | kube-proxy) echo "$ROOT/hack/node" ;;
+    cloud-shim | cloud-peer | coredns | helm) echo "$ROOT/hack/$1" ;;
     *) echo "$ROOT/hack/controlplane" ;;
   esac
 }
@@ -128,7 +130,7 @@ copy_stages() {
 
 # build_binaries PEERS: builds what is missing, prints the folder last.
 build_binaries() {
-  local peer dir file node="" plugins=() missing=()
+  local peer dir file node="" masters="" plugins=() missing=()
   local wanted=(etcd kube-apiserver kubectl)
   for peer in ${1//,/ }; do
     case "$peer" in
@@ -136,8 +138,9 @@ build_binaries() {
       scheduler) wanted+=(kube-scheduler) ;;
       kwok) wanted+=(kwok kwok-stages.yaml) ;;
       node) node=1 wanted+=(kube-scheduler) ;;
-      cloud-shim | cloud-template | cloud-peer) plugins+=("$peer") ;;
-      *) die "--with $peer: known are kcm, scheduler, kwok, node, cloud-shim, cloud-template and cloud-peer" ;;
+      masters) node=1 masters=1 wanted+=(kube-scheduler kube-controller-manager) ;;
+      cloud-shim | cloud-template | cloud-peer | helm) plugins+=("$peer") ;;
+      *) die "--with $peer: known are kcm, scheduler, kwok, node, masters, cloud-shim, cloud-template, cloud-peer and helm" ;;
     esac
   done
 
@@ -147,6 +150,7 @@ build_binaries() {
       [ -s "$dir/$file" ] || die "QUARTERDECK_BIN_DIR=$dir holds no $file"
     done
     [ -z "$node" ] || node_is_whole "$dir/node" || die "QUARTERDECK_BIN_DIR=$dir holds no whole node"
+    [ -z "$masters" ] || masters_are_whole "$dir/masters" || die "QUARTERDECK_BIN_DIR=$dir holds no whole masters"
     for file in "${plugins[@]}"; do
       [ -d "$dir/$file" ] || die "QUARTERDECK_BIN_DIR=$dir holds no $file"
     done
@@ -161,6 +165,9 @@ build_binaries() {
   done
   if [ -n "$node" ] && { ! node_is_whole "$(node_dir)" || [ "$(readlink "$dir/node")" != "$(node_dir)" ]; }; then
     missing+=(node)
+  fi
+  if [ -n "$masters" ] && { ! masters_are_whole "$(masters_dir)" || [ "$(readlink "$dir/masters")" != "$(masters_dir)" ]; }; then
+    missing+=(masters)
   fi
   for file in "${plugins[@]}"; do
     if ! plugin_is_whole "$file" || [ "$(readlink "$dir/$file")" != "$(plugin_dir "$file")" ]; then
@@ -186,7 +193,12 @@ build_binaries() {
           ln -sfn "$(node_dir)" "$dir/.tmp.node"
           mv -fT "$dir/.tmp.node" "$dir/node"
           ;;
-        cloud-shim | cloud-template | cloud-peer)
+        masters)
+          masters_are_whole "$(masters_dir)" || build_masters "$(masters_dir)"
+          ln -sfn "$(masters_dir)" "$dir/.tmp.masters"
+          mv -fT "$dir/.tmp.masters" "$dir/masters"
+          ;;
+        cloud-shim | cloud-template | cloud-peer | helm)
           plugin_is_whole "$file" || build_plugin "$file"
           ln -sfn "$(plugin_dir "$file")" "$dir/.tmp.$file"
           mv -fT "$dir/.tmp.$file" "$dir/$file"

@@ -25,6 +25,7 @@ mod handover;
 mod informer;
 mod isolation;
 mod logs_doc;
+mod masters;
 mod metrics_doc;
 mod namespace;
 mod node;

@@ -32,6 +32,7 @@ pub mod cloud;
 mod control_plane;
 pub mod deck;
 mod kubeconfig;
+pub mod masters;
 pub mod netns;
 mod pki;
 mod ports;
@@ -40,6 +41,7 @@ pub mod proxy;
 mod skip;
 mod turnstile;
 mod wait;
+pub mod webhook;
 
 pub use audit::{AuditPolicy, AuditReader};
 pub use binaries::{Binaries, Peer, repository, target};
@@ -53,6 +55,7 @@ pub use proxy::Proxy;
 pub use skip::skip;
 pub use turnstile::Turnstile;
 pub use wait::eventually;
+pub use webhook::Webhook;
 
 /// Signals for [`Process::signal`].
 pub use nix::sys::signal::Signal;

@@ -3,6 +3,7 @@
 //! about removals.
 
 mod argo;
+mod board;
 mod channel;
 mod channel_prune;
 mod depend;

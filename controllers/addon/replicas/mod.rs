@@ -2,9 +2,8 @@
 //! reads of its master's disk; each compares, and the leader tells. Nothing is decided on it: the
 //! leader applies its own files, whatever others have.
 //!
-//! A Lease is written when what is read changes, and is never renewed, so it does not say whether its
-//! replica is alive. One that is told to stop takes its record back; that of one that crashed counts
-//! until the replica is back, or a person deletes the Lease.
+//! A replica that is told to stop takes its record back; that of one that crashed counts until the replica is back, or
+//! its Lease is collected.
 
 mod compare;
 mod record;
@@ -74,6 +73,12 @@ impl Replicas {
         replicas.leases.on_change(move |change| {
             let Some(replicas) = weak.upgrade() else { return };
             if change.object().key().name() == replicas.notes.replica() {
+                return;
+            }
+            // A renewal says nothing new.
+            if let Change::Updated { old, new } = &change
+                && old.annotations == new.annotations
+            {
                 return;
             }
             if let Change::Added(lease) | Change::Updated { new: lease, .. } = &change {

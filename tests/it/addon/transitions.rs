@@ -6,8 +6,7 @@
 //! namespaces, are kept or only created; versions go up and down; specs are broken and repaired; Addons
 //! are deleted and made again. After each round every lane looks as the reference of its spec does.
 //!
-//! `QUARTERDECK_TRANSITIONS` says how many (500, of which a run takes one and a half minutes), `QUARTERDECK_SEED` which
-//! (a failure prints it).
+//! `QUARTERDECK_SEED` says which (a failure prints it).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -285,15 +284,28 @@ fn reference(number: usize) -> String {
     format!("r{number}")
 }
 
-fn from_env(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+/// What chance follows from: another one each time, unless somebody asks for one.
+fn seed() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let chosen = std::env::var("QUARTERDECK_SEED");
+    chosen.map_or(now.subsec_nanos().into(), |text| text.parse().expect("QUARTERDECK_SEED is a number"))
 }
 
 #[tokio::test]
 async fn whatever_came_before_an_addon_is_what_its_spec_says() {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    let seed = from_env("QUARTERDECK_SEED", u64::from(now.subsec_nanos()));
-    let count = usize::try_from(from_env("QUARTERDECK_TRANSITIONS", 500)).unwrap();
+    transitions(150).await;
+}
+
+mod long {
+    #[tokio::test]
+    async fn whatever_came_before_an_addon_is_what_its_spec_says() {
+        super::transitions(500).await;
+    }
+}
+
+/// Makes so many random changes.
+async fn transitions(count: usize) {
+    let seed = seed();
     println!("QUARTERDECK_SEED={seed}");
     let mut random = Random(seed);
     let world = World::start(&["--concurrent-addon-syncs=20", "--kube-api-qps=1000", "--kube-api-burst=1000"]).await;

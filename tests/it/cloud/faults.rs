@@ -1,6 +1,6 @@
 //! Every fault of a cloud, and a leader killed at every point that matters: afterwards all is as it should be.
 //!
-//! `QUARTERDECK_CLOUD_FAULTS=all` has the whole matrix run; without it a small part does.
+//! A small part of the matrix runs always, the whole of it in [`long`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,6 +8,7 @@ use anyhow::{Result, bail, ensure};
 use quarterdeck_it::cloud::{FailKind, Fault, Moment, Rule};
 use quarterdeck_it::eventually;
 
+use super::Extent;
 use super::faults_world::{LONG, World};
 
 const ENSURE: &str = "loadbalancers.ensure";
@@ -16,13 +17,8 @@ const DELETE: &str = "loadbalancers.ensure_deleted";
 /// while it is being made, and drift.
 const BUDGET: usize = 16;
 
-/// Whether the whole matrix was asked for.
-pub(super) fn all() -> bool {
-    std::env::var("QUARTERDECK_CLOUD_FAULTS").is_ok_and(|value| value == "all")
-}
-
 /// Faults of the calls that make and delete load balancers; the first ones are the small part.
-fn faults() -> Vec<Fault> {
+fn faults(extent: Extent) -> Vec<Fault> {
     let fail = |error, at| Fault::Fail { error, retry_after_ms: Some(200), at };
     let mut faults = vec![
         fail(FailKind::Unavailable, Moment::After),
@@ -32,7 +28,7 @@ fn faults() -> Vec<Fault> {
         Fault::StuckPending,
         Fault::ErrorLb,
     ];
-    if all() {
+    if extent.is_whole() {
         faults.extend(
             FailKind::ALL.into_iter().flat_map(|error| [fail(error, Moment::Before), fail(error, Moment::After)]),
         );
@@ -51,14 +47,14 @@ fn faults() -> Vec<Fault> {
 }
 
 /// Faults of what all nodes share, by method.
-fn shared_faults() -> Vec<(&'static str, Fault)> {
+fn shared_faults(extent: Extent) -> Vec<(&'static str, Fault)> {
     let fail = |error, at| Fault::Fail { error, retry_after_ms: Some(200), at };
     let mut faults = vec![
         ("instances.get_many", Fault::Partial { keep: 0 }),
         ("routes.create", fail(FailKind::Unavailable, Moment::After)),
         ("routes.list", Fault::Partial { keep: 0 }),
     ];
-    if all() {
+    if extent.is_whole() {
         faults.extend([
             ("instances.get_many", Fault::Partial { keep: 1 }),
             ("instances.get_many", Fault::WrongAccount { account: "another".to_owned() }),
@@ -119,9 +115,43 @@ async fn befall<F: Future<Output = Result<()>>>(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn load_balancers_are_as_they_should_be_after_every_fault() -> Result<()> {
+    load_balancers_after_faults(Extent::Core).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_and_routes_are_as_they_should_be_after_every_fault() -> Result<()> {
+    nodes_and_routes_after_faults(Extent::Core).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leaders_that_are_killed_at_any_point_leave_one_load_balancer_and_no_finalizer() -> Result<()> {
+    leaders_killed(Extent::Core).await
+}
+
+/// The whole matrix.
+mod long {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn load_balancers_are_as_they_should_be_after_every_fault() -> Result<()> {
+        load_balancers_after_faults(Extent::Whole).await
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nodes_and_routes_are_as_they_should_be_after_every_fault() -> Result<()> {
+        nodes_and_routes_after_faults(Extent::Whole).await
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn leaders_that_are_killed_at_any_point_leave_one_load_balancer_and_no_finalizer() -> Result<()> {
+        leaders_killed(Extent::Whole).await
+    }
+}
+
+async fn load_balancers_after_faults(extent: Extent) -> Result<()> {
     let world = World::start().await?;
     let faults: BTreeMap<String, Fault> =
-        faults().into_iter().enumerate().map(|(index, fault)| (format!("f-{index}"), fault)).collect();
+        faults(extent).into_iter().enumerate().map(|(index, fault)| (format!("f-{index}"), fault)).collect();
 
     let mut uids = Vec::new();
     befall(&world, ENSURE, &faults, async {
@@ -160,11 +190,10 @@ async fn load_balancers_are_as_they_should_be_after_every_fault() -> Result<()> 
     world.tenures_never_go_back().await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn nodes_and_routes_are_as_they_should_be_after_every_fault() -> Result<()> {
+async fn nodes_and_routes_after_faults(extent: Extent) -> Result<()> {
     let world = World::start().await?;
     let mut wanted = Vec::new();
-    for (index, (method, fault)) in shared_faults().into_iter().enumerate() {
+    for (index, (method, fault)) in shared_faults(extent).into_iter().enumerate() {
         let name = format!("n-{index}");
         if index == 0 {
             // Something to lose before anything goes wrong.
@@ -187,7 +216,7 @@ async fn nodes_and_routes_are_as_they_should_be_after_every_fault() -> Result<()
             ensure!(calls.len() >= if lasts { 2 } else { 1 }, "{} calls", calls.len());
             // Lies that last longer than a proof takes: two answers 15 s apart.
             let span = calls.last().map_or(0, |call| call.at) - calls[0].at;
-            ensure!(!lies(method, &fault) || span > LIES || !all(), "it has lied for {span} ms");
+            ensure!(!lies(method, &fault) || span > LIES || !extent.is_whole(), "it has lied for {span} ms");
             Ok(())
         })
         .await?;
@@ -202,8 +231,7 @@ async fn nodes_and_routes_are_as_they_should_be_after_every_fault() -> Result<()
     world.tenures_never_go_back().await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn leaders_that_are_killed_at_any_point_leave_one_load_balancer_and_no_finalizer() -> Result<()> {
+async fn leaders_killed(extent: Extent) -> Result<()> {
     let world = World::start().await?;
     let hold = |method: &str, at| Rule::new(method, Fault::Hold { at }).times(1);
     let made = [
@@ -212,7 +240,7 @@ async fn leaders_that_are_killed_at_any_point_leave_one_load_balancer_and_no_fin
         // It is in the making first, which tells its handle.
         ("when its handle is known, and no status written", hold(ENSURE, Moment::After).skip(1)),
     ];
-    let chosen = if all() { &made[..] } else { &made[1..2] };
+    let chosen = if extent.is_whole() { &made[..] } else { &made[1..2] };
     let mut uids = Vec::new();
     for (index, (point, rule)) in chosen.iter().enumerate() {
         let name = format!("k-{index}");

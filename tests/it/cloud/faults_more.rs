@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use quarterdeck_it::cloud::{Command, FailKind, Fault, Moment, Rule};
 use quarterdeck_it::eventually;
 
-use super::faults::all;
+use super::Extent;
 use super::faults_world::{LONG, World};
 
 fn fail(error: FailKind, retry_after_ms: Option<u64>) -> Fault {
@@ -83,7 +83,20 @@ async fn drift_defect_what_others_do_to_load_balancers_is_put_right_or_told() ->
 /// kubernetes#75016, azure#5904: throttled managers threw more calls after those that were refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn throttling_defect_a_storm_and_refused_credentials_pass() -> Result<()> {
-    let storm = if all() { 120 } else { 15 };
+    storm_and_refusal(Extent::Core).await
+}
+
+mod long {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn throttling_defect_a_storm_and_refused_credentials_pass() -> Result<()> {
+        storm_and_refusal(Extent::Whole).await
+    }
+}
+
+async fn storm_and_refusal(extent: Extent) -> Result<()> {
+    let storm = if extent.is_whole() { 120 } else { 15 };
     let world = World::start().await?;
     let mut routes = vec![world.make_node("steady", 250).await?];
     world.routes_are(&routes).await?;

@@ -12,7 +12,7 @@ use quarterdeck_it::{Binaries, CloudSim, Launch, Peer, eventually};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::faults::all;
+use super::Extent;
 use super::faults_wire::{Broken, FAULTS};
 use super::faults_world::{LONG, Options, World};
 use super::plugin::call;
@@ -34,7 +34,20 @@ fn behave(folder: &Path, nodes: &BTreeSet<String>) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_go_provider_comes_through_faults_of_the_wire() -> Result<()> {
-    let faults = if all() { &FAULTS[..] } else { &[Broken::Wire(Wire::LoseAnswers)][..] };
+    behind_faults(Extent::Core).await
+}
+
+mod long {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_go_provider_comes_through_faults_of_the_wire() -> Result<()> {
+        behind_faults(Extent::Whole).await
+    }
+}
+
+async fn behind_faults(extent: Extent) -> Result<()> {
+    let faults = if extent.is_whole() { &FAULTS[..] } else { &[Broken::Wire(Wire::LoseAnswers)][..] };
     let program = Binaries::ensure(&[Peer::CloudShim]).await?.path("cloud-shim/cloud-shim");
     let folder = TempDir::with_prefix("quarterdeck-shim-")?;
     let (socket, wire) = (folder.path().join("x.sock"), folder.path().join("x.wire"));

@@ -13,7 +13,6 @@ use quarterdeck_it::{CloudSim, eventually};
 use quarterdeck_runtime::facility::Authority;
 use uuid::Uuid;
 
-use super::faults::all;
 use super::faults_world::{LONG, Options, World};
 use super::plugin::{node, spec};
 
@@ -112,13 +111,18 @@ async fn nothing_on_the_wire_is_taken_for_an_answer() -> Result<()> {
     Ok(())
 }
 
-/// The same for managers and all that they look after: in the whole matrix alone, for each fault takes as long as the
-/// breaker leaves the cloud alone.
-#[tokio::test(flavor = "multi_thread")]
-async fn all_is_as_it_should_be_after_every_fault_of_the_wire() -> Result<()> {
-    if !all() {
-        return Ok(());
+mod long {
+    use super::*;
+
+    /// The same for managers and all that they look after. Each fault takes as long as the breaker leaves the cloud
+    /// alone; what runs always of it is `a_go_provider_comes_through_faults_of_the_wire`.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn all_is_as_it_should_be_after_every_fault_of_the_wire() -> Result<()> {
+        managers_after_faults().await
     }
+}
+
+async fn managers_after_faults() -> Result<()> {
     let (cloud, proxy) = behind_a_wire().await?;
     let options = Options::of(format!("sim={}", proxy.uri())).hasty(2);
     let world = World::start_with(cloud, options).await?;

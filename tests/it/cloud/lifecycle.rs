@@ -11,6 +11,8 @@ use tokio::net::UnixListener;
 use super::node_world::{CLOUD, LONG, World, has_taint};
 
 const SHUTDOWN: &str = "node.cloudprovider.kubernetes.io/shutdown";
+/// How far apart the two answers are at least, in ms: 15 s for the manager, and less for a cloud that hears a question late.
+const SPACING: u64 = 10_000;
 const REFUSALS: &str = "quarterdeck_cloud_node_deletion_refusals_total";
 const FLAGS: [&str; 2] = ["--node-monitor-period=1s", "--cloud-node-deletion-grace=0s"];
 
@@ -45,10 +47,16 @@ async fn a_node_goes_after_proof_and_a_live_one_never() -> Result<()> {
     world.cloud.set_power("gone", Power::Terminated).await?;
     world.counts(REFUSALS, &refused("ready_node_absent"), 2.0).await?;
     world.event("live", "NodeDeletionRefused").await?;
+    let lies = world.cloud.calls("instances.get_many").await?.len();
     world.cloud.heal().await?;
 
-    // What is really gone goes, once it has been seen twice.
+    // What is really gone goes, once it has been seen twice, some time apart.
     world.is_gone("gone").await?;
+    let calls = world.cloud.calls("instances.get_many").await?.split_off(lies);
+    let asked: Vec<u64> =
+        calls.iter().filter(|call| call.subjects.iter().any(|name| name == "gone")).map(|call| call.at).collect();
+    let span = asked.last().zip(asked.first()).map(|(last, first)| last - first);
+    ensure!(asked.len() >= 2 && span >= Some(SPACING), "it went after answers at {asked:?} ms");
     let event = world.event("gone", "DeletingNode").await?;
     ensure!(event.message.as_deref().is_some_and(|text| text.contains("terminated")), "{event:?}");
     let counted = [("provider", CLOUD), ("outcome", "success")];

@@ -15,12 +15,13 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use parking_lot::Mutex;
 use quarterdeck_api::cloud::metal::{AGENTS_NAMESPACE, MetalAgent, MetalLoadBalancer, MetalRoute, RouteSpec};
+use quarterdeck_cloud::error::Result as CloudResult;
 use quarterdeck_cloud::facility::{CloudConfig, MakeProvider};
 use quarterdeck_cloud::grpc::{Plugin, PluginUri, serve};
 use quarterdeck_cloud::metal::objects::CLUSTER_LABEL;
 use quarterdeck_cloud::metal::{self, Shared};
-use quarterdeck_cloud::model::{AddressKind, NodeAddress, Owner, Protocol};
-use quarterdeck_cloud::provider::SharedProvider;
+use quarterdeck_cloud::model::{AddressKind, Answers, NodeAddress, NodeRef, Owner, Protocol};
+use quarterdeck_cloud::provider::{CallCtx, Instances, LoadBalancers, Provider, ProviderInfo, Routes, SharedProvider};
 use quarterdeck_cloud_conformance::known::{Balancers, DualStack, Labelled, Paths};
 use quarterdeck_cloud_conformance::{CASES, Described, Known, Machine, Report, Steering, Stop, Suite, Verdict};
 use quarterdeck_election::{BootClock, Gate};
@@ -31,6 +32,7 @@ use quarterdeck_runtime::facility::{Given, Ground};
 use quarterdeck_runtime::informer::Informers;
 use serde_json::json;
 use tokio::net::UnixListener;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -73,8 +75,7 @@ struct Stand {
     proxy: Proxy,
     client: kube::Client,
     shared: Arc<Shared>,
-    provider: SharedProvider,
-    inventory: PathBuf,
+    provider: Arc<Late>,
     socket: PathBuf,
     server: Mutex<Option<(CancellationToken, JoinHandle<()>)>>,
 }
@@ -117,7 +118,8 @@ impl Stand {
             Some(agents.as_ref()?.iter().filter(has).map(|agent| agent.name().to_owned()).collect())
         });
         let (client, socket) = (control_plane.admin().await?, folder.join("metal.sock"));
-        let stand = Self { proxy, client, shared, provider, inventory, socket, server: Mutex::default() };
+        let provider = Arc::new(Late { metal: provider, waits: watch::Sender::new(false) });
+        let stand = Self { proxy, client, shared, provider, socket, server: Mutex::default() };
         stand.serve()?;
         Ok(stand)
     }
@@ -125,21 +127,10 @@ impl Stand {
     fn serve(&self) -> Result<()> {
         let _ = std::fs::remove_file(&self.socket);
         let (listener, stop) = (UnixListener::bind(&self.socket)?, CancellationToken::new());
-        let serving = serve(Arc::clone(&self.provider), listener, stop.clone());
+        let provider: SharedProvider = Arc::<Late>::clone(&self.provider);
+        let serving = serve(provider, listener, stop.clone());
         let task = tokio::spawn(async move { serving.await.expect("it can be served") });
         *self.server.lock() = Some((stop, task));
-        Ok(())
-    }
-
-    fn inventory_may_be_read(&self) -> Result<()> {
-        let released = self.inventory.with_extension("fifo");
-        std::fs::write(self.inventory.with_extension("next"), INVENTORY)?;
-        if std::fs::rename(&self.inventory, &released).is_ok() {
-            std::fs::rename(self.inventory.with_extension("next"), &self.inventory)?;
-            // Whoever waits to read it reads an end.
-            drop(std::fs::File::options().read(true).write(true).open(&released)?);
-            std::fs::remove_file(released)?;
-        }
         Ok(())
     }
 
@@ -157,19 +148,51 @@ fn foreign_name(destination: IpNet) -> String {
     format!("foreign-{}", destination.network()).replace(['.', ':'], "-")
 }
 
+/// Metal, with an inventory that can be on a server of files that does not answer.
+struct Late {
+    metal: SharedProvider,
+    waits: watch::Sender<bool>,
+}
+
+#[async_trait]
+impl Provider for Late {
+    async fn info(&self, call: &CallCtx) -> CloudResult<ProviderInfo> {
+        self.metal.info(call).await
+    }
+
+    async fn probe(&self, call: &CallCtx) -> CloudResult<()> {
+        self.metal.probe(call).await
+    }
+
+    fn instances(&self) -> Option<&dyn Instances> {
+        self.metal.instances().map(|_| self as _)
+    }
+
+    fn load_balancers(&self) -> Option<&dyn LoadBalancers> {
+        self.metal.load_balancers()
+    }
+
+    fn routes(&self) -> Option<&dyn Routes> {
+        self.metal.routes()
+    }
+}
+
+#[async_trait]
+impl Instances for Late {
+    async fn get_many(&self, call: &CallCtx, nodes: &[NodeRef]) -> CloudResult<Answers> {
+        let answers = self.waits.subscribe().wait_for(|waits| !waits).await.is_ok();
+        assert!(answers, "it outlives its calls");
+        self.metal.instances().expect("it has some").get_many(call, nodes).await
+    }
+}
+
 struct Steered(Arc<Stand>);
 
 #[async_trait]
 impl Steering for Steered {
     async fn hang(&self, method: &str) -> Result<(), Stop> {
         if method == "instances.get_many" {
-            // A file that nobody writes to, as one on a server that does not answer.
-            let waiting = self.0.inventory.with_extension("wait");
-            let made = std::process::Command::new("mkfifo").arg(&waiting).status()?;
-            if !made.success() {
-                return Err(Stop::Failed("mkfifo".to_owned()));
-            }
-            std::fs::rename(waiting, &self.0.inventory)?;
+            self.0.provider.waits.send_replace(true);
         } else {
             self.0.proxy.set(Faults::partition());
         }
@@ -186,9 +209,7 @@ impl Steering for Steered {
     }
 
     async fn heal(&self) -> Result<(), Stop> {
-        if !std::fs::metadata(&self.0.inventory)?.is_file() {
-            self.0.inventory_may_be_read().map_err(from_any)?;
-        }
+        self.0.provider.waits.send_replace(false);
         self.0.proxy.set(Faults::none());
         self.0.proxy.accept().await.map_err(from_any)
     }

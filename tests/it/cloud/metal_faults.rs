@@ -1,7 +1,7 @@
 //! Every fault that metal can meet: a server that refuses, hangs or loses answers, agents, inventories, and a leader
 //! killed after each of its writes. Afterwards all is as it should be.
 //!
-//! `QUARTERDECK_CLOUD_FAULTS=all` has the whole matrix run; without it a small part does.
+//! A small part of the matrix runs always, the whole of it in [`long`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -14,20 +14,16 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use parking_lot::Mutex;
 use quarterdeck_api::cloud::metal::{MetalLoadBalancer, MetalRoute};
 use quarterdeck_it::proxy::Faults;
-use quarterdeck_it::{ControlPlane, Proxy, Turnstile, eventually};
+use quarterdeck_it::webhook::{Answer, Scope};
+use quarterdeck_it::{ControlPlane, Proxy, Turnstile, Webhook, eventually};
 use serde_json::json;
 
-use super::metal_webhook::{Answer, Webhook};
+use super::Extent;
 use super::metal_world::{Agent, INVENTORY, LONG, World};
 
 /// User of the replicas, whose writes the turnstile counts.
 const USER: &str = "quarterdeck";
 const GATEWAYS: [&str; 2] = ["gw-1", "gw-2"];
-
-/// Whether the whole matrix was asked for.
-fn all() -> bool {
-    std::env::var("QUARTERDECK_CLOUD_FAULTS").is_ok_and(|value| value == "all")
-}
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug)]
@@ -52,14 +48,14 @@ enum Fault {
     Inventory(fn() -> String),
 }
 
-fn faults() -> Vec<Fault> {
+fn faults(extent: Extent) -> Vec<Fault> {
     let mut faults = vec![
         Fault::Writes(Answer::Refuse(503)),
         Fault::AnswersLost,
         Fault::AgentFails,
         Fault::Inventory(|| inventory().replace("10.0.0.11", "10.0.0.311")),
     ];
-    if all() {
+    if extent.is_whole() {
         faults.extend([429, 500, 403, 409, 422].map(|code| Fault::Writes(Answer::Refuse(code))));
         faults.extend([
             Fault::Writes(Answer::Hold),
@@ -82,6 +78,24 @@ fn faults() -> Vec<Fault> {
 fn inventory() -> String {
     let machine = |index| format!("  - {{name: m-{index}, addresses: [{{InternalIP: 10.0.2.{index}}}]}}\n");
     INVENTORY.to_owned() + &(0..100).map(machine).collect::<String>()
+}
+
+/// A webhook for writes of load balancers and routes.
+async fn reviewed(control_plane: &ControlPlane) -> Result<Webhook> {
+    let scope = Scope {
+        name: "trouble.quarterdeck.test",
+        group: "cloud.quarterdeck.dev",
+        resources: &["metalloadbalancers", "metalroutes"],
+        operations: &["CREATE", "UPDATE", "DELETE"],
+        label: None,
+        timeout: Duration::from_secs(2),
+    };
+    let probe: MetalRoute = serde_json::from_value(json!({ "metadata": { "name": "probe" } }))?;
+    Webhook::start(control_plane, scope, async |client| {
+        Api::all(client).create(&PostParams { dry_run: true, ..PostParams::default() }, &probe).await?;
+        Ok(())
+    })
+    .await
 }
 
 struct Storm {
@@ -118,7 +132,7 @@ impl Storm {
         ];
         let world = World::on(control_plane, &quick, &urls).await?;
         std::fs::write(&world.inventory, inventory())?;
-        let webhook = Webhook::start(world.control_plane()).await?;
+        let webhook = reviewed(world.control_plane()).await?;
         let agents = GATEWAYS.map(|name| (name, Agent::start(&world.client, name))).into();
         let pool = json!({
             "apiVersion": "cloud.quarterdeck.dev/v1alpha1", "kind": "AddressPool",
@@ -349,11 +363,35 @@ fn lane_of(path: &str) -> Option<usize> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn metal_is_as_it_should_be_after_every_fault() -> Result<()> {
+    metal_after_faults(Extent::Core).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_of_metal_killed_after_any_write_leaves_one_load_balancer_and_no_finalizer() -> Result<()> {
+    leaders_killed(Extent::Core).await
+}
+
+/// The whole matrix.
+mod long {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn metal_is_as_it_should_be_after_every_fault() -> Result<()> {
+        metal_after_faults(Extent::Whole).await
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_leader_of_metal_killed_after_any_write_leaves_one_load_balancer_and_no_finalizer() -> Result<()> {
+        leaders_killed(Extent::Whole).await
+    }
+}
+
+async fn metal_after_faults(extent: Extent) -> Result<()> {
     let storm = Storm::start().await?;
     storm.make_service("steady").await?;
     storm.make_node("n-1", 1).await?;
     storm.is_as_it_should_be("at first").await?;
-    for (index, fault) in faults().into_iter().enumerate() {
+    for (index, fault) in faults(extent).into_iter().enumerate() {
         let (name, what) = (format!("f-{index}"), format!("{index}, made under {fault:?}"));
         let before = storm.before().await?;
         storm.begin(fault).await?;
@@ -365,7 +403,7 @@ async fn metal_is_as_it_should_be_after_every_fault() -> Result<()> {
         let what = format!("{index}, deleted under {fault:?}");
         let before = storm.before().await?;
         // An inventory says nothing about Services; to refuse a deletion takes its time.
-        let again = matches!(fault, Fault::Inventory(_)) && !all();
+        let again = matches!(fault, Fault::Inventory(_)) && !extent.is_whole();
         if !again {
             storm.begin(fault).await?;
         }
@@ -378,14 +416,13 @@ async fn metal_is_as_it_should_be_after_every_fault() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_of_metal_killed_after_any_write_leaves_one_load_balancer_and_no_finalizer() -> Result<()> {
+async fn leaders_killed(extent: Extent) -> Result<()> {
     let storm = Storm::start().await?;
     storm.make_node("n-1", 1).await?;
     storm.make_service("steady").await?;
     storm.is_as_it_should_be("at first").await?;
     // Finalizer, reservation, load balancer, its gateway, conditions, status; and a deletion has fewer.
-    let (makes, deletes) = if all() { (0..8, 0..4) } else { (2..3, 1..2) };
+    let (makes, deletes) = if extent.is_whole() { (0..8, 0..4) } else { (2..3, 1..2) };
     let mut reached = 0;
     for writes in makes {
         let (name, what) = (format!("k-{writes}"), format!("made, killed after {writes} writes"));

@@ -1,7 +1,7 @@
 //! From a Service to packets, and what becomes of them when managers, gateways and nodes come and go.
 //!
-//! `QUARTERDECK_METAL_OUTAGE=120` has all managers dead for 120 s; without it they are for as long as it takes to see
-//! that health checks and some hundred flows go on. Lines that begin with `measured:` are figures.
+//! All managers are dead for as long as it takes to see that health checks and some hundred flows go on; in [`long`],
+//! for two minutes. Lines that begin with `measured:` are figures.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -18,12 +18,6 @@ use super::metal_flow_world::{GATEWAY_LEASE, LONG, NAMESPACE, NODES, World};
 /// Flows of each kind that have to pass while nobody manages.
 const FLOWS: u64 = 100;
 
-/// For how long all managers are dead at least.
-fn outage() -> Duration {
-    let seconds = std::env::var("QUARTERDECK_METAL_OUTAGE").ok().and_then(|value| value.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(0))
-}
-
 fn measured(what: &str) {
     println!("measured: {what}");
 }
@@ -36,6 +30,20 @@ struct Quays {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn services_are_served_whatever_becomes_of_managers_and_gateways() -> Result<()> {
+    services_are_served(Duration::ZERO).await
+}
+
+mod long {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn services_are_served_while_all_managers_are_dead_for_two_minutes() -> Result<()> {
+        services_are_served(Duration::from_secs(120)).await
+    }
+}
+
+/// `outage`: for how long all managers are dead at least.
+async fn services_are_served(outage: Duration) -> Result<()> {
     let world = World::start().await?;
     let quays = two_services_get_addresses(&world).await?;
     let load = Load::start(&world.site.client, CLIENT.parse()?, &[quays.web, quays.api])?;
@@ -43,7 +51,7 @@ async fn services_are_served_whatever_becomes_of_managers_and_gateways() -> Resu
     backends_come_and_go(&world, &quays, &load).await?;
     what_a_service_asks_for_is_done(&world).await?;
     a_managers_failover_moves_nothing(&world, &load).await?;
-    no_manager_is_needed(&world, &quays, &load).await?;
+    no_manager_is_needed(&world, &quays, &load, outage).await?;
     a_gateways_end_is_survived(&world, &quays, &load).await?;
     let Tally { kept, fresh, datagrams, flow, lost } = load.finish().with_context(|| world.logs())?;
     measured(&format!(
@@ -193,7 +201,7 @@ async fn the_leader_decided(world: &World, name: &str) -> Result<()> {
         .await
 }
 
-async fn no_manager_is_needed(world: &World, quays: &Quays, load: &Load) -> Result<()> {
+async fn no_manager_is_needed(world: &World, quays: &Quays, load: &Load, outage: Duration) -> Result<()> {
     let (before, begun, tally) = (world.balancers().await?, Instant::now(), load.tally());
     for replica in world.deck.replicas() {
         replica.process().kill().await?;
@@ -209,7 +217,7 @@ async fn no_manager_is_needed(world: &World, quays: &Quays, load: &Load) -> Resu
             if passed.least() >= FLOWS { Ok(()) } else { bail!("{passed:?}") }
         })
         .await?;
-    while let Some(left) = outage().checked_sub(begun.elapsed()) {
+    while let Some(left) = outage.checked_sub(begun.elapsed()) {
         tokio::time::sleep(left.min(Duration::from_secs(1))).await;
         load.check().context("all managers are dead")?;
     }
@@ -295,23 +303,13 @@ async fn nothing_is_left(world: &World) -> Result<()> {
         world.delete(name).await?;
     }
     let nodes: kube::Api<k8s_openapi::api::core::v1::Node> = kube::Api::all(world.client.clone());
-    for name in &NODES[1..] {
+    // The last one, too: nobody doubts a deletion that was watched.
+    for name in NODES {
         nodes.delete(name, &Default::default()).await?;
     }
-    let routes: kube::Api<quarterdeck_api::cloud::metal::MetalRoute> = kube::Api::all(world.client.clone());
-    world
-        .until("routes go with their nodes", async || {
-            let left = routes.list(&Default::default()).await?.items;
-            if left.len() == 1 && left[0].name() == NODES[0] { Ok(()) } else { bail!("{left:?}") }
-        })
-        .await?;
-    // That a cluster has no node at all is likelier a mistake: its routes are deleted by who knows better.
-    nodes.delete(NODES[0], &Default::default()).await?;
     let group = "/apis/cloud.quarterdeck.dev/v1alpha1";
     world
         .until("nothing is left in the cluster", async || {
-            // As long as it takes until the manager has noticed that there is no node.
-            let _ = routes.delete(NODES[0], &Default::default()).await;
             for path in [
                 format!("/api/v1/namespaces/{NAMESPACE}/services"),
                 format!("{group}/metalloadbalancers"),

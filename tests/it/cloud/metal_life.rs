@@ -3,14 +3,18 @@
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
-use quarterdeck_api::cloud::metal::{MetalLoadBalancer, MetalRoute};
-use quarterdeck_it::eventually;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use quarterdeck_api::cloud::metal::{AGENTS_NAMESPACE, MetalAgent, MetalLoadBalancer, MetalRoute};
+use quarterdeck_it::{ControlPlane, eventually};
 use serde_json::{Value, json};
 
 use super::metal_world::{Agent, LONG, World};
 
+const RETIRED: &str = "retired";
 const UNINITIALIZED: &str = "node.cloudprovider.kubernetes.io/uninitialized";
 
 /// A Node of the inventory, as its kubelet registers it.
@@ -60,9 +64,15 @@ fn condition<'a>(balancer: &'a Value, kind: &str) -> &'a Value {
     conditions.and_then(|all| all.iter().find(|one| one["type"] == kind)).unwrap_or(&Value::Null)
 }
 
-/// A file that says that there are no machines, if one reads on past its fault.
+/// A pipe, and a file that says that there are no machines, if one reads on past its fault.
 async fn a_broken_inventory_harms_nothing(world: &World, uid: &str) -> Result<()> {
     let before = world.balancers().get(uid).await?;
+    let pipe = world.inventory.with_extension("pipe");
+    mkfifo(&pipe, Mode::S_IRWXU)?;
+    std::fs::rename(pipe, &world.inventory)?;
+    world.event("kube-system", "InventoryInvalid", "inventory.yaml: it is not a file").await?;
+    // What is wanted is written into a file of its own: into a pipe nobody would read it.
+    std::fs::remove_file(&world.inventory)?;
     world.write_inventory(false)?;
     world.event("kube-system", "InventoryInvalid", "inventory.yaml: line ").await?;
     // The manager works on: what is asked for now is done with the last good inventory.
@@ -80,7 +90,7 @@ async fn a_broken_inventory_harms_nothing(world: &World, uid: &str) -> Result<()
 /// From the first to the last moment of a Service on metal.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_has_one_gateway_that_lives_and_managers_do_not_matter() -> Result<()> {
-    let world = World::start().await?;
+    let world = World::on(ControlPlane::start().await?, &["--metal-agent-retention=2s"], &[]).await?;
     register(&world).await?;
     let pool = json!({
         "apiVersion": "cloud.quarterdeck.dev/v1alpha1", "kind": "AddressPool",
@@ -95,6 +105,8 @@ async fn an_address_has_one_gateway_that_lives_and_managers_do_not_matter() -> R
     world.balancer(&uid, "it is said that there is no gateway", lacks).await?;
     the_node_is_initialised_from_the_inventory_and_routed(&world).await?;
     let agents = ["gw-1", "gw-2"].map(|name| (name, Agent::start(&world.client, name)));
+    // One whose host is in no list any more.
+    let retired = Agent::start(&world.client, RETIRED);
     let address = world.address("web").await?;
     let announced = |one: &Value| condition(one, "Announced")["status"] == "True";
     let backends = json!([{ "name": "n-1", "addresses": ["10.0.0.11"] }]);
@@ -105,6 +117,9 @@ async fn an_address_has_one_gateway_that_lives_and_managers_do_not_matter() -> R
     ensure!(spec["ports"][0]["port"] == 80 && spec["ports"][0]["nodePort"].as_u64() > Some(0), "{spec:#}");
     ensure!(spec["addresses"][0]["address"] == *address, "{spec:#}");
     a_broken_inventory_harms_nothing(&world, &uid).await?;
+    let reports: Api<MetalAgent> = Api::all(world.client.clone());
+    eventually("the retired host has reported", LONG, async || Ok(reports.get(RETIRED).await?)).await?;
+    retired.kill();
 
     // The leader is killed: whoever follows finds everything decided.
     let balancer = world.balancers().get(&uid).await?;
@@ -147,5 +162,21 @@ async fn an_address_has_one_gateway_that_lives_and_managers_do_not_matter() -> R
         ensure!(world.balancers().get_opt(&uid).await?.is_none(), "its load balancer is there");
         Ok(())
     });
-    waited.await.with_context(|| world.logs())
+    waited.await.with_context(|| world.logs())?;
+    what_a_host_left_goes_when_it_is_gone(&world, &holder).await
+}
+
+/// `dead`: a gateway whose agent is as silent, and which the inventory lists.
+async fn what_a_host_left_goes_when_it_is_gone(world: &World, dead: &str) -> Result<()> {
+    let reports: Api<MetalAgent> = Api::all(world.client.clone());
+    let leases: Api<Lease> = Api::namespaced(world.client.clone(), AGENTS_NAMESPACE);
+    let waited = eventually("its report and its Lease are gone", LONG, async || {
+        ensure!(reports.get_opt(RETIRED).await?.is_none(), "its report is there");
+        ensure!(leases.get_opt(RETIRED).await?.is_none(), "its Lease is there");
+        Ok(())
+    });
+    waited.await.with_context(|| world.logs())?;
+    world.event(AGENTS_NAMESPACE, "AgentForgotten", RETIRED).await?;
+    ensure!(reports.get_opt(dead).await?.is_some() && leases.get_opt(dead).await?.is_some(), "{dead} may come back");
+    Ok(())
 }

@@ -304,10 +304,11 @@ async fn traffic_goes_on_whatever_happens_to_the_agents() -> Result<()> {
         let server = call.server.clone();
         call.again().with_context(|| format!("{server}, after the gateway's end"))?;
     }
-    // Back again, it gives up what is another's now.
+    // Back again, it gives up what is another's now; what reaches it before that is not harmed.
     for link in ["out", "in"] {
         scene.gateways[0].run(&format!("ip link set {link} up"))?;
     }
+    an_old_memory_resets_nothing(&scene, &mut calls).await?;
     scene.start_agents()?;
     scene.on_gateway(0, VIP[0], false).await?;
 
@@ -331,6 +332,50 @@ async fn traffic_goes_on_whatever_happens_to_the_agents() -> Result<()> {
     }
     assert!(scene.nodes[0].run("ip route")?.contains("10.9.9.0/24"));
     Ok(())
+}
+
+/// The first gateway is back, has no agent, and knows conversations as they were before they went on through the
+/// second one: packets that go astray to it are out of any window it knows. It may drop them, and not reset.
+async fn an_old_memory_resets_nothing(scene: &Scene, calls: &mut Vec<Conversation>) -> Result<()> {
+    let (client, old) = (&scene.client, &scene.gateways[0]);
+    // Counts what the gateway's own tracking of connections finds to be invalid.
+    for command in [
+        "nft add table inet watcher",
+        "nft add counter inet watcher astray",
+        "nft add chain inet watcher input { type filter hook input priority -300 ; }",
+        "nft add rule inet watcher input ct state invalid tcp dport 80 counter name astray",
+    ] {
+        old.run(command)?;
+    }
+    let astray = || -> Result<u64> {
+        let all: Value = serde_json::from_str(&old.run("nft -j list counters table inet watcher")?)?;
+        let counter =
+            all["nftables"].as_array().into_iter().flatten().find_map(|item| item["counter"]["packets"].as_u64());
+        counter.with_context(|| all.to_string())
+    };
+    let lead = |gateway: &Machine| -> Result<()> {
+        let link = gateway.run("ip -o link show dev out")?;
+        let (_, rest) = link.split_once("link/ether ").with_context(|| link.clone())?;
+        let mac = rest.split(' ').next().unwrap_or_default();
+        client.run(&format!("ip neigh replace {} lladdr {mac} dev eth0 nud permanent", VIP[0])).map(drop)
+    };
+    let index = calls.iter().position(|call| call.callee == at(VIP[0])).context("there is a conversation")?;
+    let mut call = calls.remove(index);
+    // Something is said that the first gateway does not hear.
+    call.again()?;
+    lead(old)?;
+    let talk = std::thread::spawn(move || call.again().map(|()| call));
+    eventually("packets go astray", LONG, || async {
+        // The first one, and one that the client sends again.
+        let seen = astray()?;
+        if seen >= 2 || talk.is_finished() { Ok(()) } else { bail!("{seen} packets") }
+    })
+    .await?;
+    lead(&scene.gateways[1])?;
+    let told = talk.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?;
+    calls.push(told.context("its packets went astray to a gateway with an old memory")?);
+    client.run(&format!("ip neigh del {} dev eth0", VIP[0]))?;
+    old.run("nft delete table inet watcher").map(drop)
 }
 
 #[tokio::test]

@@ -20,7 +20,6 @@ mod metal_net_agent;
 mod metal_net_bgp;
 mod metal_net_deploy;
 mod metal_net_local;
-mod metal_webhook;
 mod metal_world;
 mod node;
 mod node_world;
@@ -38,3 +37,18 @@ mod service_pools;
 mod service_wishes;
 mod service_witness;
 mod service_yard;
+
+/// How much of a matrix runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extent {
+    /// A small part, in every run of the tests.
+    Core,
+    /// All of it: for tests in modules `long`, which `hack/test --all` runs.
+    Whole,
+}
+
+impl Extent {
+    fn is_whole(self) -> bool {
+        self == Self::Whole
+    }
+}

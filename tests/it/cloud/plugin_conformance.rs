@@ -47,7 +47,7 @@ fn paths(in_two_steps: bool, foreign: Option<&str>) -> Paths {
 }
 
 /// An authority, and a certificate of it for both sides.
-fn certificates(folder: &Path) -> Result<TlsFiles> {
+pub(super) fn certificates(folder: &Path) -> Result<TlsFiles> {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "conformance");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -1,12 +1,15 @@
 //! What happens to load balancers behind everybody's back, and what a leader finds when it comes.
 
 use anyhow::{Result, ensure};
+use quarterdeck_cloud::LoadBalancers as _;
+use quarterdeck_cloud::grpc::{Plugin, PluginUri};
 use quarterdeck_it::cloud::{Command, FailKind, Fault, Moment, Rule};
 use quarterdeck_it::{CloudSim, ControlPlane, eventually};
 use serde_json::{Value, json};
 
+use super::plugin::{call, spec};
 use super::service_witness::Witness;
-use super::service_yard::{PATIENCE, Yard, deck, path};
+use super::service_yard::{NAMESPACE, PATIENCE, Yard, deck, path};
 
 const ENSURE: &str = "loadbalancers.ensure";
 const UPDATE: &str = "loadbalancers.update_backends";
@@ -93,13 +96,23 @@ async fn a_slow_update_holds_nobody_up_and_is_not_the_last_word(yard: &Yard) -> 
     Ok(())
 }
 
-/// A cluster that was restored from an old backup looks like this: most of its Services were never there.
+/// A cluster that was restored from an old backup looks like this: most of its Services were never there. Beside its
+/// load balancers there is one of another cluster, of a Service with a name that this one has, too
+/// (digitalocean-cloud-controller-manager#916, cloud-provider-openstack#2004): to this one it is neither orphan nor its own.
 async fn many_orphans_at_once_are_kept(mut yard: Yard) -> Result<()> {
+    let mut foreign = spec("uid-elsewhere");
+    (foreign.owner.name, foreign.owner.namespace) = ("kept".into(), NAMESPACE.into());
+    let other = Plugin::new(PluginUri::Unix(yard.cloud.socket().to_owned()), None);
+    foreign.addresses = vec!["192.0.2.200".parse()?];
+    other.ensure(&call(7), &foreign, None).await?;
+    let before = yard.cloud.balancers_of("uid-elsewhere").await?;
+    ensure!(before.len() == 1, "{before:?}");
     let mut all = Vec::new();
     for name in ["o-1", "o-2", "o-3", "kept"] {
         all.push(yard.create(name, json!({}), json!({})).await?);
         yard.addresses(name).await?;
     }
+    all.push("uid-elsewhere".to_owned());
     let uids: Vec<&str> = all.iter().map(String::as_str).collect();
     yard.deck.replica(0).process().kill().await?;
     for name in ["o-1", "o-2", "o-3"] {
@@ -123,7 +136,9 @@ async fn many_orphans_at_once_are_kept(mut yard: Yard) -> Result<()> {
         ensure!(count == Some(1), "{list}");
         Ok(())
     })
-    .await
+    .await?;
+    ensure!(yard.cloud.balancers_of("uid-elsewhere").await? == before, "another cluster's was changed");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

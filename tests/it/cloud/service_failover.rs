@@ -9,15 +9,6 @@ use serde_json::{Value, json};
 use super::service_witness::Witness;
 use super::service_yard::{NAMESPACE, PATIENCE, Yard, shown};
 
-/// How many leaders are killed; the full proof is 50, with 500 Services.
-const KILLS: &str = "QUARTERDECK_SERVICE_KILLS";
-/// How many Services are made meanwhile.
-const SERVICES: &str = "QUARTERDECK_SERVICE_COUNT";
-
-fn number(variable: &str, otherwise: usize) -> usize {
-    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
-}
-
 /// How many Services show an address, of those that stay, and the first of those that do not.
 async fn addresses(yard: &Yard) -> Result<(usize, Option<Value>)> {
     let list = yard.send("GET", &format!("/api/v1/namespaces/{NAMESPACE}/services"), Value::Null).await?;
@@ -52,7 +43,20 @@ fn tell(kills: usize, of: usize, services: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_leaders_leave_one_load_balancer_a_service() -> Result<()> {
-    let (kills, services) = (number(KILLS, 5), number(SERVICES, 40));
+    leaders_killed(5, 40).await
+}
+
+mod long {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn fifty_killed_leaders_leave_one_load_balancer_to_each_of_500_services() -> Result<()> {
+        leaders_killed(50, 500).await
+    }
+}
+
+/// Kills so many leaders, while so many Services are made.
+async fn leaders_killed(kills: usize, services: usize) -> Result<()> {
     let cloud =
         CloudSim::builder().args(["--needs-addresses", "--change-ms=300", "--provision-ms=500"]).start().await?;
     let yard = Yard::open(ControlPlane::start().await?, cloud, 2).await?;

@@ -1,7 +1,6 @@
 //! A write in trouble is alone with it.
 
 mod namespace;
-mod webhook;
 
 use std::time::Duration;
 
@@ -12,9 +11,9 @@ use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use quarterdeck_it::audit::Event;
 use quarterdeck_it::deck::{busy_since, lease_connection, read_connection};
 use quarterdeck_it::proxy::Faults;
-use quarterdeck_it::{ControlPlane, Deck, Proxy, eventually};
+use quarterdeck_it::webhook::{Answer, Scope};
+use quarterdeck_it::{ControlPlane, Deck, Proxy, Webhook, eventually};
 use serde_json::json;
-use webhook::Webhook;
 
 /// Time that anything gets on a loaded machine.
 const LONG: Duration = Duration::from_secs(60);
@@ -81,6 +80,30 @@ impl Shop {
     }
 }
 
+/// A webhook that holds writes of the slices of a service.
+async fn hold_slices_of(control_plane: &ControlPlane, service: &str) -> Result<Webhook> {
+    let label = "kubernetes.io/service-name";
+    let scope = Scope {
+        name: "slow.quarterdeck.test",
+        group: "discovery.k8s.io",
+        resources: &["endpointslices"],
+        operations: &["CREATE", "UPDATE"],
+        label: Some((label, service)),
+        timeout: Duration::from_secs(30),
+    };
+    let webhook = Webhook::start(control_plane, scope, async |client| {
+        let slice = serde_json::from_value(json!({
+            "addressType": "IPv4", "endpoints": [], "metadata": { "name": "probe", "labels": { label: service } },
+        }))?;
+        let slices: Api<EndpointSlice> = Api::namespaced(client, "default");
+        slices.create(&PostParams { dry_run: true, ..PostParams::default() }, &slice).await?;
+        Ok(())
+    });
+    let webhook = webhook.await?;
+    webhook.set(Answer::Hold);
+    Ok(webhook)
+}
+
 fn is_slice_of(event: &Event, service: &str) -> bool {
     let label = |body: &Option<serde_json::Value>| {
         let label = body.as_ref()?.pointer("/metadata/labels/kubernetes.io~1service-name")?;
@@ -107,7 +130,7 @@ async fn a_slow_webhook_delays_its_own_write_alone() {
     shop.shows("fast", 0).await.unwrap();
     shop.shows("slow", 1).await.unwrap();
 
-    let webhook = Webhook::start(&control_plane, "slow").await.unwrap();
+    let webhook = hold_slices_of(&control_plane, "slow").await.unwrap();
     let mut audit = control_plane.audit_from_now().unwrap();
     shop.set_address("slow", 101).await.unwrap();
     webhook.holds(1, Duration::ZERO).await.unwrap();
@@ -117,7 +140,7 @@ async fn a_slow_webhook_delays_its_own_write_alone() {
     // Tried again, it is admitted after more time than a write gets at first under 15/10/2, and less than it may get.
     let at_first = Duration::from_millis(asked_for(&first).unwrap());
     webhook.holds(2, at_first + Duration::from_secs(1)).await.unwrap();
-    webhook.answer();
+    webhook.set(Answer::Admit);
     shop.shows("slow", 101).await.unwrap();
 
     let ended = |service| move |event: &Event| is_slice_of(event, service) && event.succeeded();

@@ -96,7 +96,7 @@ async fn start(up: Up) -> Result<()> {
             // It came with the servers, which have to know of it.
             Peer::Node => {}
             // They need a socket, files and flags of whoever speaks to them.
-            Peer::CloudShim | Peer::CloudTemplate | Peer::CloudPeer => {}
+            Peer::CloudShim | Peer::CloudTemplate | Peer::CloudPeer | Peer::Helm => {}
         }
     }
     eprintln!("ready {:.1} s after the start", begun.elapsed().as_secs_f64());

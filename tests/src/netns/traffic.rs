@@ -130,6 +130,8 @@ impl Health {
 /// A connection that stays.
 pub struct Conversation {
     stream: BufReader<TcpStream>,
+    /// Who was called.
+    pub callee: SocketAddr,
     /// Who answered.
     pub server: String,
     /// The caller's address, as the server saw it.
@@ -189,12 +191,13 @@ pub fn dial_from(machine: &Machine, from: IpAddr, to: SocketAddr) -> Result<Conv
 
 fn converse(stream: TcpStream) -> Result<Conversation> {
     stream.set_read_timeout(Some(LONG))?;
+    let callee = stream.peer_addr()?;
     let mut stream = BufReader::new(stream);
     let mut line = String::new();
     stream.read_line(&mut line).context("hearing who answers")?;
     let (server, seen) = line.trim().split_once(' ').with_context(|| format!("{line:?} was heard"))?;
     let (server, seen) = (server.to_owned(), seen.to_owned());
-    Ok(Conversation { stream, server, seen })
+    Ok(Conversation { stream, callee, server, seen })
 }
 
 /// A caller by UDP that stays at its port.

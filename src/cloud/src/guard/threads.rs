@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::runtime::{Builder, Handle, Runtime};
 
 /// Threads for what calls leave running.
-const SHARED: usize = 2;
+pub(super) const SHARED: usize = 2;
 /// Runtimes that a provider may block.
 const MOST: usize = 4;
 /// How long a runtime may take to run a task that does nothing.

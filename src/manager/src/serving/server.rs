@@ -20,7 +20,7 @@ use hyper_util::server::conn::auto;
 use quarterdeck_runtime::ongoing::Ongoing;
 use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -78,6 +78,7 @@ pub struct Server {
     certificates: Arc<Certificates>,
     trust: Arc<Trust>,
     shared: Arc<Shared>,
+    fingerprint: watch::Sender<String>,
 }
 
 impl fmt::Debug for Server {
@@ -118,7 +119,16 @@ impl Server {
             http2_streams,
             troubles: Ongoing::default(),
         };
-        Ok(Self { listener, acceptor: TlsAcceptor::from(Arc::new(tls)), certificates, trust, shared: Arc::new(shared) })
+        let (acceptor, fingerprint) =
+            (TlsAcceptor::from(Arc::new(tls)), watch::Sender::new(certificates.fingerprint()));
+        Ok(Self { listener, acceptor, certificates, trust, shared: Arc::new(shared), fingerprint })
+    }
+
+    /// SHA-256 of the certificate that clients get who name no server of `--tls-sni-cert-key`, DER, in hexadecimal
+    /// digits; it follows the files.
+    #[must_use]
+    pub fn certificate(&self) -> watch::Receiver<String> {
+        self.fingerprint.subscribe()
     }
 
     /// Where the server listens.
@@ -132,11 +142,11 @@ impl Server {
     /// Serves until `stop` is cancelled, then lets requests under way finish. Follows the files of
     /// certificates and authorities meanwhile.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { listener, acceptor, certificates, trust, shared } = self;
+        let Self { listener, acceptor, certificates, trust, shared, fingerprint } = self;
         let tasks = TaskTracker::new();
         let connections = Connections::new(shared.limits.connections, stop.child_token());
         let files = stop.child_token();
-        tasks.spawn(follow_certificates(Arc::clone(&certificates), Arc::clone(&shared), files.clone()));
+        tasks.spawn(follow_certificates(Arc::clone(&certificates), Arc::clone(&shared), fingerprint, files.clone()));
         tasks.spawn(trust.follow_files(RELOAD_PERIOD, files));
         while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
             let (stream, peer) = match accepted {
@@ -173,10 +183,21 @@ impl Server {
     }
 }
 
-async fn follow_certificates(certificates: Arc<Certificates>, shared: Arc<Shared>, stop: CancellationToken) {
+async fn follow_certificates(
+    certificates: Arc<Certificates>,
+    shared: Arc<Shared>,
+    fingerprint: watch::Sender<String>,
+    stop: CancellationToken,
+) {
     let expiry = async {
         loop {
             shared.metrics.expires(certificates.expiry());
+            let now = certificates.fingerprint();
+            fingerprint.send_if_modified(|before| {
+                let changed = *before != now;
+                *before = now;
+                changed
+            });
             tokio::time::sleep(RELOAD_PERIOD).await;
         }
     };
@@ -292,7 +313,7 @@ async fn handle(shared: &Arc<Shared>, chain: &[CertificateDer<'static>], request
         }
         Err(_) => respond::text(StatusCode::GATEWAY_TIMEOUT, "the request took too long\n"),
     };
-    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    answer.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
     if method == Method::HEAD {
         respond::strip_body(&mut answer);
     }

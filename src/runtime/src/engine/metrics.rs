@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+pub use quarterdeck_api::status::SlowPart as SlowReconcile;
 
 /// How many slow reconciles the status page shows for each controller.
 const SLOWEST: usize = 5;
@@ -81,15 +82,6 @@ impl EngineMetrics {
             slowest: Mutex::default(),
         }
     }
-}
-
-/// A reconcile that took long.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct SlowReconcile {
-    /// Its key.
-    pub key: String,
-    /// How many seconds it took.
-    pub seconds: f64,
 }
 
 /// The metrics of one controller.

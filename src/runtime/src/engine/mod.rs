@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
+use serde_json::value::RawValue;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -109,6 +110,8 @@ pub trait Unit: Send + Sync {
     fn queue(&self) -> QueueStatus;
     /// Its slowest reconciles of late.
     fn slowest(&self) -> Vec<SlowReconcile>;
+    /// What it has to tell beside that: the name of the part, and its content as JSON.
+    fn told(&self) -> Option<(&'static str, Box<RawValue>)>;
     /// Refreshes gauges that grow while nothing happens.
     fn refresh_metrics(&self);
     /// How long it has had work and finished nothing, while it leads.
@@ -240,6 +243,10 @@ impl<C: Controller> Unit for ControllerUnit<C> {
 
     fn slowest(&self) -> Vec<SlowReconcile> {
         self.metrics.slowest()
+    }
+
+    fn told(&self) -> Option<(&'static str, Box<RawValue>)> {
+        self.controller.told()
     }
 
     fn refresh_metrics(&self) {

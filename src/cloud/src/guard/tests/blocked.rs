@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::super::threads::SHARED;
 use super::super::{AbandonedLimits, BreakerLimits, BreakerState, Limits};
 use super::provider::{Does, Wild};
 use super::{PATIENCE, guard, patient, quick, until};
@@ -13,14 +14,20 @@ use crate::error::CloudError;
 #[tokio::test]
 async fn a_provider_that_blocks_its_thread_does_not_hold_its_caller_or_other_calls() {
     let wild = Wild::that(&[("routes.list", Does::Block)]);
-    let guard = guard(&wild, quick());
-    // More calls than there are places: an abandoned one keeps its place for a while only.
-    for _ in 0..12 {
+    let limits = quick();
+    // However many are known to be stuck already when the last one is made: the breaker stays closed.
+    let abandoned = AbandonedLimits { tolerated: 32, ..limits.abandoned };
+    let guard = guard(&wild, Limits { abandoned, ..limits });
+    // More calls than there are places: an abandoned one keeps its place for a while only. One that was given up before
+    // it got a thread blocks none.
+    let begun = Instant::now();
+    while wild.blocked() < 12 {
         let error = guard.routes().await.unwrap_err();
         assert!(matches!(error, CloudError::Timeout { .. }), "{error:?}");
         guard.probe().await.unwrap();
+        assert!(begun.elapsed() < PATIENCE, "{}", guard.status());
     }
-    until(&guard, "they are counted", |status| status.stuck >= 8 && status.abandoned >= 8).await;
+    until(&guard, "they are counted", |status| status.stuck >= 12 && status.abandoned >= 12).await;
     wild.release();
     until(&guard, "they ended", |status| status.stuck == 0 && status.in_flight[0].1 == 0).await;
     let begun = Instant::now();
@@ -68,16 +75,21 @@ async fn more_blocked_threads_than_tolerated_open_the_breaker_and_too_many_keep_
 async fn a_provider_that_blocks_its_shared_threads_gets_others() {
     let wild = Wild::that(&[("routes.list", Does::BlockShared)]);
     let guard = guard(&wild, quick());
-    assert!(guard.routes().await.is_err());
-    // A call that needs such a thread works again as soon as the blocked ones are known.
+    // A call that was given up before it got a thread blocks none.
     let begun = Instant::now();
-    loop {
-        let spawned = guard.core.threads.current().unwrap().1.spawn(async {});
-        if tokio::time::timeout(Duration::from_secs(1), spawned).await.is_ok() {
-            break;
-        }
-        assert!(begun.elapsed() < PATIENCE);
+    while wild.blocked() < SHARED {
+        assert!(guard.routes().await.is_err());
+        assert!(begun.elapsed() < PATIENCE, "{}", guard.status());
     }
+    wild.tell("routes.list", Does::Answer);
+    let begun = Instant::now();
+    while guard.core.threads.blocked() == 0 {
+        assert!(begun.elapsed() < PATIENCE, "{}", guard.status());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // A call that needs such a thread works again as soon as the blocked ones are known.
+    let spawned = guard.core.threads.current().unwrap().1.spawn(async {});
+    tokio::time::timeout(PATIENCE, spawned).await.unwrap().unwrap();
     assert_eq!(guard.core.threads.blocked(), 1);
     wild.release();
     let begun = Instant::now();

@@ -35,9 +35,28 @@ pub(super) struct Wild {
     pub(super) calls: Mutex<Vec<(&'static str, CallCtx)>>,
     /// Calls that were dropped before their end.
     pub(super) dropped: Arc<Mutex<usize>>,
-    released: Arc<(Mutex<bool>, Condvar)>,
+    held: Arc<Held>,
     /// How often it became another one, and its schemes since.
     another: Mutex<(u64, Vec<String>)>,
+}
+
+/// Threads that are held until they are released.
+#[derive(Default)]
+struct Held {
+    /// Whether they are released, and how many were held.
+    state: Mutex<(bool, usize)>,
+    changed: Condvar,
+}
+
+impl Held {
+    /// Blocks the thread that it is called on.
+    fn hold(&self) {
+        let mut state = self.state.lock();
+        state.1 += 1;
+        while !state.0 {
+            self.changed.wait(&mut state);
+        }
+    }
 }
 
 struct Dropped(Arc<Mutex<usize>>);
@@ -45,14 +64,6 @@ struct Dropped(Arc<Mutex<usize>>);
 impl Drop for Dropped {
     fn drop(&mut self) {
         *self.0.lock() += 1;
-    }
-}
-
-fn block(released: &(Mutex<bool>, Condvar)) {
-    let (flag, changed) = released;
-    let mut released = flag.lock();
-    while !*released {
-        changed.wait(&mut released);
     }
 }
 
@@ -76,8 +87,13 @@ impl Wild {
 
     /// Lets go of all threads.
     pub(super) fn release(&self) {
-        *self.released.0.lock() = true;
-        self.released.1.notify_all();
+        self.held.state.lock().0 = true;
+        self.held.changed.notify_all();
+    }
+
+    /// How many threads it has blocked so far.
+    pub(super) fn blocked(&self) -> usize {
+        self.held.state.lock().1
     }
 
     /// How often a method was called.
@@ -107,13 +123,13 @@ impl Wild {
                 std::future::pending().await
             }
             Does::Block => {
-                block(&self.released);
+                self.held.hold();
                 Ok(())
             }
             Does::BlockShared => {
                 for _ in 0..8 {
-                    let released = Arc::clone(&self.released);
-                    tokio::spawn(async move { block(&released) });
+                    let held = Arc::clone(&self.held);
+                    tokio::spawn(async move { held.hold() });
                 }
                 let _ = tokio::spawn(async {}).await;
                 std::future::pending().await

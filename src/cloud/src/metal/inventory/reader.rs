@@ -2,6 +2,7 @@
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -21,6 +22,8 @@ use crate::error::{CloudError, Result};
 pub const SETTLE: Duration = Duration::from_secs(1);
 /// Largest file, bytes.
 const LARGEST: u64 = 16 << 20;
+/// How long one reading may take before it is told that it does not end.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What can be said of the inventory at a moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,11 +60,24 @@ struct State {
     /// The reading that the view is of.
     last: Option<Reading>,
     pending: Option<Pending>,
+    /// While a reading does not end: the trouble there was before.
+    hangs: Option<Option<String>>,
 }
 
 impl State {
+    /// Takes in that a reading does not end.
+    fn hang(&mut self, path: &Path) {
+        if self.hangs.is_none() {
+            let told = format!("{}: reading it has not ended within {PATIENCE:?}, and goes on", path.display());
+            self.hangs = Some(self.view.trouble.replace(told));
+        }
+    }
+
     /// Takes a reading in; the first counts at once.
     fn take(&mut self, path: &Path, reading: Reading, now: Instant) {
+        if let Some(before) = self.hangs.take() {
+            self.view.trouble = before;
+        }
         if self.last.as_ref() == Some(&reading) {
             self.pending = None;
             self.view.unsettled = false;
@@ -134,6 +150,9 @@ impl Figures {
 /// The inventory of a process.
 pub struct Inventory {
     path: PathBuf,
+    /// Who reads. One reading at a time: they are taken in in the order in which they were made, and a file system that
+    /// hangs has one thread of ours, however often somebody asks.
+    turn: Arc<tokio::sync::Mutex<()>>,
     state: Mutex<State>,
     views: watch::Sender<View>,
     figures: Figures,
@@ -150,6 +169,7 @@ impl Inventory {
         figures.register(registry)?;
         Ok(Arc::new(Self {
             path: path.into(),
+            turn: Arc::default(),
             state: Mutex::default(),
             views: watch::Sender::default(),
             figures,
@@ -168,19 +188,37 @@ impl Inventory {
     /// # Errors
     /// When the process is stopping.
     pub async fn look(self: &Arc<Self>) -> Result<View> {
-        let own = Arc::clone(self);
-        tokio::task::spawn_blocking(move || own.read_at(Instant::now()))
-            .await
-            .map_err(|error| CloudError::Unavailable(format!("reading {}: {error}", self.path.display())))
+        let mut reading = pin!(async {
+            let turn = Arc::clone(&self.turn).lock_owned().await;
+            let own = Arc::clone(self);
+            let reading = tokio::task::spawn_blocking(move || {
+                // Also if whoever asked has gone: the thread is in use until it has read.
+                let _turn = turn;
+                own.read_at(Instant::now())
+            });
+            reading.await
+        });
+        let ended = match tokio::time::timeout(PATIENCE, &mut reading).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                self.know(|state| state.hang(&self.path));
+                reading.await
+            }
+        };
+        ended.map_err(|error| CloudError::Unavailable(format!("reading {}: {error}", self.path.display())))
     }
 
     /// Reads the file and says what is known at `now`.
     fn read_at(&self, now: Instant) -> View {
-        let mut state = self.state.lock();
-        // Read under the lock: an older reading must never be taken in after a newer one.
         let reading = read(&self.path);
+        self.know(|state| state.take(&self.path, reading, now))
+    }
+
+    /// Changes what is known, tells of it, and returns it.
+    fn know(&self, change: impl FnOnce(&mut State)) -> View {
+        let mut state = self.state.lock();
         let before = state.view.clone();
-        state.take(&self.path, reading, now);
+        change(&mut state);
         let view = state.view.clone();
         drop(state);
         self.tell(&before, &view);
@@ -229,11 +267,15 @@ impl Inventory {
 
 /// A file's text.
 fn read(path: &Path) -> Reading {
+    let is_file = |known: std::io::Result<std::fs::Metadata>| match known {
+        Ok(known) if known.is_file() => Ok(()),
+        Ok(_) => Err("it is not a file".to_owned()),
+        Err(error) => Err(error.to_string()),
+    };
+    // Before it is opened: to open a pipe would wait for its other end.
+    is_file(std::fs::metadata(path))?;
     let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
-    let known = file.metadata().map_err(|error| error.to_string())?;
-    if !known.is_file() {
-        return Err("it is not a file".to_owned());
-    }
+    is_file(file.metadata())?;
     let mut bytes = Vec::new();
     file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     if bytes.len() as u64 > LARGEST {
@@ -306,6 +348,39 @@ mod tests {
         desk.write(ONE);
         let view = desk.settled();
         assert_eq!((names(&view), view.is_certain()), (vec!["one"], true));
+    }
+
+    /// A server of files that does not answer.
+    #[tokio::test(start_paused = true)]
+    async fn a_reading_that_does_not_end_is_told_once_and_the_last_good_one_counts() {
+        let mut desk = Desk::new();
+        desk.write(TWO);
+        assert!(desk.settled().is_certain());
+        let hung = Arc::clone(&desk.inventory.turn).lock_owned().await;
+        let mut views = desk.inventory.follow();
+        let look = |inventory: Arc<Inventory>| tokio::spawn(async move { inventory.look().await });
+        let looks: Vec<_> = (0..50).map(|_| look(Arc::clone(&desk.inventory))).collect();
+        let trouble = views.wait_for(|view| view.trouble.is_some()).await.expect("it is told").clone();
+        assert!(trouble.trouble.as_deref().is_some_and(|trouble| trouble.contains("has not ended")), "{trouble:?}");
+        assert_eq!((names(&trouble), trouble.is_certain()), (vec!["one", "two"], false), "the last good one counts");
+        drop(hung);
+        for look in looks {
+            assert!(look.await.expect("it ends").expect("it is read").is_certain());
+        }
+        assert_eq!(desk.inventory.figures.faults.get(), 1, "told once");
+    }
+
+    #[test]
+    fn a_pipe_is_refused_and_holds_nobody() {
+        let mut desk = Desk::new();
+        desk.write(TWO);
+        assert!(desk.settled().is_certain());
+        std::fs::remove_file(desk.inventory.path()).expect("removed");
+        let made = std::process::Command::new("mkfifo").arg(desk.inventory.path()).status().expect("mkfifo");
+        assert!(made.success());
+        let view = desk.settled();
+        assert_eq!((names(&view), view.is_certain()), (vec!["one", "two"], false));
+        assert!(view.trouble.is_some_and(|trouble| trouble.contains("not a file")));
     }
 
     #[test]
