@@ -5,6 +5,8 @@ quarterdeck_runtime::reasons! {
     ALL:
     /// A gateway went, and another one has its addresses.
     ADDRESS_MOVED = Warning "LoadBalancerAddressMoved" about "Service";
+    /// What the agent of a host left that is gone was deleted.
+    AGENT_FORGOTTEN = Normal "AgentForgotten" about "Namespace";
     /// The file of machines makes no sense; what it said before counts.
     INVENTORY_INVALID = Warning "InventoryInvalid" about "Namespace";
     /// It does again.
