@@ -30,6 +30,7 @@ mod metrics_doc;
 mod namespace;
 mod node;
 mod observe;
+mod page;
 mod paste;
 mod rbac;
 mod rooms;
