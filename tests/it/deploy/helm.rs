@@ -175,7 +175,10 @@ async fn the_chart_brings_what_install_brings() -> Result<()> {
 async fn what_is_wrong_with_values_is_said() -> Result<()> {
     let helm = Helm::new(None).await?;
     for (values, said) in [
-        (&["controllers={endpointslices}"][..], r#""endpointslices" is not a controller of quarterdeck; there are addon-"#),
+        (
+            &["controllers={endpointslices}"][..],
+            r#""endpointslices" is not a controller of quarterdeck; there are addon-"#,
+        ),
         (&["controllers={*,-deployment-controller}"], r#""deployment-controller" is not a controller of quarterdeck"#),
         (&["controllers={service-lb-controller}"], "controllers: service-lb-controller needs cloud.providers"),
         (&["controllers={metal-controller}", "cloud.providers={sim}"], "needs the provider metal in cloud.providers"),
@@ -225,7 +228,10 @@ async fn alerts_and_scrapes_come_with_their_values() -> Result<()> {
     }
     assert_eq!(monitor["endpoints"][0]["port"], service["spec"]["ports"][0]["name"]);
     // The alerts are about this job.
-    assert_eq!(monitor["endpoints"][0]["relabelings"][0], json!({ "targetLabel": "job", "replacement": "quarterdeck" }));
+    assert_eq!(
+        monitor["endpoints"][0]["relabelings"][0],
+        json!({ "targetLabel": "job", "replacement": "quarterdeck" })
+    );
     let bindings = all.iter().filter(|object| object["kind"] == "ClusterRoleBinding");
     let scraper = json!([{ "kind": "ServiceAccount", "namespace": "monitoring", "name": "prometheus" }]);
     assert!(bindings.into_iter().any(|binding| binding["subjects"] == scraper));
@@ -278,7 +284,8 @@ async fn the_server_takes_the_chart_and_a_replica_works_with_it() -> Result<()> 
     control_plane.settle_audit().await?;
     let deleted = audit.filter(|event| event.verb == "delete" && event.resource().contains("validatingadmission"))?;
     let order: Vec<String> = deleted.iter().map(|event| event.resource()).collect();
-    let kinds = ["policies", "policybindings"].map(|kind| format!("validatingadmission{kind}.admissionregistration.k8s.io"));
+    let kinds =
+        ["policies", "policybindings"].map(|kind| format!("validatingadmission{kind}.admissionregistration.k8s.io"));
     assert_eq!(order, kinds);
     let left = super::objects(&control_plane.admin().await?, super::OURS).await?;
     assert!(left.is_empty(), "{left:?}");
