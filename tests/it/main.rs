@@ -41,3 +41,4 @@ mod split_brain;
 mod standby;
 mod told;
 mod traces;
+mod masters;
