@@ -294,7 +294,8 @@ until_quarterdeck_leads() {
       is "$n" True '{.status.conditions[?(@.type=="Ready")].status}' -n kube-system get pod "quarterdeck-$(name_of "$n")"
   done
   until_true "$PODS_READY" "quarterdeck leads" "$log" says 1 '{.spec.holderIdentity}' -n kube-system get lease quarterdeck
-  until_true "$PODS_READY" "DNS is there" "$log" says 1 '{.status.availableReplicas}' -n kube-system get deployment coredns
+  until_true "$PODS_READY" "DNS is there" "$log" says 1 '{.items[*].endpoints[?(@.conditions.ready==true)].addresses[0]}' \
+    -n kube-system get endpointslices -l kubernetes.io/service-name=kube-dns
 }
 
 # says N PATH ARGS...: is there anything at PATH?
