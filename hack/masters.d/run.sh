@@ -71,20 +71,28 @@ gather() {
     || die "this kernel has no nftables (CONFIG_NF_TABLES), which kube-proxy needs"
   if [ -z "$program" ]; then
     need cargo "install Rust through rustup (https://rustup.rs), or give --program FILE"
-    (cd "$ROOT" && cargo build --quiet --locked --package quarterdeck >&2) || die "quarterdeck cannot be built (the lines above)"
+    (cd "$ROOT" && exec setpriv --pdeathsig TERM cargo build --quiet --locked --package quarterdeck >&2) || die "quarterdeck cannot be built (the lines above)"
     program="$(readlink -m "${CARGO_TARGET_DIR:-$ROOT/target}")/debug/quarterdeck"
   fi
   [ -x "$program" ] || die "$program is no program"
-  if [ -z "$image" ] && [ -z "$bare" ]; then
-    image="$(readlink -m "${CARGO_TARGET_DIR:-$ROOT/target}")/image/masters.tar"
-    "$ROOT/hack/image" --debug --program "$program" --out "$image" >/dev/null || die "hack/image --debug did not end well"
-  fi
+  [ -n "$image$bare" ] || wrap_program
   image_name=""
   if [ -n "$image" ]; then
     image_name="$(tar -xOf "$image" index.json | grep -o '"io.containerd.image.name":"[^"]*"' | head -n 1 | cut -d '"' -f 4)" || true
     [ -n "$image_name" ] || die "$image: its index.json names no image; is it an OCI archive of hack/image?"
   fi
   kcm_controllers="$("$program" --print-kcm-controllers)" || die "$program --print-kcm-controllers did not end well"
+}
+
+# wrap_program: the image of the program, unless it was made of this very file.
+wrap_program() {
+  local made_of
+  image="$(readlink -m "${CARGO_TARGET_DIR:-$ROOT/target}")/image/masters.tar"
+  made_of="$(stat -c '%n %s %Y' "$program") $(git -C "$ROOT" rev-parse HEAD 2>/dev/null || true)"
+  [ ! -s "$image" ] || [ "$(cat "$image.of" 2>/dev/null)" != "$made_of" ] || return 0
+  rm -f "$image.of"
+  setpriv --pdeathsig TERM "$ROOT/hack/image" --debug --program "$program" --out "$image" >/dev/null || die "hack/image --debug did not end well"
+  echo "$made_of" >"$image.of"
 }
 
 write_all() {
