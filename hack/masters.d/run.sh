@@ -20,6 +20,8 @@ run() {
   exec 6>>"$dir/lock"
   flock -n 6 || die "masters run in $dir already (hack/masters status --dir $dir)"
   take_lock
+  # The wait for others is not ours.
+  SECONDS=0
   clear_cgroups "$NODE_GROUPS"
   # A run starts from nothing.
   find "$dir" -mindepth 1 -maxdepth 1 ! -name lock ! -name run.log -exec rm -rf {} +
