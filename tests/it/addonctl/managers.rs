@@ -56,7 +56,7 @@ async fn on_a_terminal(kubeconfig: &std::path::Path, keys: &[(&str, &str)]) -> R
                 return anyhow::Ok(());
             }
             shown.push_str(&String::from_utf8_lossy(&bytes[..read]));
-            if let Some((text, key)) = awaited.filter(|(text, _)| shown.contains(text)) {
+            if let Some((_, key)) = awaited.filter(|(text, _)| shown.contains(text)) {
                 typed.write_all(key.as_bytes()).await?;
                 awaited = keys.next();
             }
@@ -137,8 +137,13 @@ async fn status_says_what_is_wrong_and_ends_accordingly() -> Result<()> {
     .await?;
 
     // An addon that cannot be: its kind does not exist.
-    let broken = "apiVersion: example.com/v1\nkind: Nothing\nmetadata: {name: x, namespace: default}\n";
-    std::fs::write(home.path().join("broken.yaml"), format!("{broken}\nspec: {{}}\n"))?;
+    let broken = json!({
+        "apiVersion": "example.com/v1", "kind": "Nothing",
+        "metadata": {
+            "name": "x", "namespace": "default", "labels": {"addonmanager.kubernetes.io/mode": "Reconcile"},
+        },
+    });
+    std::fs::write(home.path().join("broken.yaml"), broken.to_string())?;
     let ran = until(&admin, &["status"], 5).await?;
     assert!(ran.out.starts_with("unhealthy: ") && ran.out.contains("addon broken.yaml"), "{}", ran.out);
     assert_eq!(run_as(&admin, &["top", "--once"]).await.code, 5);
