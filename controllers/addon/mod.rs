@@ -39,6 +39,7 @@ pub mod plan;
 mod predecessor;
 pub mod projection;
 pub mod prune;
+pub mod reasons;
 pub mod removal;
 pub mod replicas;
 pub mod revision;
@@ -144,6 +145,7 @@ impl Controller for AddonController {
                 }
                 self.replicas.report(&cx.recorder, source);
                 let action = self.engine.pass(source);
+                self.engine.tell_source(&cx.recorder, source, &self.replicas.reference());
                 Ok(if again && action == Action::Done { Action::RequeueAfter(KEEP_AGAIN) } else { action })
             }
             Key::Addon(id) => self.engine.reconcile(cx, id).await,

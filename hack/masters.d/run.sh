@@ -163,6 +163,8 @@ kill_master() {
   phase "$n" killed
   kill -KILL "$pid" 2>/dev/null || true
   wait "$pid" 2>/dev/null || true
+  # The kernel drops it with the namespace of its other end, which on a busy machine takes longer than a start would wait.
+  at_site ip link delete "qd-$n" 2>/dev/null || true
   unset "pids[$n]"
   clear_cgroups_soon "$NODE_GROUPS$$-$n" || say "master $n: its cgroups are in use after 10 s"
 }
@@ -173,12 +175,12 @@ end() {
   trap '' TERM INT HUP
   set +e
   rm -f "$dir/ready" "$dir/control"
-  for n in "${!pids[@]}"; do
-    kill -KILL "${pids[$n]}" 2>/dev/null
-    phase "$n" ended
+  for n in "${!pids[@]}" site; do
+    kill -KILL "${pids[$n]:-$site}" 2>/dev/null
   done
-  [ -z "$site" ] || kill -KILL "$site" 2>/dev/null
+  # The shell would tell of each that it was killed.
   wait 2>/dev/null
+  for n in "${!pids[@]}"; do phase "$n" ended; done
   clear_cgroups_soon "$NODE_GROUPS$$" || say "cgroups are in use after 10 s: $(cgroups_left "$NODE_GROUPS$$" | tr '\n' ' ')"
   remove_places
   rm -f "$dir/pid" "$dir/site"
@@ -204,7 +206,8 @@ until_true() {
   until words="$("$@" 2>&1)"; do
     check_masters
     if [ $((SECONDS - start)) -ge "$limit" ]; then
-      tail -n 5 $log >&2 || true
+      tail -n 5 "$log" | cut -c 1-300 >&2 || true
+      kubectl_at 1 get pods --all-namespaces >&2 || true
       die "$what: not within $limit s: ${words##*$'\n'} (see $log)"
     fi
     sleep 0.3

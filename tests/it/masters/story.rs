@@ -136,7 +136,8 @@ pub(super) async fn addons_bring_network_and_names(world: &World) -> Result<()> 
     for file in ADDONS {
         world.addon_state(asked, file, "ready").await?;
     }
-    world.addon_state(asked, "ship.yaml", "progressing").await?;
+    let data = world.addon_state(asked, "ship.yaml", "degraded").await?;
+    ensure!(data["errors"].as_str().is_some_and(|errors| errors.contains("no such kind")), "{data}");
 
     // A real pod asks for a name.
     let address = world.service(asked, "beacon", "beacon").await?;
