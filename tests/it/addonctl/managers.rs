@@ -160,14 +160,18 @@ async fn status_says_what_is_wrong_and_ends_accordingly() -> Result<()> {
 }
 
 /// The program of this machine, in a pod of a real node: there is no image, but the machine's own files.
-fn pod(program: &str) -> Value {
-    let libraries =
-        "/host/lib/x86_64-linux-gnu:/host/lib/aarch64-linux-gnu:/host/usr/lib/x86_64-linux-gnu:/host/lib64:/host/lib";
+fn pod(program: &std::path::Path) -> Result<Value> {
+    // Links in the machine's folders lead out of the place where the pod sees them.
+    let loaders = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"];
+    let loader = loaders.iter().find_map(|loader| std::fs::canonicalize(loader).ok()).context("a loader")?;
+    let libraries = loader.parent().context("a folder")?;
     let run = format!(
-        "for loader in /host/lib64/ld-linux-x86-64.so.2 /host/lib/ld-linux-aarch64.so.1; do\n\
-         [ -e $loader ] && exec $loader --library-path {libraries} /host{program} --state-dir=/state\ndone"
+        "exec /host{} --library-path /host{} /host{} --state-dir=/state",
+        loader.display(),
+        libraries.display(),
+        program.display()
     );
-    json!({
+    Ok(json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": "quarterdeck-x", "labels": {"app.kubernetes.io/name": "quarterdeck"}},
         "spec": {
@@ -183,7 +187,7 @@ fn pod(program: &str) -> Value {
                 {"name": "host", "hostPath": {"path": "/"}}, {"name": "state", "emptyDir": {}},
             ],
         },
-    })
+    }))
 }
 
 /// The way that needs nothing of the network but kube-apiserver: into the pod.
@@ -199,15 +203,15 @@ async fn a_manager_in_a_pod_is_reached_through_kube_apiserver() -> Result<()> {
     control_plane.bind("system:serviceaccount:kube-system:default", "cluster-admin").await?;
     let pods: kube::Api<k8s_openapi::api::core::v1::Pod> =
         kube::Api::namespaced(control_plane.admin().await?, "kube-system");
-    let mut wanted = pod(&program.display().to_string());
-    pods.create(&Default::default(), &serde_json::from_value(wanted.take())?).await?;
+    pods.create(&Default::default(), &serde_json::from_value(pod(&program)?)?).await?;
 
     let ran = eventually("the manager in the pod tells how it is", LONG * 2, || async {
         let ran = run_as(&admin, &["status"]).await;
         if !ran.out.contains("Leader:  quarterdeck-x for") {
             let logs = pods.logs("quarterdeck-x", &Default::default()).await.unwrap_or_default();
             let end: Vec<&str> = logs.lines().rev().take(5).collect();
-            bail!("{ran:?}; its log ends: {end:#?}");
+            let state = pods.get("quarterdeck-x").await?.status.and_then(|status| status.container_statuses);
+            bail!("{ran:?}; its log ends: {end:#?}; {state:?}");
         }
         Ok(ran)
     })
