@@ -10,10 +10,6 @@ use tokio::process::Command;
 
 use super::{LONG, Ran, alone};
 
-/// Short leases: a failover is a matter of seconds.
-pub(super) const TIMING: [&str; 3] =
-    ["--leader-elect-lease-duration=4s", "--leader-elect-renew-deadline=3s", "--leader-elect-retry-period=500ms"];
-
 /// Runs addonctl with a kubeconfig.
 pub(super) async fn run_as(kubeconfig: &std::path::Path, args: &[&str]) -> Ran {
     let home = tempfile::tempdir().unwrap();
@@ -80,7 +76,7 @@ async fn status_says_what_is_wrong_and_ends_accordingly() -> Result<()> {
     let control_plane = ControlPlane::start().await?;
     let home = tempfile::tempdir()?;
     let addons = format!("--addon-path={}", home.path().display());
-    let deck = Deck::builder(&control_plane).args(TIMING).args([addons]).start().await?;
+    let deck = Deck::builder(&control_plane).args([addons]).start().await?;
     deck.ready(LONG).await?;
     let leader = format!("quarterdeck-{}", deck.leader(LONG).await?);
     let admin = control_plane.admin_kubeconfig()?;
