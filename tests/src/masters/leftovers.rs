@@ -64,10 +64,13 @@ impl Leftovers {
         let mut all = Vec::new();
         all.extend(now.links.difference(&self.links).map(|name| format!("link {name}")));
         all.extend(now.mounts.difference(&self.mounts).map(|name| format!("mount {name}")));
-        // Nodes of other tests come and go with their turn; a site's are called by its name.
-        let cgroups = now.cgroups.difference(&self.cgroups);
-        let ours = cgroups.filter(|path| path.to_string_lossy().contains("quarterdeck-"));
-        all.extend(ours.map(|path| format!("cgroup {}", path.display())));
+        // Nodes of other tests come and go with their turn; a site's are called by its name. What lies below is not told.
+        let group = |path: &PathBuf| {
+            let mut names = path.iter().map(|name| name.to_string_lossy());
+            names.find(|name| name.starts_with("quarterdeck-node-")).map(std::borrow::Cow::into_owned)
+        };
+        let groups: BTreeSet<String> = now.cgroups.difference(&self.cgroups).filter_map(group).collect();
+        all.extend(groups.into_iter().map(|name| format!("cgroup {name}")));
         all.extend(now.rules.difference(&self.rules).map(|route| format!("route {route}")));
         all.extend(knowing(folder));
         New(all)

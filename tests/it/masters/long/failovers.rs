@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use quarterdeck_it::Signal;
-use quarterdeck_it::masters::{Holder, Masters, Requests};
+use quarterdeck_it::masters::{Holder, Manifest, Masters, Requests};
 
 use super::super::LONG;
 use super::super::story::{answers, has_new_endpoints};
@@ -21,14 +21,17 @@ async fn twenty_failovers_lose_no_request() {
     if Masters::is_left_out() {
         return;
     }
+    run().await.unwrap();
+}
+
+pub(super) async fn run() -> Result<()> {
     let short = ["lease-duration=4s", "renew-deadline=3s", "retry-period=500ms"];
-    let (world, holder) =
-        World::manned(|manifest| short.iter().fold(manifest, |all, flag| all.arg(&format!("--leader-elect-{flag}"))))
-            .await
-            .unwrap();
-    twenty(&world, holder).await.unwrap();
-    world.judge(FAILOVERS).unwrap();
-    world.end().await.unwrap();
+    let flags =
+        |manifest| short.iter().fold(manifest, |all: Manifest, flag| all.arg(&format!("--leader-elect-{flag}")));
+    let (world, holder) = World::manned(flags).await?;
+    twenty(&world, holder).await?;
+    world.judge(FAILOVERS)?;
+    world.end().await
 }
 
 async fn twenty(world: &World, mut holder: Holder) -> Result<()> {
