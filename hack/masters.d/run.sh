@@ -163,6 +163,8 @@ kill_master() {
   phase "$n" killed
   kill -KILL "$pid" 2>/dev/null || true
   wait "$pid" 2>/dev/null || true
+  # The kernel drops it with the namespace of its other end, which on a busy machine takes longer than a start would wait.
+  at_site ip link delete "qd-$n" 2>/dev/null || true
   unset "pids[$n]"
   clear_cgroups_soon "$NODE_GROUPS$$-$n" || say "master $n: its cgroups are in use after 10 s"
 }

@@ -116,7 +116,7 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed, log: LogLevel) -> an
     };
     let barrier = Arc::new(Barrier::register(informers.clone(), &registry)?);
     let mut tasks = JoinSet::new();
-    let standing = status.map(|status| Standing { leadership: leadership.clone(), status });
+    let standing = status.clone().map(|status| Standing { leadership: leadership.clone(), status });
     let own_lease = ReplicaLease::new(clients.lease_client(), &notes, &identity, standing);
     tasks.spawn(own_lease.follow(notes.follow(), stop.clone()));
     tasks.spawn(masters.sweep(clients.clone(), leadership.clone(), stop.clone()));
