@@ -1,7 +1,7 @@
 # Builds what tests and benches of the clouds need: a Go provider behind the
 # shim of hack/cloud-shim, a Python environment for docs/cloud/template, and the
-# Go cloud-controller-manager of hack/cloud-peer. Sourced by hack/lib/binaries.sh;
-# needs lib/common.sh.
+# Go cloud-controller-manager of hack/cloud-peer; and helm, which tests install
+# our chart with. Sourced by hack/lib/binaries.sh; needs lib/common.sh.
 
 # What the Python template needs; grpcio-tools also brings the compiler of .proto files.
 PLUGIN_PYTHON=(grpcio==1.85.1 grpcio-tools==1.85.1 grpcio-status==1.85.1 grpcio-health-checking==1.85.1)
@@ -14,6 +14,7 @@ plugin_dir() {
     {
       case "$1" in
         cloud-shim | cloud-peer) find "$ROOT/hack/$1" -type f | LC_ALL=C sort | xargs cat ;;
+        helm) cat "$ROOT"/hack/helm/go.{mod,sum} && helm_flags ;;
         cloud-template) cat "$ROOT/src/cloud/proto/$PLUGIN_PROTO" && echo "${PLUGIN_PYTHON[@]}" ;;
       esac
       echo "$LDFLAGS $(uname -sm)"
@@ -27,7 +28,7 @@ plugin_is_whole() {
   local dir
   dir="$(plugin_dir "$1")"
   case "$1" in
-    cloud-shim | cloud-peer) whole "$dir/$1" ;;
+    cloud-shim | cloud-peer | helm) whole "$dir/$1" ;;
     cloud-template) [ -s "$dir/whole" ] ;;
   esac
 }
@@ -39,8 +40,18 @@ build_plugin() {
   mkdir -p "$dir"
   case "$1" in
     cloud-shim | cloud-peer) build_program "$dir" "$1" ;;
+    helm) LDFLAGS="$LDFLAGS $(helm_flags)" build_program "$dir" helm ;;
     cloud-template) build_template_python "$dir" ;;
   esac
+}
+
+# The versions that helm stands for: its own, and of Kubernetes that which it takes a chart to be for while it asks no server.
+helm_flags() {
+  local minor="${KUBERNETES_VERSION#v1.}" package
+  printf -- '-X helm.sh/helm/v3/internal/version.version=%s' "$(awk '$1 == "helm.sh/helm/v3" { print $2 }' "$ROOT/hack/helm/go.mod")"
+  for package in chartutil lint/rules; do
+    printf -- ' -X helm.sh/helm/v3/pkg/%s.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/%s.k8sVersionMinor=%s' "$package" "$package" "${minor%%.*}"
+  done
 }
 
 # build_template_python DIR: Python with gRPC, and the protocol's code in DIR/stubs.

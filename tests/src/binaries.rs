@@ -18,6 +18,8 @@ pub enum Peer {
     Kwok,
     /// A real kubelet with containerd, and a scheduler.
     Node,
+    /// What `hack/masters` needs: a node's parts, the Go manager, a scheduler, kube-proxy and CoreDNS.
+    Masters,
     /// Kubernetes' fake cloud provider as a plug-in: the program `cloud-shim/cloud-shim`.
     CloudShim,
     /// Python for the template of a plug-in: `cloud-template/venv`, and the protocol's code in `cloud-template/stubs`.
@@ -25,6 +27,8 @@ pub enum Peer {
     /// The cloud-controller-manager of Kubernetes' libraries with its fake provider: the program
     /// `cloud-peer/cloud-peer`.
     CloudPeer,
+    /// What installs charts: the program `helm/helm`.
+    Helm,
 }
 
 impl Peer {
@@ -35,9 +39,11 @@ impl Peer {
             Self::Scheduler => "scheduler",
             Self::Kwok => "kwok",
             Self::Node => "node",
+            Self::Masters => "masters",
             Self::CloudShim => "cloud-shim",
             Self::CloudTemplate => "cloud-template",
             Self::CloudPeer => "cloud-peer",
+            Self::Helm => "helm",
         }
     }
 
@@ -46,8 +52,17 @@ impl Peer {
     /// # Errors
     /// When no peer has that name.
     pub fn from_name(name: &str) -> Result<Self> {
-        let all =
-            [Self::Kcm, Self::Scheduler, Self::Kwok, Self::Node, Self::CloudShim, Self::CloudTemplate, Self::CloudPeer];
+        let all = [
+            Self::Kcm,
+            Self::Scheduler,
+            Self::Kwok,
+            Self::Node,
+            Self::Masters,
+            Self::CloudShim,
+            Self::CloudTemplate,
+            Self::CloudPeer,
+            Self::Helm,
+        ];
         all.into_iter()
             .find(|peer| peer.name() == name)
             .with_context(|| format!("no peer is named {name:?}: known are {}", all.map(Self::name).join(", ")))

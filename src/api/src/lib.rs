@@ -5,4 +5,5 @@ pub mod channel;
 pub mod cloud;
 pub mod duration;
 pub mod nearest;
+pub mod status;
 pub mod version;

@@ -20,9 +20,11 @@ use tokio_util::sync::CancellationToken;
 use crate::announce::Announcer;
 use crate::builder::Manager;
 use crate::control::{Barrier, Predecessors, State, States, Supervisor};
-use crate::flags::{ElectionFlags, FenceMode, Parsed};
+use crate::flags::{ElectionFlags, FenceMode, Options, Parsed};
 use crate::log::LogLevel;
-use crate::replica::ReplicaLease;
+use crate::masters::Masters;
+use crate::notify::Notifier;
+use crate::replica::{ELECTION_NOTE, ReplicaLease, Standing, VERSION_NOTE};
 use crate::serve::{self, Served};
 use crate::setup::{Chosen, set_up};
 use crate::{metrics, watchdog};
@@ -37,9 +39,10 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed, log: LogLevel) -> an
     let options = &parsed.options;
     refuse_partial_takeover(parsed)?;
     let registry = prometheus::Registry::new();
+    log.register(&registry)?;
     let informers = Informers::new();
     informers.register(&registry)?;
-    let notes = Notes::new(&replica_name(&options.generic.replica_name));
+    let notes = Notes::new(&replica_name(manager.name, options));
     let connection = Arc::default();
     let (chosen, facilities) = set_up(manager, parsed, &informers, &registry, &notes, &connection)?;
     let (units, states) = sort(chosen, &registry)?;
@@ -77,26 +80,34 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed, log: LogLevel) -> an
     };
 
     let lease_name = &options.election.leader_elect_resource_name;
+    let lease = format!("{}/{lease_name}", options.election.leader_elect_resource_namespace);
+    notes.pin(VERSION_NOTE, manager.program.version.clone());
+    notes.pin(ELECTION_NOTE, lease.clone());
+    let masters = Masters::new(&informers, notes.replica(), &lease);
     let status = election.as_ref().map(Election::status);
     metrics::election(&registry, lease_name, leadership.clone(), status.clone(), clients.gate().clone())?;
     metrics::units(&registry, units.clone())?;
     registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+    let notifier = Notifier::from_env();
     let served = Served {
         name: manager.name,
         version: manager.program.version.clone(),
-        lease: format!("{}/{lease_name}", options.election.leader_elect_resource_namespace),
+        lease,
+        masters: masters.clone(),
+        notes: notes.clone(),
         units: units.clone(),
         states: states.clone(),
         facilities,
         informers: informers.clone(),
         clients: clients.clone(),
-        election: status,
+        election: status.clone(),
         leadership: leadership.clone(),
-        watchdog: watchdog::start(&registry)?,
+        watchdog: watchdog::start(&registry, notifier.clone())?,
         registry: registry.clone(),
         log,
     };
     serve::start(parsed, served, &stop).await?;
+    notifier.ready();
 
     informers.start(Arc::new(clients.clone()), tokio::runtime::Handle::current());
     let mut predecessors = {
@@ -105,8 +116,10 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed, log: LogLevel) -> an
     };
     let barrier = Arc::new(Barrier::register(informers.clone(), &registry)?);
     let mut tasks = JoinSet::new();
-    let own_lease = ReplicaLease::new(clients.lease_client(), &notes, &identity);
+    let standing = status.clone().map(|status| Standing { leadership: leadership.clone(), status });
+    let own_lease = ReplicaLease::new(clients.lease_client(), &notes, &identity, standing);
     tasks.spawn(own_lease.follow(notes.follow(), stop.clone()));
+    tasks.spawn(masters.sweep(clients.clone(), leadership.clone(), stop.clone()));
     for unit in units {
         for task in unit.start_loops(&stop) {
             tasks.spawn(async move { drop(task.await) });
@@ -133,9 +146,12 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed, log: LogLevel) -> an
     let voice = events.recorder(manager.name, &Identity::Manager);
     let announcer = Announcer::new(&options.election, &identity, voice);
     let leads = leadership.clone();
+    tasks.spawn(announcer.clone().follow_trouble(leadership.clone(), status, states, stop.clone()));
+    tasks.spawn(notifier.clone().follow(leadership.clone(), stop.clone()));
     tasks.spawn(announcer.clone().follow(leadership, stop.clone()));
 
     let say_stopping = async {
+        notifier.stopping();
         if leads.borrow().tenure().is_some() {
             announcer.stopping();
             events.flush(LAST_WORDS).await;
@@ -160,7 +176,7 @@ fn sort(all: Vec<Chosen>, registry: &prometheus::Registry) -> anyhow::Result<(Ve
                 units.push(unit);
             }
             Chosen::Aside(name, lacks) => {
-                tracing::info!(controller = name, "stays out: {lacks}");
+                tracing::info!(controller = name, reason = lacks, "a controller stays out");
                 states.set(name, State::Disabled);
             }
             Chosen::Out(name) => states.set(name, State::Disabled),
@@ -248,9 +264,15 @@ fn identity() -> String {
     format!("{}_{}", hostname(), uuid::Uuid::new_v4())
 }
 
-/// This replica's name in the flag, or the host's.
-fn replica_name(flag: &str) -> String {
-    if flag.is_empty() { hostname() } else { flag.to_owned() }
+/// This replica's name: that of the flag, or the host's. Another election than the program's own has replicas of its
+/// own on the same hosts.
+fn replica_name(program: &str, options: &Options) -> String {
+    let (flag, lease) = (&options.generic.replica_name, &options.election.leader_elect_resource_name);
+    match (flag.as_str(), lease == "quarterdeck" && program == "quarterdeck") {
+        ("", true) => hostname(),
+        ("", false) => format!("{}.{lease}", hostname()),
+        (name, _) => name.to_owned(),
+    }
 }
 
 fn hostname() -> String {

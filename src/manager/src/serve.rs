@@ -15,6 +15,7 @@ use quarterdeck_runtime::client::{Api, ApiError, Class, ClientOptions, Clients, 
 use quarterdeck_runtime::engine::Unit;
 use quarterdeck_runtime::facility::Facilities;
 use quarterdeck_runtime::informer::Informers;
+use quarterdeck_runtime::notes::Notes;
 use quarterdeck_runtime::object::{Kind, ObjectKey};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 use crate::control::{State, States};
 use crate::flags::{Parsed, elements};
 use crate::log::LogLevel;
+use crate::masters::Masters;
+use crate::replica::{ADDRESS_NOTE, CERTIFICATE_NOTE};
 use crate::serving::{
     CLUSTER_SETTINGS, Checks, Component, Endpoints, Probe, ReviewError, Reviews, Security, Server, Settings,
     StatusSource, Trust,
@@ -48,6 +51,10 @@ pub(crate) struct Served {
     pub(crate) version: String,
     /// The Lease, `namespace/name`.
     pub(crate) lease: String,
+    /// The replicas of this election.
+    pub(crate) masters: Masters,
+    /// What this replica says of itself to the others.
+    pub(crate) notes: Notes,
     /// The controllers that were set up.
     pub(crate) units: Vec<Arc<dyn Unit>>,
     /// The states of all controllers.
@@ -103,12 +110,28 @@ pub(crate) async fn start(parsed: &Parsed, served: Served, stop: &CancellationTo
         flags: parsed.values().clone(),
         config: Arc::new(move || config.clone()),
         verbosity: options.debug.profiling.then(|| Arc::new(served.log.clone()) as _),
-        status: StatusSource::new(move || crate::status::of(&served)),
+        status: {
+            let served = served.clone();
+            StatusSource::new(move || crate::status::of(&served))
+        },
     };
     let server = Server::bind(settings, security, endpoints)?;
-    tracing::info!(address = %server.local_addr()?, "serving");
+    let address = server.local_addr()?;
+    tracing::info!(%address, "serving");
+    served.notes.pin(ADDRESS_NOTE, crate::address::seen_from_outside(address, &served.clients.server()));
+    tokio::spawn(note_certificate(server.certificate(), served.notes));
     tokio::spawn(server.run(stop.clone()));
     Ok(())
+}
+
+/// Keeps the note of the certificate that is served with, for clients that know no authority for it.
+async fn note_certificate(mut certificate: watch::Receiver<String>, notes: Notes) {
+    loop {
+        notes.pin(CERTIFICATE_NOTE, certificate.borrow_and_update().clone());
+        if certificate.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Calls to the server that reviews: that of `kubeconfig`, or the one we work on where the flag is empty or names the same.

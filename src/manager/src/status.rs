@@ -1,11 +1,14 @@
-//! What a replica says of itself on `/statusz`.
+//! Gathers what a replica says of itself on `/statusz`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use quarterdeck_api::status::{ControllerPart, ElectionPart, GatePart, InformerPart, RefusalPart, Status, history};
 use quarterdeck_election::{ElectionStatus, FenceState};
-use quarterdeck_runtime::engine::SlowReconcile;
+use quarterdeck_runtime::client::Refusal;
+use quarterdeck_runtime::controller::Account;
+use quarterdeck_runtime::engine::Unit;
 use quarterdeck_runtime::informer;
-use quarterdeck_runtime::queue::QueueStatus;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -13,114 +16,23 @@ use crate::control::State;
 use crate::metrics::fence_state;
 use crate::serve::Served;
 
-/// The status of a replica.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Status {
-    /// The API server's `host:port`.
-    pub(crate) server: String,
-    /// Who leads, as this replica sees it; `None` without election.
-    pub(crate) election: Option<ElectionPart>,
-    /// The controllers of the table.
-    pub(crate) controllers: Vec<ControllerPart>,
-    /// The caches.
-    pub(crate) informers: Vec<InformerPart>,
-    /// What the gate let out and refused.
-    pub(crate) gate: GatePart,
-    /// What controllers share, each part under its own name: the clouds under `cloud`.
+/// What is told: the model that clients read, and the parts of facilities and controllers as those write them, in the
+/// order of their fields.
+#[derive(Debug, Serialize)]
+pub(crate) struct Told {
     #[serde(flatten)]
-    pub(crate) facilities: BTreeMap<&'static str, Box<RawValue>>,
-}
-
-/// Who leads, as a replica sees it.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct ElectionPart {
-    /// Whether this replica leads.
-    pub(crate) leading: bool,
-    /// What its elector is doing.
-    pub(crate) activity: String,
-    /// This replica's name in the Lease.
-    pub(crate) identity: String,
-    /// Who holds the Lease.
-    pub(crate) holder: Option<String>,
-    /// The Lease, `namespace/name`.
-    pub(crate) lease: String,
-    /// How often the Lease changed hands.
-    pub(crate) transitions: Option<i32>,
-    /// When the holder last renewed, by the holder's clock.
-    pub(crate) renewed: Option<String>,
-    /// Seconds left until the last moment for a write of this tenure; 0 while not leading.
-    pub(crate) deadline_seconds: f64,
-    /// When this replica last began to lead.
-    pub(crate) began: Option<String>,
-    /// When this replica last stopped leading.
-    pub(crate) stopped: Option<String>,
-    /// Why it did.
-    pub(crate) stopped_because: Option<String>,
-    /// What is known of the fence.
-    pub(crate) fence: Option<String>,
-    /// Renewals that had to read the Lease first.
-    pub(crate) slow_paths: u64,
-    /// The last failed exchange about the Lease.
-    pub(crate) last_error: Option<String>,
-}
-
-/// One controller.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct ControllerPart {
-    /// Canonical name.
-    pub(crate) name: &'static str,
-    /// State on this replica.
-    pub(crate) state: &'static str,
-    /// Why it is in that state.
-    pub(crate) reason: Option<String>,
-    /// Its queue; `None` for disabled ones.
-    pub(crate) queue: Option<QueueStatus>,
-    /// Seconds for which it has had work and finished nothing.
-    pub(crate) stuck_seconds: Option<f64>,
-    /// Its slowest reconciles of late.
-    pub(crate) slowest: Vec<SlowReconcile>,
-}
-
-/// One cache.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct InformerPart {
-    /// What it reads: `services`, `endpointslices.discovery.k8s.io`.
-    pub(crate) resource: String,
-    /// The form it keeps.
-    pub(crate) form: &'static str,
-    /// Which objects, when not all.
-    pub(crate) selection: Option<String>,
-    /// What it is doing.
-    pub(crate) state: String,
-    /// Whether it has had a complete list.
-    pub(crate) synced: bool,
-    /// Number of objects.
-    pub(crate) objects: usize,
-    /// Estimate of the bytes they take.
-    pub(crate) bytes: u64,
-    /// Newest version seen.
-    pub(crate) version: String,
-    /// Complete lists after the first.
-    pub(crate) relists: u64,
-    /// Objects that could not be decoded.
-    pub(crate) decode_errors: u64,
-}
-
-/// What the gate let out and refused since the start.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct GatePart {
-    /// Writes let out.
-    pub(crate) admitted: u64,
-    /// This replica did not lead.
-    pub(crate) not_leading: u64,
-    /// The write could not have ended before the deadline.
-    pub(crate) too_late: u64,
+    status: Status,
+    #[serde(flatten)]
+    parts: BTreeMap<&'static str, Box<RawValue>>,
 }
 
 /// The status of a replica now.
-pub(crate) fn of(served: &Served) -> Status {
+pub(crate) fn of(served: &Served) -> Told {
     let counts = served.clients.gate().counts();
-    Status {
+    let holder = served.election.as_ref().and_then(|status| status.borrow().holder.as_deref().map(str::to_owned));
+    let mut parts: BTreeMap<_, _> = served.facilities.status().into_iter().collect();
+    parts.extend(served.units.iter().filter_map(|unit| unit.told()));
+    let status = Status {
         server: served.clients.server(),
         election: served.election.as_ref().map(|status| election(served, &status.borrow())),
         controllers: controllers(served),
@@ -130,8 +42,31 @@ pub(crate) fn of(served: &Served) -> Status {
             not_leading: counts.not_leading,
             too_late: counts.deadline_too_near,
         },
-        facilities: served.facilities.status().into_iter().collect(),
-    }
+        masters: served.masters.parts(holder.as_deref()),
+        masters_unknown: served.masters.trouble(),
+        history: history(served.masters.terms(), holder.as_deref()),
+        refusals: refusals(served),
+        ..Status::default()
+    };
+    Told { status, parts }
+}
+
+fn refusals(served: &Served) -> Vec<RefusalPart> {
+    let controller = |account: String| {
+        let of = |unit: &&Arc<dyn Unit>| {
+            let Account { namespace, name, .. } = unit.account();
+            account == format!("system:serviceaccount:{namespace}:{name}")
+        };
+        served.units.iter().find(of).map_or(account.clone(), |unit| unit.descriptor().name.to_owned())
+    };
+    let part = |refusal: Refusal| RefusalPart {
+        at: refusal.at.to_string(),
+        by: refusal.by.as_str().to_owned(),
+        controller: refusal.account.map(controller).unwrap_or_default(),
+        what: refusal.what,
+        why: refusal.why,
+    };
+    served.clients.refusals().all().into_iter().map(part).collect()
 }
 
 fn election(served: &Served, status: &ElectionStatus) -> ElectionPart {
@@ -161,8 +96,8 @@ fn controllers(served: &Served) -> Vec<ControllerPart> {
     let part = |(name, state): (&'static str, State)| {
         let unit = served.units.iter().find(|unit| unit.descriptor().name == name);
         ControllerPart {
-            name,
-            state: state.name(),
+            name: name.to_owned(),
+            state: state.name().to_owned(),
             reason: state.reason().map(str::to_owned),
             queue: unit.map(|unit| unit.queue()),
             stuck_seconds: unit.and_then(|unit| unit.stuck_for()).map(|time| time.as_secs_f64()),
@@ -181,7 +116,7 @@ fn informer(status: informer::Status) -> InformerPart {
     let selection: Vec<_> = selection.into_iter().flatten().collect();
     InformerPart {
         resource: status.kind.to_string(),
-        form: status.form,
+        form: status.form.to_owned(),
         selection: (!selection.is_empty()).then(|| selection.join(" ")),
         state: match status.state {
             informer::State::Retrying(reason) => format!("retrying: {reason}"),

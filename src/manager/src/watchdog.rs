@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use prometheus::{IntCounter, Registry};
 
+use crate::notify::Notifier;
+
 /// How often the heart beats, and is looked at.
 const BEAT: Duration = Duration::from_secs(1);
 /// A heart that has not beaten for this long stands still.
@@ -19,8 +21,8 @@ pub(crate) struct Watchdog {
     last_beat: Arc<AtomicU64>,
 }
 
-/// Starts the heart in the present runtime, and the thread that listens to it.
-pub(crate) fn start(registry: &Registry) -> anyhow::Result<Watchdog> {
+/// Starts the heart in the present runtime, and the thread that listens to it and tells the service manager that it beats.
+pub(crate) fn start(registry: &Registry, notifier: Notifier) -> anyhow::Result<Watchdog> {
     let stalls = IntCounter::new("quarterdeck_runtime_stalls_total", "Times the runtime stood still for seconds")?;
     registry.register(Box::new(stalls.clone()))?;
     let dog = Watchdog { start: Instant::now(), last_beat: Arc::default() };
@@ -36,7 +38,7 @@ pub(crate) fn start(registry: &Registry) -> anyhow::Result<Watchdog> {
     });
     std::thread::Builder::new().name("watchdog".to_owned()).spawn({
         let dog = dog.clone();
-        move || dog.listen(&stalls)
+        move || dog.listen(&stalls, &notifier)
     })?;
     Ok(dog)
 }
@@ -49,7 +51,7 @@ impl Watchdog {
         (quiet > STILL).then_some(quiet)
     }
 
-    fn listen(&self, stalls: &IntCounter) {
+    fn listen(&self, stalls: &IntCounter, notifier: &Notifier) {
         let mut still = false;
         loop {
             std::thread::sleep(BEAT);
@@ -63,7 +65,10 @@ impl Watchdog {
                     );
                 }
                 Some(_) => {}
-                None => still = false,
+                None => {
+                    still = false;
+                    notifier.alive();
+                }
             }
         }
     }

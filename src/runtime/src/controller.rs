@@ -7,6 +7,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{Api, ApiError, Class, Identity};
@@ -167,6 +168,12 @@ pub trait Controller: Send + Sync + Sized + 'static {
     /// Brings the world of one key to where it should be. Runs only while this process leads and
     /// the caches show this controller's own last writes for the key.
     fn reconcile(&self, cx: &Cx, key: Self::Key) -> impl Future<Output = Result<Action, Error>> + Send;
+
+    /// What it has to tell on the status page beside its queue: the name of the part, and its content as JSON whose
+    /// fields are in order. Answers at once, on every replica.
+    fn told(&self) -> Option<(&'static str, Box<RawValue>)> {
+        None
+    }
 }
 
 /// A loop that belongs to a controller and runs on every replica, such as watching a directory. It

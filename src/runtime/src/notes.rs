@@ -1,6 +1,5 @@
 //! What a replica says of itself to the others. Controllers pin notes here, whether this replica
-//! leads or not; the manager keeps them as annotations of the replica's own Lease, which is written
-//! when a note changes and never renewed.
+//! leads or not; the manager keeps them as annotations of the replica's own Lease, which it also renews.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

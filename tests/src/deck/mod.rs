@@ -116,6 +116,7 @@ impl Deck {
                     format!("--secure-port={}", port.port()),
                 ])
                 .args(state_dir(&program, args, &logs.join(format!("{name}-state"))))
+                .args(replica_name(&program, args, &name))
                 .args(args.iter().cloned())
                 .log(logs.join(format!("{name}.log")))
                 .detached(true);
@@ -279,6 +280,7 @@ impl DeckBuilder<'_> {
                     format!("--secure-port={}", port.port()),
                 ])
                 .args(state_dir(&program, &self.args, &self.control_plane.folder().join(format!("{name}-state"))))
+                .args(replica_name(&program, &self.args, &name))
                 .args(self.args.iter().cloned())
                 .log(self.control_plane.folder().join(format!("{name}.log")))
                 .detached(self.detached);
@@ -294,6 +296,13 @@ fn state_dir(program: &Path, args: &[String], folder: &Path) -> Option<String> {
     let told = args.iter().any(|arg| arg.starts_with("--state-dir"));
     let ours = program.file_name().is_some_and(|name| name == "quarterdeck");
     (ours && !told).then(|| format!("--state-dir={}", folder.display()))
+}
+
+/// Gives a replica a name of its own, as it would have on a host of its own, under the same conditions.
+fn replica_name(program: &Path, args: &[String], name: &str) -> Option<String> {
+    let told = args.iter().any(|arg| arg.starts_with("--replica-name"));
+    let ours = program.file_name().is_some_and(|name| name == "quarterdeck");
+    (ours && !told).then(|| format!("--replica-name={name}"))
 }
 
 /// Runs `quarterdeck install` with the given kubeconfig.

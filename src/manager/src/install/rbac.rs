@@ -20,6 +20,7 @@ pub(super) fn objects(target: &Target, controllers: &[Needs]) -> Vec<Value> {
     objects.extend(reader(controllers));
     objects.extend(fence_probe());
     objects.extend(replicas(target, controllers));
+    objects.push(viewer());
     for needs in controllers.iter().filter(|needs| !needs.grants.is_empty()) {
         let name = format!("quarterdeck:{}", needs.descriptor.name);
         let rules: Vec<Value> = needs
@@ -115,7 +116,7 @@ fn reader(controllers: &[Needs]) -> Vec<Value> {
 }
 
 /// The namespace of the replicas' own Leases. Each replica writes its own as the manager's user, and
-/// reads those of the others; events about them are written by whoever keeps addons, who also keeps in
+/// reads those of the others; the leader deletes those of replicas that are gone. Events about them are written by whoever keeps addons, who also keeps in
 /// Secrets there what channels said last.
 fn replicas(target: &Target, controllers: &[Needs]) -> Vec<Value> {
     let user = json!({ "apiGroup": GROUP, "kind": "User", "name": target.user });
@@ -124,7 +125,7 @@ fn replicas(target: &Target, controllers: &[Needs]) -> Vec<Value> {
     })];
     let leases = json!({
         "apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
-        "verbs": ["get", "list", "watch", "create", "update"],
+        "verbs": ["get", "list", "watch", "create", "update", "delete"],
     });
     objects.extend(role("quarterdeck:replicas", REPLICAS_NAMESPACE, &[leases], &user));
     for needs in controllers.iter().filter(|needs| needs.descriptor.writes_anything) {
@@ -136,6 +137,14 @@ fn replicas(target: &Target, controllers: &[Needs]) -> Vec<Value> {
         objects.extend(role(&name, REPLICAS_NAMESPACE, &[events, secrets], &subject(&needs.account)));
     }
     objects
+}
+
+/// Who may look at the status page and what it is made of: bound to nobody.
+fn viewer() -> Value {
+    json!({
+        "apiVersion": format!("{GROUP}/v1"), "kind": "ClusterRole", "metadata": { "name": "quarterdeck-viewer" },
+        "rules": [{ "nonResourceURLs": ["/status", "/statusz"], "verbs": ["get"] }],
+    })
 }
 
 /// The account of the dry-run writes that prove the fence: it may create Events and nothing else.

@@ -16,6 +16,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certificate};
 
@@ -168,6 +169,14 @@ impl Certificates {
                 tracing::warn!(error = %error, "certificate reload ended early");
             }
         }
+    }
+
+    /// SHA-256 of the default certificate, DER, in hexadecimal digits.
+    #[must_use]
+    pub(crate) fn fingerprint(&self) -> String {
+        let current = self.default.current.load();
+        let digest = Sha256::digest(current.cert.first().map_or(&[][..], |leaf| leaf.as_ref()));
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// When the default certificate ends.
@@ -435,8 +444,11 @@ mod tests {
 
         fs::remove_file(&key).unwrap();
         write_pair(&SelfSigned::make([127, 0, 0, 1].into()).unwrap(), &cert, &key).unwrap();
+        let print = certificates.fingerprint();
         certificates.reload();
         assert_ne!(first.cert, certificates.default.current.load().cert);
+        assert_ne!(print, certificates.fingerprint());
+        assert_eq!(print.len(), 64);
     }
 
     #[test]

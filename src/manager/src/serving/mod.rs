@@ -16,7 +16,7 @@ mod client_cert;
 mod connections;
 mod health;
 mod metrics;
-mod respond;
+pub(crate) mod respond;
 mod review;
 mod routes;
 mod server;

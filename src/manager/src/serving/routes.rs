@@ -41,7 +41,7 @@ pub struct Endpoints {
     pub metrics: Registry,
     /// Names of metrics to leave out (`--disabled-metrics`).
     pub disabled_metrics: BTreeSet<String>,
-    /// `/statusz`.
+    /// `/statusz` and `/status`.
     pub status: StatusSource,
     /// `/flagz`: every flag with its value.
     pub flags: BTreeMap<String, String>,
@@ -58,8 +58,18 @@ impl fmt::Debug for Endpoints {
 }
 
 /// Paths that are listed at `/statusz`.
-const PATHS: &[&str] =
-    &["/configz", "/flagz", "/healthz", "/livez", "/metrics", "/metrics/slis", "/readyz", "/statusz", "/version"];
+const PATHS: &[&str] = &[
+    "/configz",
+    "/flagz",
+    "/healthz",
+    "/livez",
+    "/metrics",
+    "/metrics/slis",
+    "/readyz",
+    crate::page::PATH,
+    "/statusz",
+    "/version",
+];
 
 /// The path as it may stand in a metric's label: one of a fixed set.
 pub(crate) fn label(path: &str) -> &'static str {
@@ -104,6 +114,9 @@ impl Endpoints {
             "/configz" => answer(StatusCode::OK, JSON, (self.config)().to_string()),
             "/version" => self.version(),
             "/statusz" => status::statusz(&self.component, PATHS, &self.status, &parts.headers),
+            crate::page::PATH => {
+                status::page(&self.component, PATHS, &self.status, parts.uri.query().unwrap_or_default())
+            }
             "/flagz" => status::flagz(&self.component, &self.flags, &parts.headers),
             _ => self.health(path, parts.uri.query().unwrap_or_default()),
         }

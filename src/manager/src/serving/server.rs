@@ -17,9 +17,10 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use quarterdeck_runtime::ongoing::Ongoing;
 use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -66,6 +67,8 @@ struct Shared {
     metrics: ServingMetrics,
     limits: Limits,
     http2_streams: u32,
+    /// What the server itself cannot do now.
+    troubles: Ongoing<&'static str>,
 }
 
 /// A server that listens already.
@@ -75,6 +78,7 @@ pub struct Server {
     certificates: Arc<Certificates>,
     trust: Arc<Trust>,
     shared: Arc<Shared>,
+    fingerprint: watch::Sender<String>,
 }
 
 impl fmt::Debug for Server {
@@ -113,8 +117,18 @@ impl Server {
             metrics,
             limits,
             http2_streams,
+            troubles: Ongoing::default(),
         };
-        Ok(Self { listener, acceptor: TlsAcceptor::from(Arc::new(tls)), certificates, trust, shared: Arc::new(shared) })
+        let (acceptor, fingerprint) =
+            (TlsAcceptor::from(Arc::new(tls)), watch::Sender::new(certificates.fingerprint()));
+        Ok(Self { listener, acceptor, certificates, trust, shared: Arc::new(shared), fingerprint })
+    }
+
+    /// SHA-256 of the certificate that clients get who name no server of `--tls-sni-cert-key`, DER, in hexadecimal
+    /// digits; it follows the files.
+    #[must_use]
+    pub fn certificate(&self) -> watch::Receiver<String> {
+        self.fingerprint.subscribe()
     }
 
     /// Where the server listens.
@@ -128,22 +142,27 @@ impl Server {
     /// Serves until `stop` is cancelled, then lets requests under way finish. Follows the files of
     /// certificates and authorities meanwhile.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { listener, acceptor, certificates, trust, shared } = self;
+        let Self { listener, acceptor, certificates, trust, shared, fingerprint } = self;
         let tasks = TaskTracker::new();
         let connections = Connections::new(shared.limits.connections, stop.child_token());
         let files = stop.child_token();
-        tasks.spawn(follow_certificates(Arc::clone(&certificates), Arc::clone(&shared), files.clone()));
+        tasks.spawn(follow_certificates(Arc::clone(&certificates), Arc::clone(&shared), fingerprint, files.clone()));
         tasks.spawn(trust.follow_files(RELOAD_PERIOD, files));
         while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of file descriptors, or a client that went away: neither ends the server.
-                    tracing::warn!(%error, "connection not accepted");
+                    if shared.troubles.begins("accept") {
+                        tracing::warn!(%error, "connections are not accepted");
+                    }
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 }
             };
+            if shared.troubles.ends(&"accept") {
+                tracing::info!("connections are accepted again");
+            }
             let Some(connection) = connections.open() else {
                 tracing::debug!(%peer, "connection refused: too many, all of them busy");
                 continue;
@@ -164,10 +183,21 @@ impl Server {
     }
 }
 
-async fn follow_certificates(certificates: Arc<Certificates>, shared: Arc<Shared>, stop: CancellationToken) {
+async fn follow_certificates(
+    certificates: Arc<Certificates>,
+    shared: Arc<Shared>,
+    fingerprint: watch::Sender<String>,
+    stop: CancellationToken,
+) {
     let expiry = async {
         loop {
             shared.metrics.expires(certificates.expiry());
+            let now = certificates.fingerprint();
+            fingerprint.send_if_modified(|before| {
+                let changed = *before != now;
+                *before = now;
+                changed
+            });
             tokio::time::sleep(RELOAD_PERIOD).await;
         }
     };
@@ -283,7 +313,7 @@ async fn handle(shared: &Arc<Shared>, chain: &[CertificateDer<'static>], request
         }
         Err(_) => respond::text(StatusCode::GATEWAY_TIMEOUT, "the request took too long\n"),
     };
-    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    answer.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
     if method == Method::HEAD {
         respond::strip_body(&mut answer);
     }
@@ -302,10 +332,16 @@ async fn filtered(shared: &Arc<Shared>, chain: &[CertificateDer<'static>], mut p
     };
     let (verb, path) = (parts.method.as_str().to_ascii_lowercase(), parts.uri.path());
     match shared.authorizer.decide(&user, &verb, path).await {
-        Ok(access) if access.allowed => {}
+        Ok(access) if access.allowed => {
+            if shared.troubles.ends(&"review") {
+                tracing::info!("the server reviews access again");
+            }
+        }
         Ok(access) => return respond::forbidden(&user.name, &verb, path, &access.reason),
         Err(error) => {
-            tracing::warn!(%error, "access review");
+            if shared.troubles.begins("review") {
+                tracing::warn!(%error, "the server does not review access: requests are refused");
+            }
             return respond::failed(path, &error.to_string());
         }
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode, header};
 use jiff::Timestamp;
+use quarterdeck_api::status::{Status, Statusz};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::Error as _;
 use serde_json::value::RawValue;
@@ -69,18 +70,31 @@ fn not_acceptable() -> Answer {
     text(StatusCode::NOT_ACCEPTABLE, "only text/plain and application/json are served here\n")
 }
 
-/// The API object that upstream serves at `/statusz`, and our own part.
-#[derive(serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Statusz<'a> {
-    kind: &'static str,
-    api_version: &'static str,
-    metadata: BTreeMap<&'static str, &'a str>,
-    start_time: String,
-    uptime_seconds: u64,
-    binary_version: &'a str,
-    paths: &'a [&'a str],
-    status: &'a RawValue,
+/// What `/statusz` and the status page tell, around a status of either form.
+fn around<S>(component: &Component, paths: &[&str], status: S) -> Statusz<S> {
+    let started = Timestamp::try_from(component.started).unwrap_or_default();
+    Statusz {
+        kind: "Statusz".to_owned(),
+        api_version: "config.k8s.io/v1beta1".to_owned(),
+        metadata: BTreeMap::from([("name".to_owned(), component.name.clone())]),
+        start_time: format!("{started:.0}"),
+        uptime_seconds: component.started.elapsed().unwrap_or_default().as_secs(),
+        binary_version: component.version.clone(),
+        paths: paths.iter().map(|path| (*path).to_owned()).collect(),
+        status,
+    }
+}
+
+fn no_status(error: &serde_json::Error) -> Answer {
+    text(StatusCode::INTERNAL_SERVER_ERROR, format!("no status: {error}\n"))
+}
+
+/// Answers `/status`: the same as a page for people. It is read as any client reads it.
+pub(crate) fn page(component: &Component, paths: &[&str], source: &StatusSource, query: &str) -> Answer {
+    match source.0().and_then(|status| serde_json::from_str::<Status>(status.get())) {
+        Ok(status) => crate::page::page(&around(component, paths, status), query),
+        Err(error) => no_status(&error),
+    }
 }
 
 /// Answers `/statusz`.
@@ -88,30 +102,18 @@ pub(crate) fn statusz(component: &Component, paths: &[&str], source: &StatusSour
     let Some(form) = form(headers) else { return not_acceptable() };
     let status = match source.0() {
         Ok(status) => status,
-        Err(error) => return text(StatusCode::INTERNAL_SERVER_ERROR, format!("no status: {error}\n")),
+        Err(error) => return no_status(&error),
     };
-    let uptime = component.started.elapsed().unwrap_or_default();
-    let started = Timestamp::try_from(component.started).unwrap_or_default();
+    let told = around(component, paths, &status);
     if form == Form::Json {
-        return json(
-            StatusCode::OK,
-            &Statusz {
-                kind: "Statusz",
-                api_version: "config.k8s.io/v1beta1",
-                metadata: BTreeMap::from([("name", component.name.as_str())]),
-                start_time: format!("{started:.0}"),
-                uptime_seconds: uptime.as_secs(),
-                binary_version: &component.version,
-                paths,
-                status: &status,
-            },
-        );
+        return json(StatusCode::OK, &told);
     }
     let mut page = format!("\n{} statusz\n{NOTE}\n\n", component.name);
     write!(
         page,
-        "Started: {started:.0}\nUp: {}\nBinary version: {}\nPaths: {}\n\n",
-        clock(uptime),
+        "Started: {}\nUp: {}\nBinary version: {}\nPaths: {}\n\n",
+        told.start_time,
+        clock(Duration::from_secs(told.uptime_seconds)),
         component.version,
         paths.join(" ")
     )

@@ -15,6 +15,7 @@ use super::limit::Limiter;
 use super::metrics::Metrics;
 use super::pool::Pool;
 use super::reader::Reader;
+use super::refusals::Refusals;
 use super::streams::{Pings, Streams};
 use super::writer::Writer;
 use crate::controller::ClientShare;
@@ -126,6 +127,12 @@ impl Clients {
     #[must_use]
     pub fn gate(&self) -> &Gate {
         &self.gate
+    }
+
+    /// The last writes that gate or fence refused.
+    #[must_use]
+    pub fn refusals(&self) -> &Refusals {
+        self.writer.refusals()
     }
 
     /// `host:port` of the server.

@@ -29,6 +29,7 @@ mod metrics;
 mod path;
 mod pool;
 mod reader;
+mod refusals;
 mod streams;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -42,6 +43,7 @@ pub use connect::{ConnectError, Source};
 pub use error::{ApiError, Class, ImpersonationRefused};
 pub use exceptions::{EXCEPTIONS, Exception, Without};
 pub use identity::Identity;
+pub use refusals::{Refusal, Refusals, Refuser};
 pub use write::{
     ApplyOptions, ApplyTo, DeletePrecondition, Expect, PatchPrecondition, Propagation, WriteLog, Written, Wrote,
 };

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use quarterdeck_election::FenceRefusal;
 use quarterdeck_election::gate::FenceVerdict;
+use tracing::Instrument as _;
 
 use super::ApiError;
 use super::backoff::Attempts;
@@ -14,6 +15,8 @@ use super::error::read_status;
 use super::limit::Limiter;
 use super::metrics::Metrics;
 use super::pool::{Answer, Call, Failed, Pool};
+use super::refusals::{Refusals, Refuser};
+use crate::spans;
 
 /// How often a write that the fence refused under a token still ours is tried again.
 const FENCE_TRIES: u32 = 3;
@@ -23,6 +26,7 @@ const FENCE_TRIES: u32 = 3;
 pub(crate) struct Writer {
     pool: Arc<Pool>,
     metrics: Metrics,
+    refusals: Refusals,
 }
 
 /// What a write is called in errors, and what its caller wants of the stack.
@@ -37,11 +41,58 @@ pub(crate) struct Purpose {
 
 impl Writer {
     pub(crate) fn new(pool: Pool, metrics: Metrics) -> Self {
-        Self { pool: Arc::new(pool), metrics }
+        Self { pool: Arc::new(pool), metrics, refusals: Refusals::default() }
+    }
+
+    /// The last writes that gate or fence refused.
+    pub(crate) fn refusals(&self) -> &Refusals {
+        &self.refusals
+    }
+
+    /// The error of a write that the fence refused for good.
+    fn fenced(&self, call: &Call, purpose: &Purpose, still_ours: bool) -> ApiError {
+        let error = ApiError::Fenced { verb: purpose.verb, what: purpose.what.clone(), still_ours };
+        self.refused(Refuser::Fence, call, purpose, &error);
+        error
+    }
+
+    /// Notes a refusal; the error says why.
+    fn refused(&self, by: Refuser, call: &Call, purpose: &Purpose, error: &ApiError) {
+        let why = match error {
+            ApiError::Gate { source, .. } => source.to_string(),
+            ApiError::Fenced { still_ours: true, .. } => "the server refused the epoch, which is still ours".to_owned(),
+            ApiError::Fenced { .. } => "the server refused the epoch: another replica leads".to_owned(),
+            other => other.to_string(),
+        };
+        self.refusals.note(by, call.impersonate.as_ref(), format!("{} {}", purpose.verb, purpose.what), why);
     }
 
     /// Sends a write until it has an answer that is final; a success is returned whole.
     pub(crate) async fn send(
+        &self,
+        call: &Call,
+        purpose: &Purpose,
+        limiter: &Limiter,
+    ) -> Result<Response<Bytes>, ApiError> {
+        let span = spans::child(|| {
+            crate::span!(
+                "write",
+                otel.kind = "client",
+                verb = purpose.verb,
+                object = purpose.what,
+                code = tracing::field::Empty,
+                otel.status_code = tracing::field::Empty,
+            )
+        });
+        let answer = self.send_within(call, purpose, limiter).instrument(span.clone()).await;
+        match &answer {
+            Ok(response) => span.record("code", response.status().as_u16()),
+            Err(error) => span.record("code", error.code().unwrap_or_default()).record("otel.status_code", "ERROR"),
+        };
+        answer
+    }
+
+    async fn send_within(
         &self,
         call: &Call,
         purpose: &Purpose,
@@ -53,7 +104,17 @@ impl Writer {
         let mut limit = gate.write_timeout();
         self.metrics.limited(&call.method, limiter.take().await);
         loop {
-            let answer = self.pool.attempt(call, limit).await.map_err(|failed| failure(purpose, failed))?;
+            let answer = match self.pool.attempt(call, limit).await {
+                Ok(answer) => answer,
+                Err(failed) => {
+                    let by_gate = matches!(failed, Failed::Refused(_) | Failed::Unfenced);
+                    let error = failure(purpose, failed);
+                    if by_gate {
+                        self.refused(Refuser::Gate, call, purpose, &error);
+                    }
+                    return Err(error);
+                }
+            };
             let status = answer.response.status();
             if status.is_success() {
                 return Ok(finish(answer));
@@ -61,11 +122,11 @@ impl Writer {
             if is_epoch_refusal(status, answer.response.body()) {
                 let FenceVerdict::RetryAfter(wait) = gate.fence_refused(answer.permit()) else {
                     self.metrics.fence_refused("not_leader");
-                    return Err(fence_error(purpose, false));
+                    return Err(self.fenced(call, purpose, false));
                 };
                 if fenced == FENCE_TRIES {
                     self.metrics.fence_refused("given_up");
-                    return Err(fence_error(purpose, true));
+                    return Err(self.fenced(call, purpose, true));
                 }
                 fenced += 1;
                 self.metrics.fence_refused("retried");
@@ -99,10 +160,6 @@ fn is_epoch_refusal(status: StatusCode, body: &[u8]) -> bool {
     status.is_client_error()
         && read_status(status, body).message.and_then(|message| FenceRefusal::of_message(&message))
             == Some(FenceRefusal::Epoch)
-}
-
-fn fence_error(purpose: &Purpose, still_ours: bool) -> ApiError {
-    ApiError::Fenced { verb: purpose.verb, what: purpose.what.clone(), still_ours }
 }
 
 fn failure(purpose: &Purpose, failed: Failed) -> ApiError {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+pub use quarterdeck_api::status::SlowPart as SlowReconcile;
 
 /// How many slow reconciles the status page shows for each controller.
 const SLOWEST: usize = 5;
@@ -24,7 +25,7 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
-    fn label(self) -> &'static str {
+    pub(super) fn label(self) -> &'static str {
         match self {
             Self::Success => "success",
             Self::RequeueAfter => "requeue_after",
@@ -36,6 +37,11 @@ impl Outcome {
             Self::Timeout => "timeout",
             Self::Cancelled => "cancelled",
         }
+    }
+
+    /// Whether something went wrong that is neither a lost race nor the end of the tenure.
+    pub(super) fn is_fault(self) -> bool {
+        matches!(self, Self::Error | Self::Terminal | Self::Panic | Self::Timeout)
     }
 }
 
@@ -76,15 +82,6 @@ impl EngineMetrics {
             slowest: Mutex::default(),
         }
     }
-}
-
-/// A reconcile that took long.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct SlowReconcile {
-    /// Its key.
-    pub key: String,
-    /// How many seconds it took.
-    pub seconds: f64,
 }
 
 /// The metrics of one controller.

@@ -1,5 +1,6 @@
 //! Runs controllers: workers over a queue, read-your-writes, deadlines, contained panics.
 
+mod failing;
 mod metrics;
 mod reconcile;
 #[cfg(test)]
@@ -11,10 +12,12 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
+use serde_json::value::RawValue;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use failing::Failing;
 pub use metrics::{EngineMetrics, ReconcileMetrics, SlowReconcile};
 use waiting::Waiting;
 
@@ -107,6 +110,8 @@ pub trait Unit: Send + Sync {
     fn queue(&self) -> QueueStatus;
     /// Its slowest reconciles of late.
     fn slowest(&self) -> Vec<SlowReconcile>;
+    /// What it has to tell beside that: the name of the part, and its content as JSON.
+    fn told(&self) -> Option<(&'static str, Box<RawValue>)>;
     /// Refreshes gauges that grow while nothing happens.
     fn refresh_metrics(&self);
     /// How long it has had work and finished nothing, while it leads.
@@ -131,6 +136,7 @@ pub fn build<C: Controller>(config: &C::Config, foundation: &Foundation) -> Resu
         queue,
         setup,
         metrics: foundation.engine.controller(C::DESCRIPTOR.name),
+        failing: Failing::default(),
         deadlines: foundation.deadlines,
         leading_since: Mutex::new(None),
     }))
@@ -145,6 +151,7 @@ struct ControllerUnit<C: Controller> {
     waiting: Waiting<C::Key>,
     setup: Setup<C::Key>,
     metrics: ReconcileMetrics,
+    failing: Failing<C::Key>,
     deadlines: Deadlines,
     leading_since: Mutex<Option<Instant>>,
 }
@@ -236,6 +243,10 @@ impl<C: Controller> Unit for ControllerUnit<C> {
 
     fn slowest(&self) -> Vec<SlowReconcile> {
         self.metrics.slowest()
+    }
+
+    fn told(&self) -> Option<(&'static str, Box<RawValue>)> {
+        self.controller.told()
     }
 
     fn refresh_metrics(&self) {

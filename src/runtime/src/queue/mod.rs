@@ -2,6 +2,7 @@
 //! and two lanes, so that new and changed keys never wait behind resyncs and failures.
 
 mod metrics;
+mod rate;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub use metrics::{QueueMetricFamilies, QueueMetrics};
+pub use quarterdeck_api::status::QueuePart as QueueStatus;
 pub(crate) use state::Lane;
 use state::State;
 
@@ -73,23 +75,6 @@ pub struct Taken<K> {
     pub key: K,
     /// Failures in a row before this try.
     pub failures: u32,
-}
-
-/// What a queue looks like from outside.
-#[derive(Clone, Debug, Default, serde::Serialize)]
-pub struct QueueStatus {
-    /// Keys that wait for a worker.
-    pub depth: usize,
-    /// Keys that wait for a time: retries and delayed looks.
-    pub delayed: usize,
-    /// Keys in workers' hands.
-    pub in_flight: usize,
-    /// Keys that wait until a cache shows our own write.
-    pub parked: usize,
-    /// The key that has waited longest, and for how many seconds.
-    pub oldest: Option<(String, f64)>,
-    /// Seconds since a worker last finished a key, if one ever did.
-    pub idle_seconds: Option<f64>,
 }
 
 impl<K: Key> Queue<K> {

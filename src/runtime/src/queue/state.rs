@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::rate::Rate;
 use super::{QueueStatus, Taken};
 use crate::controller::Key;
 
@@ -50,6 +51,8 @@ pub(super) struct State<K> {
     queued: usize,
     from_changed: u32,
     last_finished: Option<Instant>,
+    added: Rate,
+    done: Rate,
 }
 
 struct Due<K> {
@@ -95,6 +98,8 @@ impl<K> Default for State<K> {
             queued: 0,
             from_changed: 0,
             last_finished: None,
+            added: Rate::default(),
+            done: Rate::default(),
         }
     }
 }
@@ -111,6 +116,7 @@ impl<K: Key> State<K> {
             Place::Idle => {
                 entry.place = Place::Queued { lane, since: now };
                 self.queued += 1;
+                self.added.count(now);
                 self.lane(lane).push_back(key);
                 true
             }
@@ -212,6 +218,7 @@ impl<K: Key> State<K> {
             entry.failures = 0;
         }
         self.last_finished = Some(now);
+        self.done.count(now);
         let mut wake = false;
         if let Some(lane) = again {
             wake = self.add(key.clone(), lane, now);
@@ -290,6 +297,8 @@ impl<K: Key> State<K> {
         }
         status.oldest = oldest.map(|(key, since)| (key.to_string(), (now - since).as_secs_f64()));
         status.idle_seconds = self.last_finished.map(|at| (now - at).as_secs_f64());
+        status.added_per_second = self.added.per_second(now);
+        status.done_per_second = self.done.per_second(now);
         status
     }
 

@@ -131,15 +131,15 @@ async fn hanging(place: &Place, scale: Scale) -> Result<()> {
     let most = HANG.min(scale.size(BALANCERS));
     eventually("calls hang", LONG, async || {
         let held = place.cloud.dump().await?.held;
-        let held = held.iter().filter(|held| held.method.starts_with("loadbalancers.")).count();
-        ensure!(held >= most, "{held} of {most}");
+        let balancers = held.iter().filter(|held| held.method.starts_with("loadbalancers.")).count();
+        ensure!(balancers >= most, "{balancers} of {most}; held: {held:?}");
         Ok(())
     })
     .await
 }
 
-/// Waits until nothing is left over of a turn in which the cloud hung: no call runs, and no key waits or is given back
-/// for a while. Keys that failed are tried again after 5 s, and are all done in the try after the cloud is well.
+/// Waits until nothing is left over of a turn in which the cloud hung: it is not left alone any more, no call runs, and
+/// no key waits or is given back for a while.
 async fn calm(deck: &Deck) -> Result<()> {
     let replica = deck.replica(0);
     let busy = async || -> Result<f64> {
@@ -154,6 +154,8 @@ async fn calm(deck: &Deck) -> Result<()> {
         // Longer than the first delay after a failure.
         tokio::time::sleep(Duration::from_secs(6)).await;
         let (after, busy) = (ended().await?, busy().await?);
+        let closed = replica.metric("quarterdeck_cloudprovider_breaker_state", &[("state", "closed")]).await?;
+        ensure!(closed > 0.5, "the cloud is left alone");
         // A node's lifecycle is looked at every five seconds.
         ensure!(after - before < 6.0 && busy < 0.5, "{} calls ended, {busy}", after - before);
         Ok(())

@@ -1,5 +1,9 @@
 //! The manifests in `deploy/`, on a real server; what install brings, uninstall takes, and nothing else.
 
+mod helm;
+mod kustomize;
+mod rendered;
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
