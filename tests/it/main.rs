@@ -5,11 +5,8 @@
 mod account;
 mod addon;
 mod addon_crd;
-
 mod addon_workflow;
-
 mod addonctl;
-
 mod bad_input;
 mod client;
 mod cloud;
@@ -41,4 +38,3 @@ mod split_brain;
 mod standby;
 mod told;
 mod traces;
-mod masters;
