@@ -5,11 +5,8 @@
 mod account;
 mod addon;
 mod addon_crd;
-
 mod addon_workflow;
-
 mod addonctl;
-
 mod bad_input;
 mod client;
 mod cloud;
@@ -30,6 +27,7 @@ mod metrics_doc;
 mod namespace;
 mod node;
 mod observe;
+mod page;
 mod paste;
 mod rbac;
 mod rooms;

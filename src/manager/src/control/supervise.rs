@@ -117,7 +117,12 @@ impl Supervisor {
         match ended {
             Err(error) => self.set(State::Failed(error.to_string())),
             Ok(()) if !stop.is_cancelled() => self.set(State::Failed("it ended by itself".to_owned())),
-            Ok(()) => {}
+            // The change that ended it has been seen: nothing else would tell why it does not run.
+            Ok(()) => {
+                if let Some(reason) = self.blocked() {
+                    self.set(State::Blocked(reason));
+                }
+            }
         }
     }
 }
