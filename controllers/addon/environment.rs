@@ -79,7 +79,7 @@ impl Environment {
     /// Tells what was found.
     pub fn tell(&self) {
         for line in &self.lines {
-            tracing::info!("environment: {line}");
+            tracing::info!(setting = line, "the environment says something");
         }
     }
 

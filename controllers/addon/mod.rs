@@ -39,6 +39,7 @@ pub mod plan;
 mod predecessor;
 pub mod projection;
 pub mod prune;
+pub mod reasons;
 pub mod removal;
 pub mod replicas;
 pub mod revision;
@@ -63,11 +64,11 @@ use manifest::Limits;
 use metrics::Metrics;
 use quarterdeck_api::version::Version;
 use replicas::Replicas;
+use serde_json::value::{RawValue, to_raw_value};
 use source::OBJECTS;
 use source::channel::{self, ChannelLimits, ChannelWatch, ClusterStore, DiskStore, GoodStore, Stores};
 use source::directory::{DirectoryWatch, Folder, Scanner};
 use source::objects::ObjectsWatch;
-use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::watch;
 
 pub use config::Config;
@@ -144,6 +145,7 @@ impl Controller for AddonController {
                 }
                 self.replicas.report(&cx.recorder, source);
                 let action = self.engine.pass(source);
+                self.engine.tell_source(&cx.recorder, source, &self.replicas.reference());
                 Ok(if again && action == Action::Done { Action::RequeueAfter(KEEP_AGAIN) } else { action })
             }
             Key::Addon(id) => self.engine.reconcile(cx, id).await,

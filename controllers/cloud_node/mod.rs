@@ -9,6 +9,7 @@ mod metrics;
 mod plan;
 #[cfg(test)]
 mod plan_tests;
+pub mod reasons;
 #[cfg(test)]
 mod upstream_tests;
 
@@ -29,9 +30,10 @@ use quarterdeck_runtime::client::{ApiError, Class, PatchPrecondition, Written};
 use quarterdeck_runtime::controller::{
     Action, ClientShare, Controller, Cx, Descriptor, Error, Predecessor, Setup, SetupError,
 };
-use quarterdeck_runtime::events::EventType;
+use quarterdeck_runtime::events::Reason;
 use quarterdeck_runtime::informer::{Change, Lister, Selection};
 use quarterdeck_runtime::object::{Cached as _, Kind, ObjectKey};
+use quarterdeck_runtime::ongoing::Ongoing;
 use quarterdeck_runtime::queue::{Enqueue, Retry};
 use quarterdeck_runtime::view::{Address, NodeView};
 use serde_json::json;
@@ -89,6 +91,8 @@ struct Keeper {
     lanes: Lanes,
     /// What was told of nodes that did not get what their cloud has, until they do.
     told: Mutex<HashMap<ObjectKey, HashSet<&'static str>>>,
+    /// Nodes whose addresses the cloud does not tell.
+    silent: Ongoing<ObjectKey>,
     /// How often addresses are compared.
     period: Duration,
     /// How many addresses are written at once.
@@ -147,7 +151,17 @@ impl Controller for CloudNodeController {
         });
         let (lanes, metrics) = (Lanes::new(syncs), Metrics::new(setup.metrics()));
         let told = Mutex::default();
-        Ok(Self(Some(Keeper { cloud, nodes, queue, lanes, told, period, at_once, metrics })))
+        Ok(Self(Some(Keeper {
+            cloud,
+            nodes,
+            queue,
+            lanes,
+            told,
+            silent: Ongoing::default(),
+            period,
+            at_once,
+            metrics,
+        })))
     }
 
     async fn reconcile(&self, cx: &Cx, task: Task) -> Result<Action, Error> {
@@ -184,6 +198,7 @@ impl Keeper {
     async fn node(&self, cx: &Cx, key: &ObjectKey) -> Result<Action, Error> {
         let Some(node) = self.nodes.get(key).filter(|node| !node.deleting) else {
             self.told.lock().remove(key);
+            self.silent.ends(key);
             return Ok(Action::Done);
         };
         if !is_uninitialized(&node) {
@@ -204,7 +219,7 @@ impl Keeper {
                     "Several clouds ({}) have an instance of this name: set the kubelet's --provider-id",
                     clouds.join(", ")
                 );
-                self.problem(cx, &node, "AmbiguousInstance", message);
+                self.problem(cx, &node, reasons::AMBIGUOUS, message);
                 Ok(Action::RequeueAfter(self.period))
             }
             Found::Nowhere(evidence) => Err(Error::Transient(format!("node {key} has no instance: {evidence}"))),
@@ -215,7 +230,7 @@ impl Keeper {
     /// Comes back to a node whose cloud could not say anything.
     fn later(&self, cx: &Cx, node: &NodeView, error: &CloudError) -> Result<Action, Error> {
         let message = format!("The cloud could not be asked for this node's instance: {error}");
-        self.problem(cx, node, "CloudLookUpFailed", message);
+        self.problem(cx, node, reasons::LOOK_UP_FAILED, message);
         match error.retry_after() {
             Some(after) => Ok(Action::RequeueAfter(after.clamp(RETRY.base, RETRY.max))),
             None => Err(Error::Transient(format!("asking for the instance of node {}: {error}", node.key))),
@@ -226,7 +241,7 @@ impl Keeper {
         let plan = match initialise(node, instance) {
             Ok(plan) => plan,
             Err(refusal) => {
-                self.problem(cx, node, "InitializationFailed", format!("The node stays tainted: {refusal}"));
+                self.problem(cx, node, reasons::NOT_INITIALIZED, format!("The node stays tainted: {refusal}"));
                 return Err(Error::Transient(format!("node {}: {refusal}", node.key)));
             }
         };
@@ -248,7 +263,8 @@ impl Keeper {
         };
         self.metrics.untainted(node.created);
         self.told.lock().remove(&node.key);
-        cx.recorder.event(&about(node), EventType::Normal, "Synced", "Node synced successfully");
+        tracing::info!(node = node.key.name(), "a node has got what its cloud knows of it");
+        cx.recorder.event(&about(node), reasons::SYNCED, "Node synced successfully");
         self.metrics.initialised(node.created);
         Ok(Action::Done)
     }
@@ -275,7 +291,7 @@ impl Keeper {
                 Ok(())
             }
             Err(refusal) => {
-                self.problem(cx, node, "AddressesNotUpdated", format!("The node keeps its addresses: {refusal}"));
+                self.problem(cx, node, reasons::ADDRESSES_KEPT, format!("The node keeps its addresses: {refusal}"));
                 Ok(())
             }
         }
@@ -304,11 +320,14 @@ impl Keeper {
             // Whether it is gone is judged by others, with more care.
             Ok(Lookup::Absent(_) | Lookup::NotMine) => return,
             Err(error) => {
-                let error = error as &dyn std::error::Error;
-                tracing::warn!(node = node.key.name(), error, "the cloud does not tell the addresses of a node");
+                if self.silent.begins(node.key.clone()) {
+                    let error = error as &dyn std::error::Error;
+                    tracing::warn!(node = node.key.name(), error, "the cloud does not tell the addresses of a node");
+                }
                 return;
             }
         };
+        self.silent.ends(&node.key);
         if let Err(error) = self.put_addresses_right(cx, node, instance).await
             && !matches!(error.class(), Class::Conflict | Class::NotLeader)
         {
@@ -318,12 +337,12 @@ impl Keeper {
     }
 
     /// An event and a count for what somebody should look at: once, until all is well with the node again.
-    fn problem(&self, cx: &Cx, node: &NodeView, reason: &'static str, message: String) {
-        if !self.told.lock().entry(node.key.clone()).or_default().insert(reason) {
+    fn problem(&self, cx: &Cx, node: &NodeView, reason: Reason, message: String) {
+        if !self.told.lock().entry(node.key.clone()).or_default().insert(reason.name()) {
             return;
         }
-        cx.recorder.event(&about(node), EventType::Warning, reason, message);
-        self.metrics.problem(reason);
+        cx.recorder.event(&about(node), reason, message);
+        self.metrics.problem(reason.name());
     }
 }
 

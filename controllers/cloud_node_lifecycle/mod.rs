@@ -8,6 +8,7 @@ mod absence;
 mod look;
 mod metrics;
 mod pass;
+pub mod reasons;
 mod taint;
 #[cfg(test)]
 mod upstream_tests;

@@ -12,8 +12,8 @@ use quarterdeck_cloud::nodes::{about, node_ref};
 use quarterdeck_cloud::{CloudError, Guarded};
 use quarterdeck_runtime::client::{ApiError, Class, DeletePrecondition, PatchPrecondition, Propagation};
 use quarterdeck_runtime::controller::{Cx, Error};
-use quarterdeck_runtime::events::EventType;
 use quarterdeck_runtime::object::{Kind, ObjectKey};
+use quarterdeck_runtime::ongoing::Ongoing;
 use quarterdeck_runtime::view::NodeView;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::absence::{Doubt, Record, Suspects, doubt_of};
 use super::look::{Nodes, Sign, parted, sign};
 use super::verdict::{Census, Hold, Verdict, is_control_plane, judge};
-use super::{Watch, taint};
+use super::{Watch, reasons, taint};
 
 /// Answers of the clouds that all their controllers share may be this old, or so many periods.
 const SHARED_AGE: Duration = Duration::from_secs(30);
@@ -42,6 +42,8 @@ pub(super) struct Memory {
     kept: BTreeMap<&'static str, i64>,
     /// When the cloud was last asked for no more than the account.
     account_asked: Option<Instant>,
+    /// What the cloud does not say: of which node whether it exists, or, by its own name, where nodes are.
+    unsaid: Ongoing<String>,
 }
 
 /// The first thing that went wrong with a node; the others are looked at all the same.
@@ -127,13 +129,14 @@ impl Watch {
                     Sign::Nothing => {}
                     Sign::Unknown(error) => {
                         let error = error as &dyn std::error::Error;
-                        tracing::warn!(
-                            node = node.key.name(),
-                            error,
-                            "the cloud does not say whether an instance exists"
-                        );
+                        if memory.unsaid.begins(node.key.name().to_owned()) {
+                            let node = node.key.name();
+                            tracing::warn!(node, error, "the cloud does not say whether an instance exists");
+                        }
+                        continue;
                     }
                 }
+                memory.unsaid.ends(&node.key.name().to_owned());
             }
         }
         let witnesses = witnesses(ready, max_batch);
@@ -207,10 +210,14 @@ impl Watch {
             Err(error) => {
                 // It is asked again when it matters.
                 let error = &error as &dyn std::error::Error;
-                tracing::warn!(provider = provider.name(), error, "the cloud does not say in which account nodes are");
+                if memory.unsaid.begins(String::new()) {
+                    let provider = provider.name();
+                    tracing::warn!(provider, error, "the cloud does not say in which account nodes are");
+                }
                 return Ok(());
             }
         };
+        memory.unsaid.ends(&String::new());
         record(cx, provider, &some.iter().zip(&seen).map(|(node, seen)| (&**node, seen)).collect::<Vec<_>>()).await
     }
 
@@ -268,7 +275,8 @@ impl Watch {
             provider = provider.name(),
             reason = hold.reason(),
             evidence = suspect.evidence,
-            "the cloud says that an instance is gone, and its node is kept: {hold}"
+            %hold,
+            "the cloud says that an instance is gone, and its node is kept"
         );
         if aloud {
             let message = format!(
@@ -277,7 +285,7 @@ impl Watch {
                 provider.name(),
                 suspect.evidence
             );
-            cx.recorder.event(&about(node), EventType::Warning, "NodeDeletionRefused", message);
+            cx.recorder.event(&about(node), reasons::KEPT, message);
         }
         aloud
     }
@@ -287,7 +295,7 @@ impl Watch {
         let evidence = memory.suspects.get(node).map(|suspect| suspect.evidence.clone()).unwrap_or_default();
         tracing::info!(node = name, provider = provider.name(), evidence, "deleting a node whose instance is gone");
         let message = format!("Deleting node {name} because it does not exist in the cloud provider: {evidence}");
-        cx.recorder.event(&about(node), EventType::Normal, "DeletingNode", message);
+        cx.recorder.event(&about(node), reasons::DELETING, message);
         let precondition =
             DeletePrecondition { uid: node.uid.to_string(), resource_version: Some(node.resource_version.to_string()) };
         let deleted = cx.api.delete(&Kind::of::<Node>(), &node.key, &precondition, Propagation::Background).await;
@@ -299,7 +307,7 @@ impl Watch {
             Err(error) => {
                 self.metrics.deleted(provider.name(), false);
                 let message = format!("Failed deleting node {name}: {error}");
-                cx.recorder.event(&about(node), EventType::Warning, "DeletingNodeFailed", message);
+                cx.recorder.event(&about(node), reasons::DELETE_FAILED, message);
                 return Err(error.into());
             }
         }
@@ -325,9 +333,16 @@ async fn record(cx: &Cx, provider: &Guarded, snapshot: &[(&NodeView, &Seen)]) ->
 
 async fn put_taint_right(cx: &Cx, node: &NodeView, shut: bool) -> Result<(), Error> {
     match taint::patch(node, shut) {
-        Some(patch) => Ok(write(cx, node, &patch).await?),
-        None => Ok(()),
+        Some(patch) => write(cx, node, &patch).await?,
+        None => return Ok(()),
     }
+    let (reason, message) = match shut {
+        true => (reasons::SHUT_DOWN, "The instance is shut down: nothing is scheduled to the node"),
+        false => (reasons::RUNS_AGAIN, "The instance runs again"),
+    };
+    tracing::info!(node = node.key.name(), shut, "the taint of a shut instance was put right");
+    cx.recorder.event(&about(node), reason, message);
+    Ok(())
 }
 
 /// Ready nodes, spread over all of them, to be asked for beside others; they take half a question at most.

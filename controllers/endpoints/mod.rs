@@ -5,6 +5,7 @@
 
 mod canonical;
 mod plan;
+pub mod reasons;
 mod relevance;
 #[cfg(test)]
 mod tests;
@@ -20,7 +21,7 @@ use quarterdeck_runtime::client::{ApiError, Class, DeletePrecondition, Propagati
 use quarterdeck_runtime::controller::{
     Action, ClientShare, Controller, Cx, Descriptor, Error, Predecessor, Setup, SetupError,
 };
-use quarterdeck_runtime::events::EventType;
+use quarterdeck_runtime::events::Reason;
 use quarterdeck_runtime::informer::{Change, Lister, Selection};
 use quarterdeck_runtime::object::{Cached, Kind, ObjectKey};
 use quarterdeck_runtime::queue::{Enqueue, Retry};
@@ -186,7 +187,7 @@ fn settle_create(cx: &Cx, object: &Endpoints, result: Result<(), ApiError>) -> R
     if error.is_already_exists() {
         return Err(Error::Stale(error.to_string()));
     }
-    report(cx, object, "FailedToCreateEndpoint", "create", &error);
+    report(cx, object, reasons::CREATE_FAILED, "create", &error);
     Err(error.into())
 }
 
@@ -195,12 +196,12 @@ fn settle_replace(cx: &Cx, object: &Endpoints, result: Result<(), ApiError>) -> 
     if error.is_not_found() {
         return Err(Error::Stale(error.to_string()));
     }
-    report(cx, object, "FailedToUpdateEndpoint", "update", &error);
+    report(cx, object, reasons::UPDATE_FAILED, "update", &error);
     Err(error.into())
 }
 
 /// An event for errors that somebody should look at: not for lost races or a lost lease.
-fn report(cx: &Cx, object: &Endpoints, reason: &'static str, verb: &str, error: &ApiError) {
+fn report(cx: &Cx, object: &Endpoints, reason: Reason, verb: &str, error: &ApiError) {
     if matches!(error.class(), Class::Conflict | Class::NotLeader) {
         return;
     }
@@ -215,10 +216,5 @@ fn report(cx: &Cx, object: &Endpoints, reason: &'static str, verb: &str, error: 
         ..ObjectReference::default()
     };
     let (namespace, name) = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
-    cx.recorder.event(
-        &about,
-        EventType::Warning,
-        reason,
-        format!("Could not {verb} the endpoints of service {namespace}/{name}: {error}"),
-    );
+    cx.recorder.event(&about, reason, format!("Could not {verb} the endpoints of service {namespace}/{name}: {error}"));
 }

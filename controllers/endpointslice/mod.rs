@@ -18,6 +18,7 @@ mod own_writes;
 mod pack;
 mod plan;
 mod ports;
+pub mod reasons;
 mod slice;
 mod sync;
 mod topology;

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{ObjectReference, Service};
 use parking_lot::Mutex;
 use quarterdeck_runtime::client::{ApiError, Class};
 use quarterdeck_runtime::controller::{Cx, Error};
-use quarterdeck_runtime::events::EventType;
+use quarterdeck_runtime::events::Reason;
 use quarterdeck_runtime::object::{Cached as _, ObjectKey};
 use quarterdeck_runtime::select::selected;
 
@@ -19,7 +19,7 @@ use super::metrics::Totals;
 use super::plan::{MissingNode, Op, Plan, Snapshot, plan};
 use super::topology::{Shares, ZoneCounts};
 use super::watch::BY_SERVICE;
-use super::{EndpointSliceController, Key};
+use super::{EndpointSliceController, Key, reasons};
 
 /// What is known of zones, and of the services in topology mode Auto.
 pub(super) struct Topology {
@@ -117,7 +117,7 @@ impl EndpointSliceController {
         };
         if matches!(error.class(), Class::Transient | Class::Terminal) {
             let message = format!("cannot bring the EndpointSlices of service {key} up to date: {error}");
-            cx.recorder.event(&reference(&service), EventType::Warning, "FailedToUpdateEndpointSlices", message);
+            cx.recorder.event(&reference(&service), reasons::UPDATE_FAILED, message);
         }
         Err(error)
     }
@@ -222,18 +222,16 @@ impl EndpointSliceController {
             outcome.map(|outcome| outcome.map_err(|reason| format!("no topology hints for {family}: {reason}")));
         let counts = outcome.as_ref().map(|outcome| outcome.as_ref().ok().cloned());
         let had_hints = self.topology.set(key, family, counts);
-        let (severity, reason, message) = match outcome {
+        let (reason, message): (Reason, String) = match outcome {
             Some(Ok(_)) if had_hints => return,
             None if !had_hints => return,
-            Some(Ok(_)) => (EventType::Normal, "TopologyAwareHintsEnabled", format!("topology hints for {family} set")),
-            Some(Err(message)) => (EventType::Warning, "TopologyAwareHintsDisabled", message),
-            None => (
-                EventType::Warning,
-                "TopologyAwareHintsDisabled",
-                format!("topology hints for {family} removed: topology mode is no longer Auto"),
-            ),
+            Some(Ok(_)) => (reasons::HINTS_SET, format!("topology hints for {family} set")),
+            Some(Err(message)) => (reasons::HINTS_GONE, message),
+            None => {
+                (reasons::HINTS_GONE, format!("topology hints for {family} removed: topology mode is no longer Auto"))
+            }
         };
-        cx.recorder.event(&reference(service), severity, reason, message);
+        cx.recorder.event(&reference(service), reason, message);
     }
 }
 

@@ -8,6 +8,7 @@ mod config;
 mod desired;
 mod metrics;
 mod plan;
+pub mod reasons;
 mod sync;
 mod watch;
 

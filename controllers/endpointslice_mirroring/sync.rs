@@ -6,12 +6,11 @@ use k8s_openapi::api::core::v1::{Endpoints, ObjectReference};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use quarterdeck_runtime::client::{Api, ApiError, Class, DeletePrecondition, Propagation};
 use quarterdeck_runtime::controller::{Cx, Error};
-use quarterdeck_runtime::events::EventType;
 use quarterdeck_runtime::object::{Cached as _, Kind, ObjectKey};
 
-use super::EndpointSliceMirroringController;
 use super::plan::{Op, Plan, Snapshot, plan};
 use super::watch::{BY_SERVICE, has_selector, may_be_mirrored};
+use super::{EndpointSliceMirroringController, reasons};
 
 impl EndpointSliceMirroringController {
     /// Brings the slices that mirror an Endpoints object to where they should be.
@@ -33,7 +32,7 @@ impl EndpointSliceMirroringController {
                 if matches!(error.class(), Class::Transient | Class::Terminal) {
                     let message = format!("cannot mirror endpoints {key} to EndpointSlices: {error}");
                     let about = reference(&endpoints);
-                    cx.recorder.event(&about, EventType::Warning, "FailedToUpdateEndpointSlices", message);
+                    cx.recorder.event(&about, reasons::UPDATE_FAILED, message);
                 }
                 Err(error.into())
             }
@@ -62,12 +61,12 @@ impl EndpointSliceMirroringController {
     fn report(&self, cx: &Cx, endpoints: &Endpoints, plan: &Plan) {
         if plan.invalid > 0 {
             let message = format!("{} addresses are no IP addresses and are not mirrored", plan.invalid);
-            cx.recorder.event(&reference(endpoints), EventType::Warning, "InvalidIPAddress", message);
+            cx.recorder.event(&reference(endpoints), reasons::INVALID_ADDRESS, message);
         }
         if plan.skipped > plan.invalid {
             let (left_out, max) = (plan.skipped - plan.invalid, self.max_endpoints);
             let message = format!("{left_out} addresses are not mirrored: at most {max} of a subset are");
-            cx.recorder.event(&reference(endpoints), EventType::Warning, "TooManyAddressesToMirror", message);
+            cx.recorder.event(&reference(endpoints), reasons::TOO_MANY, message);
         }
     }
 

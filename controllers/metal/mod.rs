@@ -6,6 +6,7 @@
 
 mod plan;
 mod pulse;
+pub mod reasons;
 mod report;
 mod sweep;
 
@@ -30,7 +31,6 @@ use quarterdeck_runtime::client::{ApiError, PatchPrecondition};
 use quarterdeck_runtime::controller::{
     Action, ClientShare, Controller, Cx, Descriptor, Error, Grant, Setup, SetupError, Worker,
 };
-use quarterdeck_runtime::events::EventType;
 use quarterdeck_runtime::informer::{Change, Lister, Selection};
 use quarterdeck_runtime::object::{Cached as _, Kind, ObjectKey};
 use quarterdeck_runtime::queue::Enqueue;
@@ -268,7 +268,7 @@ impl Desk {
             for moved in &change.moves {
                 self.moves.inc();
                 let about = report::service(&stored.spec.owner);
-                cx.recorder.event(&about, EventType::Warning, "LoadBalancerAddressMoved", report::moved(moved));
+                cx.recorder.event(&about, reasons::ADDRESS_MOVED, report::moved(moved));
                 tracing::info!(
                     load_balancer = stored.name(), address = %moved.address, from = moved.from, to = moved.to,
                     why = moved.why, "moved an address"
@@ -300,14 +300,9 @@ impl Desk {
         match &view.trouble {
             Some(trouble) => {
                 let text = format!("The inventory of machines does not count, the last good one does: {trouble}");
-                cx.recorder.event(&about, EventType::Warning, "InventoryInvalid", text);
+                cx.recorder.event(&about, reasons::INVENTORY_INVALID, text);
             }
-            None => cx.recorder.event(
-                &about,
-                EventType::Normal,
-                "InventoryValid",
-                "The inventory of machines is good again",
-            ),
+            None => cx.recorder.event(&about, reasons::INVENTORY_VALID, "The inventory of machines is good again"),
         }
         told.clone_from(&view.trouble);
     }

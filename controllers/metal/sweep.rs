@@ -15,11 +15,10 @@ use quarterdeck_api::cloud::metal::{AGENTS_NAMESPACE, MetalAgent};
 use quarterdeck_cloud::metal::inventory::View;
 use quarterdeck_runtime::client::{DeletePrecondition, Propagation};
 use quarterdeck_runtime::controller::{Cx, Error, SetupError};
-use quarterdeck_runtime::events::EventType;
 use quarterdeck_runtime::object::{Cached as _, Kind, ObjectKey, Typed};
 use tokio::time::Instant;
 
-use super::Desk;
+use super::{Desk, reasons};
 
 /// How far apart the two answers are that there is no Node.
 const SPACING: Duration = Duration::from_secs(15);
@@ -163,7 +162,7 @@ impl Desk {
             "Deleted the report and the Lease of agent {name}: it is silent, and its host is neither in the inventory nor \
              a Node"
         );
-        cx.recorder.event(&about, EventType::Normal, "AgentForgotten", message);
+        cx.recorder.event(&about, reasons::AGENT_FORGOTTEN, message);
         self.sweeper.sights.lock().0.remove(name);
         Ok(())
     }

@@ -10,6 +10,7 @@ mod discovery;
 mod metrics;
 mod object;
 mod outcome;
+pub mod reasons;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -26,7 +27,6 @@ use quarterdeck_runtime::client::Api;
 use quarterdeck_runtime::controller::{
     Action, ClientShare, Controller, Cx, Descriptor, Error, Grant, Predecessor, Setup, SetupError,
 };
-use quarterdeck_runtime::events::EventType;
 use quarterdeck_runtime::informer::{Change, Selection};
 use quarterdeck_runtime::object::{Cached, Kind, ObjectKey};
 use quarterdeck_runtime::queue::Retry;
@@ -134,7 +134,7 @@ impl Controller for NamespaceController {
 
     async fn reconcile(&self, cx: &Cx, key: ObjectKey) -> Result<Action, Error> {
         let report = |about: &ObjectReference, message: String| {
-            cx.recorder.event(about, EventType::Warning, "DeletionBlocked", message);
+            cx.recorder.event(about, reasons::BLOCKED, message);
         };
         self.visit(&cx.api, &key, &report).await
     }

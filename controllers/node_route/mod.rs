@@ -10,6 +10,7 @@ mod pass;
 mod plan;
 #[cfg(test)]
 mod plan_tests;
+pub mod reasons;
 mod tries;
 #[cfg(test)]
 mod upstream_tests;

@@ -12,16 +12,15 @@ use quarterdeck_cloud::nodes::{about, scheme};
 use quarterdeck_cloud::{CloudError, Guarded};
 use quarterdeck_runtime::client::{ApiError, PatchPrecondition};
 use quarterdeck_runtime::controller::{Cx, Error};
-use quarterdeck_runtime::events::EventType;
 use quarterdeck_runtime::object::Kind;
 use quarterdeck_runtime::view::{Condition, NodeView};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::Router;
 use super::departed::SPACING;
 use super::plan::{Claims, Op, Plan, Wrong, claims, plan};
 use super::tries::{Tries, verb};
+use super::{Router, reasons};
 
 /// How many changes are made at once: as many as a cloud has places for.
 const AT_ONCE: usize = 16;
@@ -110,7 +109,7 @@ impl Router {
                     error = wrong as &dyn std::error::Error,
                     "a pod network gets no route"
                 );
-                cx.recorder.event(&about(node), EventType::Warning, "InvalidPodCIDR", wrong.to_string());
+                cx.recorder.event(&about(node), reasons::INVALID_CIDR, wrong.to_string());
             }
             now.insert(key);
         }
@@ -179,13 +178,17 @@ impl Router {
             Err(error) => {
                 let cause = &error as &dyn std::error::Error;
                 let (provider, operation) = (provider.name(), verb(op));
-                tracing::warn!(provider, operation, route = ?op, error = cause, "a route could not be changed");
+                if is_news {
+                    tracing::warn!(provider, operation, route = ?op, error = cause, "a route could not be changed");
+                } else {
+                    tracing::debug!(provider, operation, route = ?op, error = cause, "a route can still not be changed");
+                }
                 if is_news
                     && let Op::Create(new) | Op::Replace { new, .. } = op
                     && let Some((node, _)) = plan.nodes.iter().find(|(node, _)| node.key.name() == new.node)
                 {
                     let message = format!("Could not create route {} for node {}: {error}", new.destination, new.node);
-                    cx.recorder.event(&about(node), EventType::Warning, "FailedToCreateRoute", message);
+                    cx.recorder.event(&about(node), reasons::ROUTE_FAILED, message);
                 }
                 Made::No
             }
@@ -229,7 +232,12 @@ async fn say_one(cx: &Cx, node: &NodeView, routed: bool) -> Result<(), ApiError>
     }] } });
     let same = PatchPrecondition::Uid(node.uid.to_string());
     match cx.api.strategic_patch(&Kind::of::<Node>(), &node.key, Some("status"), &patch, &same).await {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(()),
+        Err(error) if error.is_not_found() => return Ok(()),
+        written => written?,
+    };
+    tracing::info!(node = node.key.name(), routed, "the condition NetworkUnavailable of a node changed");
+    if routed {
+        cx.recorder.event(&about(node), reasons::ROUTED, "All routes of the node are there");
     }
+    Ok(())
 }

@@ -9,15 +9,15 @@ use parking_lot::Mutex;
 use quarterdeck_cloud::model::{ClusterId, Deletion, OwnedLoadBalancer, Owner};
 use quarterdeck_cloud::{CloudError, Guarded};
 use quarterdeck_runtime::controller::{Action, Cx, Error};
-use quarterdeck_runtime::events::EventType;
 use quarterdeck_runtime::object::{Cached as _, Kind, ObjectKey};
+use quarterdeck_runtime::ongoing::Ongoing;
 use tokio::time::Instant;
 
-use super::Balancer;
 use super::key::Key;
 use super::memory::Made;
 use super::record::Record;
 use super::status::reference;
+use super::{Balancer, reasons};
 
 /// How audits are made, and what they suspect.
 pub(super) struct Audits {
@@ -26,7 +26,12 @@ pub(super) struct Audits {
     /// Whether orphans are deleted, and up to which share of all load balancers, in percent.
     delete: Option<usize>,
     suspects: Mutex<HashMap<Suspect, Since>>,
+    /// What is wrong with a provider's list, or with an orphan of it: provider and what.
+    wrong: Ongoing<(String, String)>,
 }
+
+/// Stands for the list itself among what is wrong.
+const LISTING: &str = "";
 
 /// So few orphans never trip the brake.
 const BRAKE_MINIMUM: usize = 3;
@@ -54,7 +59,7 @@ struct Since {
 
 impl Audits {
     pub(super) fn new(period: Duration, grace: Duration, delete: Option<usize>) -> Self {
-        Self { period, grace, delete, suspects: Mutex::default() }
+        Self { period, grace, delete, suspects: Mutex::default(), wrong: Ongoing::default() }
     }
 
     /// Suspects something; true once it has been suspected for the whole grace.
@@ -164,19 +169,25 @@ impl Balancer {
             Ok(None) => return again,
             Err(error) => {
                 // Nothing is concluded. What is wrong with the provider is told at its calls.
-                tracing::warn!(provider = provider.name(), %error, "load balancers cannot be listed");
+                if self.audits.wrong.begins((provider.name().to_owned(), LISTING.to_owned())) {
+                    tracing::warn!(provider = provider.name(), %error, "load balancers cannot be listed");
+                }
                 return error
                     .retry_after()
                     .map_or_else(|| Err(Error::Transient(error.to_string())), |after| Ok(Action::RequeueAfter(after)));
             }
         };
+        if self.audits.wrong.ends(&(provider.name().to_owned(), LISTING.to_owned())) {
+            tracing::info!(provider = provider.name(), "load balancers are listed again");
+        }
         let live = self.live(provider, cx.authority.epoch);
         let found = match compare(cluster, &live, &listed, began) {
             Ok(found) => found,
             Err(foreign) => {
-                let name = provider.name();
-                tracing::error!(provider = name, %foreign, "the provider lists load balancers of another cluster; \
-                    nothing is concluded from that");
+                if self.audits.wrong.begins((provider.name().to_owned(), foreign.to_string())) {
+                    let provider = provider.name();
+                    tracing::error!(provider, %foreign, "the provider lists load balancers of another cluster; nothing is concluded");
+                }
                 return again;
             }
         };
@@ -232,7 +243,7 @@ impl Balancer {
             if let Some(service) = self.services.get(key) {
                 let owner = super::wish::owner(&service, cluster);
                 let message = format!("Load balancer {} is {what}; it is put right", made.handle.0);
-                self.warn(cx, &owner, "LoadBalancerDrifted", message);
+                self.warn(cx, &owner, reasons::DRIFTED, message);
             }
             self.queue.add(Key::Service(key.clone()));
         }
@@ -302,8 +313,8 @@ impl Balancer {
             balancer.handle.0,
             provider.name()
         );
-        tracing::warn!(provider = provider.name(), load_balancer = balancer.handle.0, %namespace, %name, %uid, "orphaned");
-        cx.recorder.event(&self.about_orphan(&balancer.owner), EventType::Warning, "OrphanedLoadBalancer", message);
+        tracing::warn!(provider = provider.name(), load_balancer = balancer.handle.0, %namespace, %name, %uid, "a load balancer is orphaned");
+        cx.recorder.event(&self.about_orphan(&balancer.owner), reasons::ORPHANED, message);
     }
 
     /// Events live in the namespace of what they are about, which may be gone with the Service.
@@ -322,11 +333,27 @@ impl Balancer {
     }
 
     async fn delete_orphan(&self, cx: &Cx, provider: &Guarded, balancer: &OwnedLoadBalancer) -> bool {
+        let name = provider.name();
+        let trouble = (name.to_owned(), balancer.handle.0.clone());
         match self.remove_at(cx, provider, &balancer.owner, Some(&balancer.handle), &balancer.handle.0).await {
-            Ok(Deletion::Gone) => true,
+            Ok(Deletion::Gone) => {
+                tracing::info!(
+                    provider = name,
+                    load_balancer = balancer.handle.0,
+                    "an orphaned load balancer was removed"
+                );
+                self.audits.wrong.ends(&trouble);
+                let message =
+                    format!("Deleted load balancer {} of provider {name}, whose Service is gone", balancer.handle.0);
+                cx.recorder.event(&self.about_orphan(&balancer.owner), reasons::DELETED, message);
+                true
+            }
             Ok(Deletion::InProgress(_)) => false,
             Err(error) => {
-                tracing::warn!(provider = provider.name(), load_balancer = balancer.handle.0, %error, "cannot be removed");
+                if self.audits.wrong.begins(trouble) {
+                    let load_balancer = &*balancer.handle.0;
+                    tracing::warn!(provider = name, load_balancer, %error, "an orphaned load balancer cannot be removed");
+                }
                 false
             }
         }

@@ -9,9 +9,9 @@ use quarterdeck_cloud::model::Owner;
 use quarterdeck_runtime::controller::Cx;
 use quarterdeck_runtime::object::ObjectKey;
 
-use super::Balancer;
 use super::record::RECORD;
 use super::wish::{ADDRESSES, POOL, SHARING_KEY};
+use super::{Balancer, reasons};
 
 /// What all annotations of ours begin with.
 const OURS: &str = "quarterdeck.dev/";
@@ -60,11 +60,11 @@ impl Reason {
     }
 
     /// Reason of the event.
-    fn event(self) -> &'static str {
+    fn event(self) -> quarterdeck_runtime::events::Reason {
         match self {
-            Self::UnknownAnnotation => "UnknownAnnotation",
-            Self::InvalidAddress | Self::InvalidSourceRange => "SyncLoadBalancerFailed",
-            _ => "AddressUnavailable",
+            Self::UnknownAnnotation => reasons::UNKNOWN_ANNOTATION,
+            Self::InvalidAddress | Self::InvalidSourceRange => reasons::SYNC_FAILED,
+            _ => reasons::ADDRESS_UNAVAILABLE,
         }
     }
 }
@@ -156,9 +156,9 @@ impl Balancer {
         }
         let Some(Complaint { reason, message }) = complaint else { return };
         self.metrics.complained(provider, reason.label());
-        let message = match reason.event() {
-            "SyncLoadBalancerFailed" => format!("Error syncing load balancer: {message}"),
-            _ => message.clone(),
+        let message = match reason.event() == reasons::SYNC_FAILED {
+            true => format!("Error syncing load balancer: {message}"),
+            false => message.clone(),
         };
         self.warn(cx, owner, reason.event(), message);
     }

@@ -12,6 +12,7 @@ mod memory;
 mod metrics;
 mod node;
 mod plan;
+pub mod reasons;
 mod record;
 mod remove;
 mod status;

@@ -11,11 +11,10 @@ use quarterdeck_runtime::controller::{Action, Cx, Error};
 use quarterdeck_runtime::object::{Cached as _, Kind, ObjectKey};
 use tokio::time::Instant;
 
-use super::Balancer;
 use super::memory::Busy;
 use super::record::Record;
-use super::status;
 use super::sync::{Doing, operation_id};
+use super::{Balancer, reasons, status};
 
 /// What stands for removal where the digest of a wish stands otherwise.
 const REMOVAL: &str = "removal";
@@ -41,7 +40,7 @@ impl Balancer {
         self.complaints.forget(key);
         self.addresses.stop_waiting(key);
         self.memory.forget(key);
-        self.tell(cx, owner, "DeletedLoadBalancer", "Deleted load balancer");
+        self.tell(cx, owner, reasons::DELETED, "Deleted load balancer");
         Ok(Action::Done)
     }
 
@@ -65,7 +64,7 @@ impl Balancer {
             self.write(cx, key, patch).await?;
         }
         self.memory.forget(key);
-        self.tell(cx, owner, "DeletedLoadBalancer", "Deleted load balancer");
+        self.tell(cx, owner, reasons::DELETED, "Deleted load balancer");
         Ok(Action::Done)
     }
 
@@ -91,7 +90,7 @@ impl Balancer {
         let providers = match self.asked(provider) {
             Ok(providers) => providers,
             Err(message) => {
-                self.warn(cx, owner, "SyncLoadBalancerFailed", message.clone());
+                self.warn(cx, owner, reasons::SYNC_FAILED, message.clone());
                 return Err(Error::Transient(message));
             }
         };
@@ -103,7 +102,7 @@ impl Balancer {
             service.status = None;
         }
         if known.announced.as_deref() != Some(REMOVAL) {
-            self.tell(cx, owner, "DeletingLoadBalancer", "Deleting load balancer");
+            self.tell(cx, owner, reasons::DELETING, "Deleting load balancer");
             self.memory.change(key, |known| known.announced = Some(REMOVAL.to_owned()));
         }
         for provider in providers {

@@ -9,13 +9,12 @@ use quarterdeck_cloud::model::{Handle, Ingress, LbOutcome, LoadBalancerSpec, Own
 use quarterdeck_cloud::{CloudError, Guarded};
 use quarterdeck_runtime::client::Written;
 use quarterdeck_runtime::controller::{Action, Cx, Error};
-use quarterdeck_runtime::events::EventType;
+use quarterdeck_runtime::events::Reason;
 use quarterdeck_runtime::object::{Kind, ObjectKey};
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::Balancer;
 use super::address::Settled;
 use super::complaint::{Complaint, Subject, unknown_annotations};
 use super::memory::{Busy, Hold, Known, Made};
@@ -24,6 +23,7 @@ use super::plan::{Aim, Snapshot, Step, aim, step};
 use super::record::{Record, has_finalizer};
 use super::status::{self, ServicePatch, reference};
 use super::wish::{BadWish, digest, owner, wish};
+use super::{Balancer, reasons};
 
 /// Shortest and longest time after which a cloud that works on something is asked again.
 const POLL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(300));
@@ -222,7 +222,7 @@ impl Balancer {
         let handle = found.or(made).or(record.handle.as_ref());
         let announce = record.made != *digest || known.drift.is_some();
         if announce && known.announced.as_ref() != Some(digest) {
-            self.tell(cx, owner, "EnsuringLoadBalancer", "Ensuring load balancer");
+            self.tell(cx, owner, reasons::ENSURING, "Ensuring load balancer");
         }
         // If this is cut short, nobody knows what came of it.
         self.memory.change(key, |known| {
@@ -236,10 +236,10 @@ impl Balancer {
                 let made = self.remember(task, ingress, handle, fingerprint);
                 self.finish(cx, task, &made).await?;
                 if spec.backends.is_empty() {
-                    self.warn(cx, owner, "UnAvailableLoadBalancer", NOBODY.to_owned());
+                    self.warn(cx, owner, reasons::NO_NODES, NOBODY.to_owned());
                 }
                 if announce {
-                    self.tell(cx, owner, "EnsuredLoadBalancer", "Ensured load balancer");
+                    self.tell(cx, owner, reasons::ENSURED, "Ensured load balancer");
                 }
                 Ok(Action::Done)
             }
@@ -286,9 +286,9 @@ impl Balancer {
                 let made = self.remember(task, ingress, handle, fingerprint);
                 self.finish(cx, task, &made).await?;
                 if spec.backends.is_empty() {
-                    self.warn(cx, owner, "UnAvailableLoadBalancer", NOBODY.to_owned());
+                    self.warn(cx, owner, reasons::NO_NODES, NOBODY.to_owned());
                 } else {
-                    self.tell(cx, owner, "UpdatedLoadBalancer", "Updated load balancer with new hosts");
+                    self.tell(cx, owner, reasons::UPDATED, "Updated load balancer with new hosts");
                 }
                 Ok(Action::Done)
             }
@@ -392,10 +392,10 @@ impl Balancer {
             _ => {}
         }
         let (reason, message) = match doing {
-            Doing::Syncing => ("SyncLoadBalancerFailed", format!("Error syncing load balancer: {error}")),
+            Doing::Syncing => (reasons::SYNC_FAILED, format!("Error syncing load balancer: {error}")),
             Doing::UpdatingHosts => {
                 let nodes = self.node_names();
-                ("UpdateLoadBalancerFailed", format!("Error updating load balancer with new hosts {nodes}: {error}"))
+                (reasons::UPDATE_FAILED, format!("Error updating load balancer with new hosts {nodes}: {error}"))
             }
         };
         self.warn(cx, owner, reason, message);
@@ -435,17 +435,19 @@ impl Balancer {
             kept.0,
             others.join(", ")
         );
-        self.warn(cx, owner, "DuplicateLoadBalancers", message);
+        self.warn(cx, owner, reasons::DUPLICATES, message);
     }
 
-    pub(super) fn warn(&self, cx: &Cx, owner: &Owner, reason: &'static str, message: String) {
+    pub(super) fn warn(&self, cx: &Cx, owner: &Owner, reason: Reason, message: String) {
         let about = reference(&owner.namespace, &owner.name, &owner.uid);
-        cx.recorder.event(&about, EventType::Warning, reason, message);
+        cx.recorder.event(&about, reason, message);
     }
 
-    pub(super) fn tell(&self, cx: &Cx, owner: &Owner, reason: &'static str, message: &str) {
+    pub(super) fn tell(&self, cx: &Cx, owner: &Owner, reason: Reason, message: &str) {
         let about = reference(&owner.namespace, &owner.name, &owner.uid);
-        cx.recorder.event(&about, EventType::Normal, reason, message);
+        let key = ObjectKey::new(owner.namespace.as_str(), owner.name.as_str());
+        tracing::info!(%key, state = reason.name(), "the load balancer of a service changed");
+        cx.recorder.event(&about, reason, message);
     }
 }
 

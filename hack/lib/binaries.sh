@@ -20,6 +20,7 @@ version_flags() {
 LDFLAGS="-s -w $(version_flags)"
 
 source "$ROOT/hack/lib/node.sh"
+source "$ROOT/hack/lib/masters.sh"
 source "$ROOT/hack/lib/plugins.sh"
 
 # package_of PROGRAM: the Go package to build.
@@ -28,7 +29,7 @@ package_of() {
     etcd) echo go.etcd.io/etcd/server/v3 ;;
     kwok) echo sigs.k8s.io/kwok/cmd/kwok ;;
     cloud-shim) echo ./fake ;;
-    cloud-peer) echo . ;;
+    cloud-peer | coredns) echo . ;;
     helm) echo helm.sh/helm/v3/cmd/helm ;;
     *) echo "k8s.io/kubernetes/cmd/$1" ;;
   esac
@@ -38,8 +39,8 @@ package_of() {
 module_of() {
   case "$1" in
     kwok) echo "$ROOT/hack/kwok" ;;
-    kubelet) echo "$ROOT/hack/node" ;;
-    cloud-shim | cloud-peer | helm) echo "$ROOT/hack/$1" ;;
+    kubelet | kube-proxy) echo "$ROOT/hack/node" ;;
+    cloud-shim | cloud-peer | coredns | helm) echo "$ROOT/hack/$1" ;;
     *) echo "$ROOT/hack/controlplane" ;;
   esac
 }
@@ -127,18 +128,53 @@ copy_stages() {
   publish "$dir/.tmp.kwok-stages.yaml" "$dir/kwok-stages.yaml"
 }
 
+# Parts are folders of their own, which the folder of programs links to: `node`, `masters`, and the plug-ins.
+part_dir() {
+  case "$1" in
+    node | masters) "${1}_dir" ;;
+    *) plugin_dir "$1" ;;
+  esac
+}
+
+part_is_whole() {
+  case "$1" in
+    node) node_is_whole "$(node_dir)" ;;
+    masters) masters_are_whole "$(masters_dir)" ;;
+    *) plugin_is_whole "$1" ;;
+  esac
+}
+
+# build_part DIR PART: DIR holds the programs.
+build_part() {
+  case "$2" in
+    node) build_node "$(node_dir)" "$1" ;;
+    masters) build_masters "$(masters_dir)" ;;
+    *) build_plugin "$2" ;;
+  esac
+}
+
+# link_part DIR PART: in one step, for others may read it meanwhile.
+link_part() {
+  local target
+  target="$(part_dir "$2")"
+  [ "$(readlink "$1/$2")" != "$target" ] || return 0
+  ln -sfn "$target" "$1/.link.$$.$2"
+  mv -fT "$1/.link.$$.$2" "$1/$2"
+}
+
 # build_binaries PEERS: builds what is missing, prints the folder last.
 build_binaries() {
-  local peer dir file node="" plugins=() missing=()
+  local peer dir file parts=() missing=()
   local wanted=(etcd kube-apiserver kubectl)
   for peer in ${1//,/ }; do
     case "$peer" in
       kcm) wanted+=(kube-controller-manager) ;;
       scheduler) wanted+=(kube-scheduler) ;;
       kwok) wanted+=(kwok kwok-stages.yaml) ;;
-      node) node=1 wanted+=(kube-scheduler) ;;
-      cloud-shim | cloud-template | cloud-peer | helm) plugins+=("$peer") ;;
-      *) die "--with $peer: known are kcm, scheduler, kwok, node, cloud-shim, cloud-template, cloud-peer and helm" ;;
+      node) wanted+=(kube-scheduler) parts+=(node) ;;
+      masters) wanted+=(kube-scheduler kube-controller-manager) parts+=(node masters) ;;
+      cloud-shim | cloud-template | cloud-peer | helm) parts+=("$peer") ;;
+      *) die "--with $peer: known are kcm, scheduler, kwok, node, masters, cloud-shim, cloud-template, cloud-peer and helm" ;;
     esac
   done
 
@@ -147,9 +183,12 @@ build_binaries() {
     for file in "${wanted[@]}"; do
       [ -s "$dir/$file" ] || die "QUARTERDECK_BIN_DIR=$dir holds no $file"
     done
-    [ -z "$node" ] || node_is_whole "$dir/node" || die "QUARTERDECK_BIN_DIR=$dir holds no whole node"
-    for file in "${plugins[@]}"; do
-      [ -d "$dir/$file" ] || die "QUARTERDECK_BIN_DIR=$dir holds no $file"
+    for file in ${parts[@]+"${parts[@]}"}; do
+      case "$file" in
+        node) node_is_whole "$dir/node" || die "QUARTERDECK_BIN_DIR=$dir holds no whole node" ;;
+        masters) masters_are_whole "$dir/masters" || die "QUARTERDECK_BIN_DIR=$dir holds no whole masters" ;;
+        *) [ -d "$dir/$file" ] || die "QUARTERDECK_BIN_DIR=$dir holds no $file" ;;
+      esac
     done
     echo "$dir"
     return
@@ -160,13 +199,8 @@ build_binaries() {
   for file in "${wanted[@]}"; do
     whole "$dir/$file" || missing+=("$file")
   done
-  if [ -n "$node" ] && { ! node_is_whole "$(node_dir)" || [ "$(readlink "$dir/node")" != "$(node_dir)" ]; }; then
-    missing+=(node)
-  fi
-  for file in "${plugins[@]}"; do
-    if ! plugin_is_whole "$file" || [ "$(readlink "$dir/$file")" != "$(plugin_dir "$file")" ]; then
-      missing+=("$file")
-    fi
+  for file in ${parts[@]+"${parts[@]}"}; do
+    part_is_whole "$file" || missing+=("$file")
   done
   if [ "${#missing[@]}" -gt 0 ]; then
     need go "install Go 1.26 or later (https://go.dev/dl)"
@@ -179,23 +213,14 @@ build_binaries() {
     for file in "${missing[@]}"; do
       # Built meanwhile by the one we waited for?
       whole "$dir/$file" && continue
-      case "$file" in
-        kwok-stages.yaml) copy_stages "$dir" ;;
-        node)
-          node_is_whole "$(node_dir)" || build_node "$(node_dir)" "$dir"
-          # A finished link in one step: others may read it meanwhile.
-          ln -sfn "$(node_dir)" "$dir/.tmp.node"
-          mv -fT "$dir/.tmp.node" "$dir/node"
-          ;;
-        cloud-shim | cloud-template | cloud-peer | helm)
-          plugin_is_whole "$file" || build_plugin "$file"
-          ln -sfn "$(plugin_dir "$file")" "$dir/.tmp.$file"
-          mv -fT "$dir/.tmp.$file" "$dir/$file"
-          ;;
-        *) build_program "$dir" "$file" ;;
+      case " ${parts[*]-} " in
+        *" $file "*) part_is_whole "$file" || build_part "$dir" "$file" ;;
+        *) if [ "$file" = kwok-stages.yaml ]; then copy_stages "$dir"; else build_program "$dir" "$file"; fi ;;
       esac
     done
     exec 9>&-
   fi
+  # Without the lock: whoever has everything need not wait for the builds of others.
+  for file in ${parts[@]+"${parts[@]}"}; do link_part "$dir" "$file"; done
   echo "$dir"
 }

@@ -14,7 +14,7 @@ plugin_dir() {
     {
       case "$1" in
         cloud-shim | cloud-peer) find "$ROOT/hack/$1" -type f | LC_ALL=C sort | xargs cat ;;
-        helm) cat "$ROOT"/hack/helm/go.{mod,sum} ;;
+        helm) cat "$ROOT"/hack/helm/go.{mod,sum} && helm_flags ;;
         cloud-template) cat "$ROOT/src/cloud/proto/$PLUGIN_PROTO" && echo "${PLUGIN_PYTHON[@]}" ;;
       esac
       echo "$LDFLAGS $(uname -sm)"
@@ -40,14 +40,18 @@ build_plugin() {
   mkdir -p "$dir"
   case "$1" in
     cloud-shim | cloud-peer) build_program "$dir" "$1" ;;
-    helm) LDFLAGS="$LDFLAGS $(helm_version_flag)" build_program "$dir" helm ;;
+    helm) LDFLAGS="$LDFLAGS $(helm_flags)" build_program "$dir" helm ;;
     cloud-template) build_template_python "$dir" ;;
   esac
 }
 
-# Version as helm reports it, and compares a chart's demands with.
-helm_version_flag() {
+# The versions that helm stands for: its own, and of Kubernetes that which it takes a chart to be for while it asks no server.
+helm_flags() {
+  local minor="${KUBERNETES_VERSION#v1.}" package
   printf -- '-X helm.sh/helm/v3/internal/version.version=%s' "$(awk '$1 == "helm.sh/helm/v3" { print $2 }' "$ROOT/hack/helm/go.mod")"
+  for package in chartutil lint/rules; do
+    printf -- ' -X helm.sh/helm/v3/pkg/%s.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/%s.k8sVersionMinor=%s' "$package" "$package" "${minor%%.*}"
+  done
 }
 
 # build_template_python DIR: Python with gRPC, and the protocol's code in DIR/stubs.

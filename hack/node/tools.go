@@ -1,6 +1,9 @@
 //go:build tools
 
-// Package node pins the kubelet that hack/cluster builds.
+// Package node pins what hack/cluster builds for nodes.
 package node
 
-import _ "k8s.io/kubernetes/cmd/kubelet"
+import (
+	_ "k8s.io/kubernetes/cmd/kube-proxy"
+	_ "k8s.io/kubernetes/cmd/kubelet"
+)

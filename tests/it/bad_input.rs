@@ -162,7 +162,7 @@ async fn a_wrong_ca_is_said_and_outlived() -> Result<()> {
     eventually("it says what is wrong", PATIENCE, || async {
         let log = replica.log_text();
         let informers = log.lines().any(|line| line.contains("informer fails") && line.contains("UnknownIssuer"));
-        if informers && log.contains("controller is blocked") { Ok(()) } else { bail!("{log}") }
+        if informers && log.contains("blocked") { Ok(()) } else { bail!("{log}") }
     })
     .await?;
     eventually("it serves", PATIENCE, || async {

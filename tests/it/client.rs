@@ -17,7 +17,7 @@ use quarterdeck_runtime::client::{
     Api, ApiError, ApplyOptions, ApplyTo, Class, ClientOptions, Clients, DeletePrecondition, Expect, Identity,
     ListQuery, PatchPrecondition, Propagation, Source, WriteLog,
 };
-use quarterdeck_runtime::events::{EventSink, EventType};
+use quarterdeck_runtime::events::EventSink;
 use quarterdeck_runtime::informer::WatchTransport as _;
 use quarterdeck_runtime::object::{Kind, ObjectKey};
 use serde_json::{Value, json};
@@ -198,6 +198,13 @@ async fn the_fence_refuses_the_token_of_a_past_tenure() {
     assert!(live(&api, "client", "present").await.is_some());
 }
 
+quarterdeck_runtime::reasons! {
+    /// What the test tells.
+    REASONS:
+    /// It has no luck.
+    FAILED = Warning "Failed" about "ConfigMap";
+}
+
 #[tokio::test]
 async fn events_show_up_with_count_and_source() {
     let control_plane = shared().await;
@@ -214,7 +221,7 @@ async fn events_show_up_with_count_and_source() {
         ..Default::default()
     };
     for _ in 0..3 {
-        recorder.event(&about, EventType::Warning, "Failed", "no luck");
+        recorder.event(&about, FAILED, "no luck");
     }
     sink.flush(LONG).await;
     let api = clients.api(&Identity::Manager);

@@ -5,11 +5,8 @@
 mod account;
 mod addon;
 mod addon_crd;
-
 mod addon_workflow;
-
 mod addonctl;
-
 mod bad_input;
 mod client;
 mod cloud;
@@ -18,11 +15,14 @@ mod dashboard;
 mod deploy;
 mod endpoints;
 mod equality;
+mod events_doc;
 mod fence;
 mod fuzz;
 mod handover;
 mod informer;
 mod isolation;
+mod logs_doc;
+mod masters;
 mod metrics_doc;
 mod namespace;
 mod node;
@@ -36,3 +36,5 @@ mod run_check;
 mod serving;
 mod split_brain;
 mod standby;
+mod told;
+mod traces;

@@ -18,6 +18,8 @@ pub enum Peer {
     Kwok,
     /// A real kubelet with containerd, and a scheduler.
     Node,
+    /// What `hack/masters` needs: a node's parts, the Go manager, a scheduler, kube-proxy and CoreDNS.
+    Masters,
     /// Kubernetes' fake cloud provider as a plug-in: the program `cloud-shim/cloud-shim`.
     CloudShim,
     /// Python for the template of a plug-in: `cloud-template/venv`, and the protocol's code in `cloud-template/stubs`.
@@ -37,6 +39,7 @@ impl Peer {
             Self::Scheduler => "scheduler",
             Self::Kwok => "kwok",
             Self::Node => "node",
+            Self::Masters => "masters",
             Self::CloudShim => "cloud-shim",
             Self::CloudTemplate => "cloud-template",
             Self::CloudPeer => "cloud-peer",
@@ -54,6 +57,7 @@ impl Peer {
             Self::Scheduler,
             Self::Kwok,
             Self::Node,
+            Self::Masters,
             Self::CloudShim,
             Self::CloudTemplate,
             Self::CloudPeer,

@@ -32,6 +32,7 @@ pub mod cloud;
 mod control_plane;
 pub mod deck;
 mod kubeconfig;
+pub mod masters;
 pub mod netns;
 mod pki;
 mod ports;

@@ -5,15 +5,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use quarterdeck_runtime::client::{Api, ApiError};
 use quarterdeck_runtime::controller::Error;
-use quarterdeck_runtime::events::EventType;
 use quarterdeck_runtime::object::ObjectKey;
 use serde_json::Value;
 
-use super::reasons;
 use super::run::Run;
 use crate::addon::ident::GroupKind;
 use crate::addon::lifecycle::{Book, Lifecycle, Phase, SUCCEEDED};
 use crate::addon::parent;
+use crate::addon::reasons;
 use crate::addon::workflow::execute::{self, Observed};
 use crate::addon::workflow::runner::{Runner, Wish, choose};
 use crate::addon::workflow::{self, Program};
@@ -166,7 +165,7 @@ impl Run<'_> {
         let parent = self.engine.parent(&self.id).filter(|_| made);
         if let Some(parent) = parent {
             let about = parent::reference(&self.id, &parent.uid);
-            self.recorder.event(&about, EventType::Normal, reasons::CREATED, format!("Created Workflow {key}."));
+            self.recorder.event(&about, reasons::CREATED, format!("Created Workflow {key}."));
         }
         Ok(observed)
     }

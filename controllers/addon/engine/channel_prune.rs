@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use quarterdeck_api::channel::PruneKind;
 use quarterdeck_runtime::client::{ApiError, Class, DeletePrecondition, ListQuery, Propagation};
 use quarterdeck_runtime::controller::Error;
-use quarterdeck_runtime::events::EventType;
 use quarterdeck_runtime::object::Kind;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -23,6 +22,7 @@ use crate::addon::edited::KOPS;
 use crate::addon::ident::{GroupKind, Ident};
 use crate::addon::parent::{self, Content};
 use crate::addon::plan::rank;
+use crate::addon::reasons;
 use crate::addon::removal::Named;
 use crate::addon::source::Addon;
 use crate::addon::source::channel::SOURCE;
@@ -121,7 +121,7 @@ impl Run<'_> {
             Ok(Some(kind)) => kind,
             Ok(None) => {
                 let text = format!("prune: the server has no kind {group_kind}: passed over");
-                tracing::warn!(addon = %self.id, "{text}");
+                tracing::warn!(addon = %self.id, kind = %group_kind, "prune: the server has no such kind: passed over");
                 self.outcome.notes.push(text);
                 return Ok(());
             }
@@ -156,7 +156,7 @@ impl Run<'_> {
                         let version = live["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
                         found.go.insert(ident, (kind.clone(), uid, version));
                     }
-                    Err(reason) => tracing::info!(addon = %self.id, object = %ident, reason, "prune: not deleted"),
+                    Err(reason) => tracing::info!(addon = %self.id, object = %ident, reason, "not deleted"),
                 }
             }
         }
@@ -365,6 +365,6 @@ impl Run<'_> {
         tracing::warn!(addon = %self.id, objects = candidates.members.len(), command, "objects wait to be confirmed");
         let uid = self.engine.parent(&self.id).map(|parent| parent.uid).unwrap_or_default();
         let about = parent::reference(&self.id, &uid);
-        self.recorder.event(&about, EventType::Warning, "AdoptionCandidates", text);
+        self.recorder.event(&about, reasons::CANDIDATES, text);
     }
 }

@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 
 use quarterdeck_runtime::controller::Error;
-use quarterdeck_runtime::events::EventType;
 use serde_json::Value;
 
 use super::channel::Offered;
@@ -15,6 +14,7 @@ use crate::addon::ident::Ident;
 use crate::addon::manifest::Mode;
 use crate::addon::parent::{self, Content};
 use crate::addon::plan::{Live, Op, Seen, Wanted};
+use crate::addon::reasons;
 use crate::addon::source::channel::SOURCE;
 use crate::addon::source::{Addon, Drift};
 
@@ -72,7 +72,7 @@ impl Run<'_> {
             let about =
                 parent::reference(&self.id, &self.engine.parent(&self.id).map(|parent| parent.uid).unwrap_or_default());
             let text = format!("{}: edited, and kept as they are: {}", self.id, new.join("; "));
-            self.recorder.event(&about, EventType::Normal, "UserEditsKept", text);
+            self.recorder.event(&about, reasons::EDITS_KEPT, text);
         }
         Ok(true)
     }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use jiff::Timestamp;
 use quarterdeck_api::addon::{Phase as Word, is_upstream_checksum, names};
 use quarterdeck_runtime::client::PatchPrecondition;
 use quarterdeck_runtime::controller::{Action, Error};
@@ -142,7 +141,7 @@ impl Run<'_> {
                 return self.end();
             }
         }
-        tracing::info!(addon = %self.id, pruned = self.outcome.pruned.len(), at = %Timestamp::now(), "the addon is gone");
+        self.tell_gone(&now);
         self.engine.forget(&self.id);
         self.engine.forget_parent(&self.id);
         self.engine.set_state(&self.id, None);

@@ -16,15 +16,16 @@ mod outcome;
 mod overlay;
 mod pass;
 mod pki;
-mod reasons;
 mod recall;
 mod removal;
 mod resources;
 mod revisions;
 mod run;
 mod settle;
+mod sources;
 mod stored;
 mod tell;
+mod told;
 mod watches;
 mod workflows;
 mod write;
@@ -156,6 +157,8 @@ struct Shared {
     observing: Option<bool>,
     /// What was told of keiko's addon-manager.
     keiko: Option<bool>,
+    /// What was told of the sources, in events.
+    told: BTreeMap<&'static str, sources::Told>,
     /// What the channels said last.
     channels: Option<Arc<ChannelReading>>,
     /// Watches on the CAs and issuers of channels' addons.
@@ -278,6 +281,8 @@ impl Engine {
             problem(&snapshot).filter(|new| before.as_deref().and_then(problem).as_ref() != Some(new))
         {
             tracing::warn!(source, problem, "the source cannot be read whole; nothing is removed");
+        } else if snapshot.problem.is_none() && before.as_deref().and_then(problem).is_some() {
+            tracing::info!(source, "the source is read whole again");
         }
         // What moved from one addon to another concerns both, whichever of them changed.
         let mut woken = shared.retake(&|id, ident| self.holds(id, ident));
@@ -410,6 +415,11 @@ impl Engine {
         let shared = self.shared.lock();
         let addons = shared.sources.values().flat_map(|snapshot| snapshot.addons.values()).map(|addon| &addon.id);
         shared.written.keys().chain(addons).any(|id| parent::set_id(id) == set)
+    }
+
+    /// How an addon was found last by this process.
+    fn known_state(&self, id: &AddonId) -> Option<State> {
+        self.shared.lock().states.get(id).map(|standing| standing.state)
     }
 
     /// Notes how an addon is; `None` when it is no more. Wakes those that wait for it.

@@ -45,8 +45,12 @@ pub(super) struct Outcome {
     pub(super) drift: u64,
     /// Objects made or changed.
     pub(super) applied: usize,
+    /// Objects taken over as they were.
+    pub(super) adopted: usize,
     /// Objects deleted.
     pub(super) pruned: Vec<String>,
+    /// Objects that are ours no more and stay, and why.
+    pub(super) kept: Vec<String>,
     /// Writes that were not made because a predecessor is alive.
     pub(super) planned: usize,
 }
@@ -102,7 +106,9 @@ impl Outcome {
         Self {
             drift: self.drift,
             applied: self.applied,
+            adopted: self.adopted,
             pruned: self.pruned,
+            kept: self.kept,
             planned: self.planned,
             notes: self.notes,
             ..Self::default()

@@ -15,6 +15,7 @@ use super::run::Run;
 use super::{Engine, Key};
 use crate::addon::pki::{Authority, NAMESPACE, issuer, issuer_kind};
 use crate::addon::plan::MANAGER;
+use crate::addon::reasons;
 use crate::addon::source::AddonId;
 
 /// When it is looked again for cert-manager's kinds.
@@ -73,6 +74,7 @@ impl Run<'_> {
         };
         self.api.create(&authority.into_secret(addon)).await?;
         tracing::info!(addon = %self.id, secret = %key, "a CA was made");
+        self.event(reasons::CA_MADE, format!("made a CA in secret {key}"));
         Ok(None)
     }
 
@@ -96,6 +98,7 @@ impl Run<'_> {
         let options = ApplyOptions { manager: MANAGER, force: false, dry_run: false };
         self.api.apply(&kind, &key, &issuer(addon, &kind.version), &ApplyTo::Absent, &options).await?;
         tracing::info!(addon = %self.id, issuer = %key, "an issuer was made");
+        self.event(reasons::ISSUER_MADE, format!("made issuer {key}"));
         Ok(None)
     }
 }

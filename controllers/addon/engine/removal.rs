@@ -98,6 +98,7 @@ impl Run<'_> {
             Fate::Going => self.drop_member(member, content, "gone"),
             Fate::Leave { reason } => {
                 tracing::info!(addon = %self.id, object = %member, reason, "not deleted");
+                self.outcome.kept.push(format!("{member} ({reason})"));
                 self.drop_member(member, content, "kept");
             }
             Fate::Delete { .. } if self.observing => self.outcome.planned += 1,

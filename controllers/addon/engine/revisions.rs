@@ -6,7 +6,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 use quarterdeck_api::addon::Phase as Word;
 use quarterdeck_runtime::controller::{Action, Error};
-use quarterdeck_runtime::events::EventType;
 use tokio::time::Instant;
 
 use super::Memory;
@@ -15,6 +14,7 @@ use super::run::Run;
 use super::stored::Lost;
 use crate::addon::lifecycle::Lifecycle;
 use crate::addon::parent::{self, BackTo, Content, Parent, State};
+use crate::addon::reasons;
 use crate::addon::revision::{
     self, Judgement, Kept, Mode, Revisions, RollBack, Trial, Verdict, Wish, begin, crds, key_of, plan, wish,
 };
@@ -81,6 +81,7 @@ impl Run<'_> {
         }
         if let Some(back) = ended {
             tracing::info!(addon = %self.id, from = back.from, to = back.to, "the roll-back is over");
+            self.event(reasons::ROLL_BACK_OVER, "what the source says is in force again".to_owned());
         }
         if self.engine.overlay(&self.id).is_some() {
             self.engine.set_overlay(&self.id, None);
@@ -251,9 +252,9 @@ impl Run<'_> {
     pub(super) fn tell_back(&self, before: &Parent, said: &Content) {
         let Some(text) = said.revisions.told() else { return };
         self.engine.parts.metrics.rolled_back.inc();
-        tracing::warn!(addon = %self.id, "{text}");
+        tracing::warn!(addon = %self.id, reason = text, "the addon was rolled back");
         let about = parent::reference(&self.id, &before.uid);
-        self.recorder.event(&about, EventType::Warning, "RolledBack", format!("{}: {text}", self.id));
+        self.recorder.event(&about, reasons::ROLLED_BACK, format!("{}: {text}", self.id));
     }
 
     /// An Addon object of which an older revision is in force: its objects are kept, and nothing is run.

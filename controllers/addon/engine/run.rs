@@ -327,7 +327,7 @@ impl Run<'_> {
 
     pub(super) fn end(self) -> Result<Action, Error> {
         if self.observing && self.outcome.planned > 0 {
-            tracing::info!(addon = %self.id, planned = self.outcome.planned, "observing: this many writes would be made");
+            tracing::debug!(addon = %self.id, planned = self.outcome.planned, "observing: this many writes would be made");
         }
         if self.outcome.retry {
             let blocked = self.outcome.blocked.as_ref().map(grant_command);

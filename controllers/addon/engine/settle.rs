@@ -38,6 +38,8 @@ struct Done {
     /// What the server counted it as.
     word: &'static str,
     drift: bool,
+    /// Whether only the hand changed.
+    adopted: bool,
     /// How the object differs, where it is left so.
     drifted: Option<String>,
 }
@@ -233,6 +235,8 @@ impl Run<'_> {
                 if word != "unchanged" && done.drift {
                     self.outcome.drift += 1;
                     self.engine.parts.metrics.repaired.inc();
+                } else if word != "unchanged" && done.adopted {
+                    self.outcome.adopted += 1;
                 } else if word != "unchanged" {
                     self.outcome.applied += 1;
                 }
@@ -294,7 +298,7 @@ const FIRST_SIGHT: Duration = Duration::from_secs(5);
 
 async fn carry_out(api: Api, seen: &[Seen<'_>], op: Op, carry: Carry) -> Done {
     let Carry { observing, repair } = carry;
-    let done = |index, word, drift, result| Done { index, result, word, drift, drifted: None };
+    let done = |index, word, drift, result| Done { index, result, word, drift, adopted: false, drifted: None };
     let options = |force| ApplyOptions { manager: MANAGER, force, dry_run: false };
     match op {
         Op::Accept { index } => done(index, "", false, Ok(None)),
@@ -323,7 +327,7 @@ async fn carry_out(api: Api, seen: &[Seen<'_>], op: Op, carry: Carry) -> Done {
             let freed = api.merge_patch(&wanted.kind, &wanted.ident.key(), None, &patch, &precondition).await;
             done(index, "released", false, freed.map(|_| None))
         }
-        Op::Apply { index, uid, resource_version, take_back, body, drift, .. } => {
+        Op::Apply { index, uid, resource_version, take_back, body, drift, adopts, .. } => {
             let wanted = seen[index].wanted;
             let key = wanted.ident.key();
             let mut before = resource_version.clone();
@@ -340,7 +344,8 @@ async fn carry_out(api: Api, seen: &[Seen<'_>], op: Op, carry: Carry) -> Done {
             let same = stored.as_ref().is_ok_and(|stored| {
                 stored.pointer("/metadata/resourceVersion").and_then(Value::as_str) == Some(&before)
             });
-            done(index, if same { "unchanged" } else { "changed" }, drift, stored.map(Some))
+            let word = if same { "unchanged" } else { "changed" };
+            Done { adopted: adopts, ..done(index, word, drift, stored.map(Some)) }
         }
     }
 }

@@ -63,7 +63,7 @@ impl Run<'_> {
         self.engine.note_parent_deleted(&self.id, &parent.uid);
         self.engine.parts.queue.add(Key::Mirror(self.id.clone()));
         self.engine.set_state(&self.id, None);
-        tracing::info!(addon = %self.id, pruned = self.outcome.pruned.len(), "the addon is gone");
+        self.tell_gone(parent);
         Ok(())
     }
 }

@@ -16,7 +16,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use parking_lot::Mutex;
 use prometheus::{GaugeVec, Opts, Registry};
 use quarterdeck_runtime::client::Identity;
-use quarterdeck_runtime::events::{EventType, Recorder};
+use quarterdeck_runtime::events::Recorder;
 use quarterdeck_runtime::informer::{Change, Informers, Lister, Selection};
 use quarterdeck_runtime::notes::{Notes, REPLICAS_NAMESPACE};
 use quarterdeck_runtime::object::{Cached as _, Kind};
@@ -25,14 +25,11 @@ use quarterdeck_runtime::view::Metadata;
 pub use compare::{Difference, What, text};
 pub use record::{BadRecord, Record, annotation};
 
+use super::reasons;
 use super::source::Snapshot;
 
 /// Most replicas that the metric names.
 const MOST_NAMED: usize = 16;
-/// Reason of the events.
-const DIFFERS: &str = "SourceDiffers";
-/// Reason of the event when a replica reads the same again.
-const AGREES: &str = "SourceAgrees";
 
 /// What all replicas read.
 pub struct Replicas {
@@ -132,7 +129,7 @@ impl Replicas {
             if state.told.get(&key) != Some(text) {
                 tracing::warn!(source, replica, differs = text, "masters differ; this one's files are applied");
                 let message = format!("{source}: {text}; what {} reads is applied", self.notes.replica());
-                recorder.event(&reference(replica), EventType::Warning, DIFFERS, message);
+                recorder.event(&reference(replica), reasons::DIFFERS, message);
                 state.told.insert(key, text.clone());
             }
         }
@@ -146,9 +143,15 @@ impl Replicas {
             tracing::info!(source, replica = key.0, "this master differs no more");
             state.told.remove(&key);
             if self.others().iter().any(|lease| lease.key.name() == key.0) {
-                recorder.event(&reference(&key.0), EventType::Normal, AGREES, format!("{source}: it differs no more"));
+                recorder.event(&reference(&key.0), reasons::AGREES, format!("{source}: it differs no more"));
             }
         }
+    }
+
+    /// This replica's own Lease, as an event is about it.
+    #[must_use]
+    pub fn reference(&self) -> ObjectReference {
+        reference(self.notes.replica())
     }
 
     /// The Leases of the other replicas.

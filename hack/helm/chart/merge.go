@@ -52,7 +52,8 @@ func ask(program string, scenes []scene) ([]*manifest, error) {
 			return nil, err
 		}
 		for name, text := range files {
-			if scene.only != "" && scene.only != name {
+			// The fence has scenes of its own.
+			if scene.only != name && (scene.only != "" || name == "fence") {
 				continue
 			}
 			one := found[name]

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 )
@@ -30,6 +31,14 @@ var (
 	withMetal  = []string{"--cloud-provider=metal", "--cloud-config=/inventory.yaml", "--cluster-cidr=10.244.0.0/16"}
 )
 
+// addonAccounts are the ways in which a value names whose account addons act
+// as; one of them holds.
+var addonAccounts = []string{
+	`(eq $on.addonAccount "own")`,
+	`(eq $on.addonAccount "system")`,
+	`(eq $on.addonAccount "elsewhere")`,
+}
+
 // controller is one line of the program's table.
 type controller struct {
 	name string
@@ -42,6 +51,9 @@ type controller struct {
 
 // table is what the program has.
 type table []controller
+
+// leaseNamespace is the flag that scenes are asked with unless they name another value.
+const leaseNamespace = "--leader-elect-resource-namespace"
 
 // scene is one way to ask, and when its answer holds.
 type scene struct {
@@ -98,18 +110,24 @@ func learnOne(program, name string) (controller, error) {
 
 // scenes are all ways in which values change the answer.
 func (all table) scenes() []scene {
-	scenes := []scene{{flags: []string{"--controllers="}}}
+	none := "--controllers="
+	scenes := []scene{
+		{flags: []string{none}},
+		// The fence is called after its Lease, and that is not the same everywhere.
+		{[]string{`(eq .Values.lease.namespace "kube-system")`}, []string{none, leaseNamespace + "=kube-system"}, "fence"},
+		{[]string{`(ne .Values.lease.namespace "kube-system")`}, []string{none}, "fence"},
+	}
 	for _, one := range all {
 		on := fmt.Sprintf("(index $on %q)", one.name)
 		just := "--controllers=" + one.name
 		switch {
 		case one.writesAnything:
-			own := "(eq $on.addonAccount \"own\")"
+			own, system, elsewhere := addonAccounts[0], addonAccounts[1], addonAccounts[2]
 			scenes = append(scenes,
 				scene{[]string{on, own}, []string{just, "--addons-cluster-admin=false"}, ""},
 				scene{[]string{on, own, "$on.addonAdmin"}, []string{just}, "addons-cluster-admin"},
-				scene{[]string{on, "(eq $on.addonAccount \"system\")"}, []string{just, "--addon-service-account=qd-addons-name"}, ""},
-				scene{[]string{on, "(eq $on.addonAccount \"elsewhere\")"},
+				scene{[]string{on, system}, []string{just, "--addon-service-account=qd-addons-name"}, ""},
+				scene{[]string{on, elsewhere},
 					[]string{just, "--addon-service-account=qd-addons-namespace/qd-addons-name"}, ""})
 		case one.needs == "":
 			scenes = append(scenes, scene{[]string{on}, []string{just}, ""})
@@ -143,8 +161,11 @@ func install(program string, flags []string) (map[string][]byte, error) {
 	defer os.RemoveAll(folder)
 	args := append([]string{
 		"install", "--output-dir=" + folder, "--user=qd-user",
-		"--leader-elect-resource-name=qd-lease-name", "--leader-elect-resource-namespace=qd-lease-namespace",
+		"--leader-elect-resource-name=qd-lease-name",
 	}, flags...)
+	if !slices.ContainsFunc(flags, func(flag string) bool { return strings.HasPrefix(flag, leaseNamespace) }) {
+		args = append(args, leaseNamespace+"=qd-lease-namespace")
+	}
 	var said bytes.Buffer
 	command := exec.Command(program, args...)
 	command.Stderr = &said

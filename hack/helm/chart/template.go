@@ -108,6 +108,7 @@ func (w when) condition(outer when) string {
 }
 
 func (w when) expression() string {
+	w = w.collapsed()
 	var terms []string
 	for _, scene := range w {
 		if len(scene) == 0 {
@@ -128,6 +129,45 @@ func (w when) expression() string {
 		return terms[0]
 	}
 	return "or " + strings.Join(terms, " ")
+}
+
+// collapsed has one scene in the place of those that differ only in whose
+// account addons act as, where there is one for each.
+func (w when) collapsed() when {
+	all := append(when{}, w...)
+	for _, scene := range w {
+		if len(scene) == 0 || !contains(scene, []string{addonAccounts[0]}) {
+			continue
+		}
+		rest := without(scene, addonAccounts[0])
+		each := true
+		for _, account := range addonAccounts {
+			each = each && w.has(append([]string{account}, rest...))
+		}
+		if each {
+			all = append(all, rest)
+		}
+	}
+	return all
+}
+
+func (w when) has(scene []string) bool {
+	for _, other := range w {
+		if len(other) == len(scene) && contains(other, scene) {
+			return true
+		}
+	}
+	return false
+}
+
+func without(scene []string, atom string) []string {
+	var rest []string
+	for _, other := range scene {
+		if other != atom {
+			rest = append(rest, other)
+		}
+	}
+	return rest
 }
 
 // impliedBy: is there another scene that asks for less of the same?

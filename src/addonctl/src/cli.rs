@@ -39,6 +39,43 @@ pub(crate) struct Connection {
     pub(crate) context: Option<String>,
 }
 
+/// Which manager to ask, and how to get there.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Manager")]
+pub(crate) struct ReachFlags {
+    /// Replica to ask, by its name or its name in the election; without it the one that leads
+    #[arg(long, value_name = "name")]
+    pub(crate) replica: Option<String>,
+    /// Where a manager serves, https://HOST:PORT; without it a port-forward to its pod, or the address in its Lease
+    #[arg(long, value_name = "url")]
+    pub(crate) address: Option<String>,
+    /// File with the authority that signed the manager's certificate; without it the checksum in its Lease decides
+    #[arg(long, value_name = "file")]
+    pub(crate) certificate_authority: Option<PathBuf>,
+    /// Name that the certificate has to be for; without it the host of the address
+    #[arg(long, value_name = "name", requires = "certificate_authority")]
+    pub(crate) tls_server_name: Option<String>,
+    /// Lease of the election, NAMESPACE/NAME
+    #[arg(long, value_name = "lease", default_value = "kube-system/quarterdeck", value_parser = lease_name)]
+    pub(crate) lease: String,
+    /// Namespace of the managers' pods
+    #[arg(long, value_name = "name", default_value = "kube-system")]
+    pub(crate) manager_namespace: String,
+    /// Labels of the managers' pods
+    #[arg(long, value_name = "labels", default_value = "app.kubernetes.io/name=quarterdeck")]
+    pub(crate) manager_selector: String,
+}
+
+/// Takes `namespace/name`.
+fn lease_name(text: &str) -> Result<String, String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+            Ok(text.to_owned())
+        }
+        _ => Err("write NAMESPACE/NAME".to_owned()),
+    }
+}
+
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -75,6 +112,12 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: ChannelsCommand,
     },
+    /// Show what is wrong, who leads, and how controllers, addons and clouds are; ends with 5 if something is wrong
+    Status(StatusArgs),
+    /// Show queues, caches and controllers of the leader as they are from moment to moment
+    Top(TopArgs),
+    /// Serve the leader's status page to a browser on this machine
+    Dashboard(DashboardArgs),
     /// Print the completion script of a shell
     Completion {
         /// The shell
@@ -256,6 +299,111 @@ pub(crate) struct LogsArgs {
     #[arg(long, value_name = "step", value_parser = ["prereqs", "install", "validate", "delete"])]
     pub(crate) step: Option<String>,
 }
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+#[command(after_help = STATUS_EXAMPLES)]
+pub(crate) struct StatusArgs {
+    /// Form of the output: table, wide, json or yaml; the last two are the manager's /statusz as it is
+    #[arg(short, long, value_name = "form", default_value = "table", hide_possible_values = true)]
+    pub(crate) output: ListForm,
+    /// Which manager.
+    #[command(flatten)]
+    pub(crate) reach: ReachFlags,
+}
+
+const STATUS_EXAMPLES: &str = "Examples:
+  addonctl status                                   what is wrong, and how all is
+  addonctl status --replica=master-2                as a certain replica sees it
+  addonctl status -o json | jq .status.controllers  for scripts
+  addonctl status >/dev/null || echo trouble        0: well, 5: something is wrong, 1: not found out
+  addonctl status --address=https://10.0.0.11:10267 --certificate-authority=ca.crt
+                                                    without kube-apiserver";
+
+/// By what `top` sorts controllers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Order {
+    /// Keys that wait.
+    Queue,
+    /// Keys that are done a second.
+    Rate,
+    /// Age of the oldest key.
+    Oldest,
+    /// Name.
+    Name,
+}
+
+/// Arguments of `top`.
+#[derive(Debug, Args)]
+#[command(after_help = TOP_EXAMPLES)]
+pub(crate) struct TopArgs {
+    /// Print once, and end as `status` does; so it is anyway where the output is no terminal
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Time from one look to the next
+    #[arg(long, value_name = "duration", default_value = "2s", value_parser = interval)]
+    pub(crate) interval: Duration,
+    /// By what controllers are sorted: queue, rate, oldest or name
+    #[arg(long, value_name = "order", default_value = "queue", hide_possible_values = true)]
+    pub(crate) sort_by: Order,
+    /// Form of the output: table or json; JSON is printed once
+    #[arg(short, long, value_name = "form", default_value = "table", hide_possible_values = true)]
+    pub(crate) output: TopForm,
+    /// Which manager.
+    #[command(flatten)]
+    pub(crate) reach: ReachFlags,
+}
+
+const TOP_EXAMPLES: &str = "Keys:
+  q  end    s  sort by something else    space  look now
+
+Examples:
+  addonctl top                         the leader, every two seconds
+  addonctl top --replica=master-2      a certain replica
+  addonctl top --once --sort-by=oldest
+  addonctl top -o json                 the manager's /statusz as it is";
+
+/// Forms of what `top` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TopForm {
+    /// Columns.
+    Table,
+    /// JSON.
+    Json,
+}
+
+/// Takes a duration that is worth waiting for.
+fn interval(text: &str) -> Result<Duration, String> {
+    let shortest = Duration::from_millis(200);
+    match duration::parse(text) {
+        Ok(interval) if interval >= shortest => Ok(interval),
+        Ok(_) => Err(format!("at least {}", duration::format(shortest))),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Arguments of `dashboard`.
+#[derive(Debug, Args)]
+#[command(after_help = DASHBOARD_EXAMPLES)]
+pub(crate) struct DashboardArgs {
+    /// Port to serve at on 127.0.0.1; 0 takes a free one
+    #[arg(long, value_name = "port", default_value_t = 0)]
+    pub(crate) port: u16,
+    /// Open the page in the browser (xdg-open)
+    #[arg(long)]
+    pub(crate) open: bool,
+    /// Which manager.
+    #[command(flatten)]
+    pub(crate) reach: ReachFlags,
+}
+
+const DASHBOARD_EXAMPLES: &str =
+    "The printed URL holds a secret, and only who has it can read the page; it works until the command ends (Ctrl-C).
+
+Examples:
+  addonctl dashboard               prints the URL of the leader's page
+  addonctl dashboard --open        and opens it
+  addonctl dashboard --port=8089   from afar: ssh -L 8089:127.0.0.1:8089 HOST, then the same URL";
 
 /// Commands about channels.
 #[derive(Debug, Subcommand)]

@@ -16,6 +16,8 @@ pub(crate) enum Exit {
     NotFound = 3,
     /// What was waited for did not come in time.
     TimedOut = 4,
+    /// `status`, `top --once`: something is wrong with the managers.
+    Unhealthy = 5,
     /// The command line is wrong.
     Usage = 64,
 }

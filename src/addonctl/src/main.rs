@@ -1,15 +1,21 @@
-//! `addonctl`: the client for addons. It acts as its user, talks to kube-apiserver alone, and asks no
-//! server where nothing is asked of it.
+//! `addonctl`: the client for addons, and for the managers that look after them. It acts as its user, talks to
+//! kube-apiserver (and, for `status`, `top` and `dashboard`, to a manager that it has verified), and asks no server where
+//! nothing is asked of it.
 
 mod channels;
 mod cli;
+mod columns;
 mod commands;
 mod create;
+mod dashboard;
 mod exit;
 mod kinds;
 mod output;
 mod plan;
+mod reach;
 mod server;
+mod status;
+mod top;
 
 use std::process::ExitCode;
 

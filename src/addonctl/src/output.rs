@@ -84,7 +84,7 @@ impl Table {
 }
 
 /// Whether the standard output is a terminal that is to be coloured.
-fn colours() -> bool {
+pub(crate) fn colours() -> bool {
     std::env::var_os("NO_COLOR").is_none() && std::io::stdout().is_terminal()
 }
 
@@ -95,7 +95,12 @@ pub(crate) fn paint(colour: &str, text: &str) -> String {
 
 /// A span of time as kubectl writes an age: `45s`, `3m10s`, `2h`, `5d`.
 pub(crate) fn age(since: Timestamp, now: Timestamp) -> String {
-    let seconds = now.duration_since(since).as_secs().max(0);
+    span(now.duration_since(since).as_secs())
+}
+
+/// A number of seconds as kubectl writes an age.
+pub(crate) fn span(seconds: i64) -> String {
+    let seconds = seconds.max(0);
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
     let with = |big: i64, unit: &str, rest: i64, small: &str| {
         if rest == 0 { format!("{big}{unit}") } else { format!("{big}{unit}{rest}{small}") }

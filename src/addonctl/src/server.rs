@@ -28,16 +28,7 @@ impl Server {
     /// # Errors
     /// When the kubeconfig cannot be read, or does not say what is needed.
     pub(crate) async fn connect(connection: &Connection) -> anyhow::Result<Self> {
-        let options = KubeConfigOptions { context: connection.context.clone(), ..KubeConfigOptions::default() };
-        let config = match (&connection.kubeconfig, &connection.context) {
-            (Some(path), _) => {
-                let of_file = || format!("kubeconfig {}", path.display());
-                let kubeconfig = Kubeconfig::read_from(path).with_context(of_file)?;
-                Config::from_custom_kubeconfig(kubeconfig, &options).await.with_context(of_file)?
-            }
-            (None, Some(_)) => Config::from_kubeconfig(&options).await.context("kubeconfig")?,
-            (None, None) => Config::infer().await.context("there is no kubeconfig; name one with --kubeconfig")?,
-        };
+        let config = config(connection).await?;
         let namespace = config.default_namespace.clone();
         let client = Client::try_from(config).context("kubeconfig")?;
         Ok(Self { client, namespace })
@@ -94,6 +85,23 @@ impl Server {
             answer => answer,
         };
         Ok(found.map_err(|error| explain(error, "addons"))?.items)
+    }
+}
+
+/// What the kubeconfig of the command line says; nobody is asked.
+///
+/// # Errors
+/// When it cannot be read, or does not say what is needed.
+pub(crate) async fn config(connection: &Connection) -> anyhow::Result<Config> {
+    let options = KubeConfigOptions { context: connection.context.clone(), ..KubeConfigOptions::default() };
+    match (&connection.kubeconfig, &connection.context) {
+        (Some(path), _) => {
+            let of_file = || format!("kubeconfig {}", path.display());
+            let kubeconfig = Kubeconfig::read_from(path).with_context(of_file)?;
+            Config::from_custom_kubeconfig(kubeconfig, &options).await.with_context(of_file)
+        }
+        (None, Some(_)) => Config::from_kubeconfig(&options).await.context("kubeconfig"),
+        (None, None) => Config::infer().await.context("there is no kubeconfig; name one with --kubeconfig"),
     }
 }
 

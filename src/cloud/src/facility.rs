@@ -365,8 +365,8 @@ impl Cloud {
         for provider in self.providers() {
             tell_trouble_about(provider, recorder, about);
         }
-        for Notice { kind, reason, message } in self.providers.take_notices() {
-            recorder.event(&about(), kind, reason, message);
+        for Notice { reason, message } in self.providers.take_notices() {
+            recorder.event(&about(), reason, message);
         }
     }
 

@@ -17,6 +17,7 @@ pub mod model;
 pub mod nodes;
 mod plugins;
 pub mod provider;
+pub mod reasons;
 pub mod sim;
 
 pub use error::CloudError;

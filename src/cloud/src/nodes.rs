@@ -1,11 +1,12 @@
 //! Nodes, as controllers of clouds refer to them.
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use quarterdeck_runtime::events::{EventType, Recorder};
+use quarterdeck_runtime::events::Recorder;
 use quarterdeck_runtime::view::NodeView;
 
 use crate::Guarded;
 use crate::model::{ClusterId, NodeRef};
+use crate::reasons;
 
 /// The scheme of a providerID: what stands before `://`, or all of it.
 #[must_use]
@@ -47,11 +48,14 @@ pub(crate) fn tell_trouble_about(provider: &Guarded, recorder: &Recorder, about:
     let name = provider.name();
     if let Some(trouble) = provider.take_trouble() {
         let message = format!("Cloud provider {name}: {}", trouble.message);
-        recorder.event(&about(), EventType::Warning, trouble.kind.reason(), message);
+        recorder.event(&about(), trouble.kind.reason(), message);
+    }
+    if provider.take_recovery() {
+        recorder.event(&about(), reasons::RECOVERED, format!("Cloud provider {name} is well again"));
     }
     if let Some(change) = provider.take_change() {
         let message = format!("Cloud provider {name} is another one than before: {change}");
-        recorder.event(&about(), EventType::Warning, "CloudProviderChanged", message);
+        recorder.event(&about(), reasons::CHANGED, message);
     }
 }
 

@@ -9,7 +9,6 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use prometheus::{IntCounter, IntGaugeVec, Opts, Registry};
-use quarterdeck_runtime::events::EventType;
 
 use crate::growing::Growing;
 use crate::guard::{CloudMetrics, Guarded, Limits};
@@ -80,8 +79,7 @@ impl Reason {
 /// Something to tell the operator, in an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Notice {
-    pub(crate) kind: EventType,
-    pub(crate) reason: &'static str,
+    pub(crate) reason: quarterdeck_runtime::events::Reason,
     pub(crate) message: String,
 }
 
@@ -182,7 +180,7 @@ impl Providers {
             metrics.joined.inc();
         }
         let message = format!("Cloud provider {name} joined: its socket appeared");
-        self.notices.lock().push(Notice { kind: EventType::Normal, reason: "CloudPluginJoined", message });
+        self.notices.lock().push(Notice { reason: crate::reasons::JOINED, message });
         for listener in &*self.listeners.lock() {
             listener(at);
         }
@@ -195,7 +193,7 @@ impl Providers {
         for (reason, message) in now.difference(&told) {
             tracing::warn!(reason = reason.name(), error = message, "a plug-in is not taken");
             let message = message.clone();
-            self.notices.lock().push(Notice { kind: EventType::Warning, reason: "CloudPluginRefused", message });
+            self.notices.lock().push(Notice { reason: crate::reasons::REFUSED, message });
         }
         if let Some(metrics) = &self.metrics {
             for reason in Reason::ALL {

@@ -202,7 +202,7 @@ impl<A: LeaseApi> Election<A> {
 
     /// The lease is ours: prove the fence, then the elector announces the tenure.
     fn begin(&mut self, now: BootInstant, token: EpochToken) {
-        tracing::info!(lease = %self.lease_name, %token, "acquired the lease");
+        tracing::info!(lease = %self.lease_name, epoch = %token, "acquired the lease");
         self.tenure = Some(Running {
             token: token.clone(),
             announced: None,
@@ -300,7 +300,7 @@ impl<A: LeaseApi> Election<A> {
             return;
         };
         let fenced = running.fence.as_ref().is_some_and(FenceState::is_verified);
-        tracing::info!(lease = %self.lease_name, %token, lease_version, fenced, "leading");
+        tracing::debug!(lease = %self.lease_name, epoch = %token, lease_version, fenced, "leading");
         self.keeper.open(Epoch::new(&self.lease_name, token.clone()), deadline, fenced);
         let (tenure, joined) = Tenure::begin(token, lease_version, now);
         running.announced = Some((tenure.clone(), joined));
@@ -322,7 +322,7 @@ impl<A: LeaseApi> Election<A> {
             return;
         };
         tenure.end();
-        tracing::info!(lease = %self.lease_name, token = %running.token, reason = %loss, "stopped leading");
+        tracing::debug!(lease = %self.lease_name, epoch = %running.token, reason = %loss, "stopped leading");
         let wall = self.clock.wall();
         self.status.send_modify(|status| {
             status.last_stopped = Some(wall);
@@ -348,7 +348,7 @@ impl<A: LeaseApi> Election<A> {
         let holder = self.holder();
         self.leadership.send_if_modified(|leadership| match leadership {
             Leadership::Standby { holder: shown, .. } if *shown != holder => {
-                tracing::info!(lease = %self.lease_name, holder = holder.as_deref().unwrap_or("nobody"), "lease holder");
+                tracing::debug!(lease = %self.lease_name, holder = holder.as_deref().unwrap_or("nobody"), "lease holder");
                 shown.clone_from(&holder);
                 true
             }

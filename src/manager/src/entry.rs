@@ -39,9 +39,12 @@ pub(crate) fn run(manager: &Manager, args: impl IntoIterator<Item = OsString>) -
         }
         Outcome::Command(name, parsed) => block_on(crate::install::command::run(manager, &parsed, name == UNINSTALL)),
         Outcome::Run(parsed) => {
-            let log = LogLevel::start(&parsed.options.logs);
-            announce(manager, &parsed);
-            block_on(crate::run::run(manager, &parsed, log))
+            LogLevel::start(&parsed.options.logs, &manager.program).and_then(|log| {
+                announce(manager, &parsed);
+                let ended = block_on(crate::run::run(manager, &parsed, log.clone()));
+                log.finish();
+                ended
+            })
         }
     };
     match ended {
@@ -74,16 +77,16 @@ fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()
 /// Says what this process was told to do, once.
 fn announce(manager: &Manager, parsed: &Parsed) {
     for warning in &parsed.warnings {
-        tracing::warn!("{warning}");
+        tracing::warn!(warning, "a flag does not do what it says");
     }
     let enabled: Vec<_> = parsed.selection.enabled().collect();
     let disabled: Vec<_> = parsed.selection.disabled().collect();
     tracing::info!(
+        program = manager.program.name,
         version = manager.program.version,
         enabled = enabled.join(","),
         disabled = disabled.join(","),
-        "starting {}",
-        manager.program.name
+        "starting"
     );
 }
 

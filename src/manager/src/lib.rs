@@ -11,8 +11,11 @@ pub mod install;
 mod log;
 mod masters;
 mod metrics;
-mod page;
 mod notify;
+#[cfg(feature = "otel")]
+mod otel;
+mod page;
+pub mod reasons;
 mod replica;
 mod run;
 mod serve;

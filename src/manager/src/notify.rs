@@ -40,7 +40,7 @@ impl Notifier {
         let socket = match connect(&name) {
             Ok(socket) => Arc::new(socket),
             Err(error) => {
-                tracing::warn!(%error, "the service manager cannot be told anything: {SOCKET}={}", name.display());
+                tracing::warn!(path = %name.display(), %error, "the service manager cannot be told anything");
                 return Self::default();
             }
         };
@@ -48,7 +48,7 @@ impl Notifier {
         let ours = number(WATCHDOG_PID).is_none_or(|pid| pid == u64::from(own_pid));
         let limit = number(WATCHDOG).filter(|limit| *limit > 0 && ours).map(Duration::from_micros);
         if let Some(limit) = limit.filter(|limit| *limit < SHORTEST_WATCHDOG) {
-            tracing::warn!(?limit, "{WATCHDOG} is too short: signs of life are given once a second");
+            tracing::warn!(?limit, "the service manager's limit is too short");
         }
         Self { socket: Some(socket), watched: limit.is_some() }
     }

@@ -39,6 +39,7 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed, log: LogLevel) -> an
     let options = &parsed.options;
     refuse_partial_takeover(parsed)?;
     let registry = prometheus::Registry::new();
+    log.register(&registry)?;
     let informers = Informers::new();
     informers.register(&registry)?;
     let notes = Notes::new(&replica_name(manager.name, options));
@@ -115,7 +116,7 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed, log: LogLevel) -> an
     };
     let barrier = Arc::new(Barrier::register(informers.clone(), &registry)?);
     let mut tasks = JoinSet::new();
-    let standing = status.map(|status| Standing { leadership: leadership.clone(), status });
+    let standing = status.clone().map(|status| Standing { leadership: leadership.clone(), status });
     let own_lease = ReplicaLease::new(clients.lease_client(), &notes, &identity, standing);
     tasks.spawn(own_lease.follow(notes.follow(), stop.clone()));
     tasks.spawn(masters.sweep(clients.clone(), leadership.clone(), stop.clone()));
@@ -145,6 +146,7 @@ pub(crate) async fn run(manager: &Manager, parsed: &Parsed, log: LogLevel) -> an
     let voice = events.recorder(manager.name, &Identity::Manager);
     let announcer = Announcer::new(&options.election, &identity, voice);
     let leads = leadership.clone();
+    tasks.spawn(announcer.clone().follow_trouble(leadership.clone(), status, states, stop.clone()));
     tasks.spawn(notifier.clone().follow(leadership.clone(), stop.clone()));
     tasks.spawn(announcer.clone().follow(leadership, stop.clone()));
 
@@ -174,7 +176,7 @@ fn sort(all: Vec<Chosen>, registry: &prometheus::Registry) -> anyhow::Result<(Ve
                 units.push(unit);
             }
             Chosen::Aside(name, lacks) => {
-                tracing::info!(controller = name, "stays out: {lacks}");
+                tracing::info!(controller = name, reason = lacks, "a controller stays out");
                 states.set(name, State::Disabled);
             }
             Chosen::Out(name) => states.set(name, State::Disabled),

@@ -2,7 +2,10 @@
 
 mod channels;
 mod create;
+mod dashboard;
+mod impostor;
 mod look;
+mod managers;
 mod plan;
 mod steer;
 mod usage;

@@ -10,12 +10,11 @@ use quarterdeck_it::{Binaries, ControlPlane, Credentials, Deck, Peer, eventually
 use serde_json::{Value, json};
 use tokio::process::Command;
 
+use super::rendered::{comparable, installed, objects};
 use super::{is_hardened, starts_with_its_flags};
 
 /// Where the release is.
 const NAMESPACE: &str = "kube-system";
-/// Who its replicas are.
-const USER: &str = "--user=system:serviceaccount:kube-system:quarterdeck";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Sets of values, and the flags of `quarterdeck install` that mean the same.
@@ -89,65 +88,6 @@ impl Helm {
     }
 }
 
-/// The objects of a YAML text.
-fn objects(text: &str) -> Result<Vec<Value>> {
-    let mut all = Vec::new();
-    for document in text.split("\n---\n").map(|document| document.trim_start_matches("---\n")) {
-        let object: Value = serde_saphyr::from_str(document).with_context(|| document.to_owned())?;
-        if object.is_object() {
-            all.push(object);
-        }
-    }
-    Ok(all)
-}
-
-/// Objects by kind, namespace and name, in a form in which order and emptiness make no difference.
-fn comparable(all: impl IntoIterator<Item = Value>) -> BTreeMap<String, Value> {
-    let name = |object: &Value, key: &str| object["metadata"][key].as_str().unwrap_or_default().to_owned();
-    let of_kind = |object: &Value| object["kind"].as_str().unwrap_or_default().to_owned();
-    all.into_iter()
-        .map(|mut object| {
-            if of_kind(&object) == "CustomResourceDefinition"
-                && let Some(annotations) = object["metadata"]["annotations"].as_object_mut()
-            {
-                annotations.remove("helm.sh/resource-policy");
-                if annotations.is_empty() {
-                    object["metadata"].as_object_mut().into_iter().for_each(|all| drop(all.remove("annotations")));
-                }
-            }
-            if of_kind(&object).ends_with("Role") {
-                let mut rules: Vec<Value> = object["rules"].as_array().cloned().unwrap_or_default();
-                for names in rules.iter_mut().filter_map(|rule| rule["resourceNames"].as_array_mut()) {
-                    names.sort_by_key(ToString::to_string);
-                }
-                rules.iter_mut().for_each(|rule| {
-                    let filled = rule.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
-                    *rule = filled.map(|(key, value)| (key.clone(), value.clone())).collect();
-                });
-                rules.sort_by_key(ToString::to_string);
-                object["rules"] = rules.into();
-            }
-            (format!("{} {}/{}", of_kind(&object), name(&object, "namespace"), name(&object, "name")), object)
-        })
-        .collect()
-}
-
-/// What `quarterdeck install` would bring.
-async fn installed(flags: &[&str]) -> Result<BTreeMap<String, Value>> {
-    let folder = tempfile::tempdir()?;
-    let output = Command::new(program()?)
-        .args(["install", &format!("--output-dir={}", folder.path().display()), USER])
-        .args(flags)
-        .output()
-        .await?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let mut all = Vec::new();
-    for entry in std::fs::read_dir(folder.path())? {
-        all.extend(objects(&std::fs::read_to_string(entry?.path())?)?);
-    }
-    Ok(comparable(all))
-}
-
 #[tokio::test]
 async fn the_chart_brings_what_install_brings() -> Result<()> {
     let helm = Helm::new(None).await?;
@@ -175,7 +115,10 @@ async fn the_chart_brings_what_install_brings() -> Result<()> {
 async fn what_is_wrong_with_values_is_said() -> Result<()> {
     let helm = Helm::new(None).await?;
     for (values, said) in [
-        (&["controllers={endpointslices}"][..], r#""endpointslices" is not a controller of quarterdeck; there are addon-"#),
+        (
+            &["controllers={endpointslices}"][..],
+            r#""endpointslices" is not a controller of quarterdeck; there are addon-"#,
+        ),
         (&["controllers={*,-deployment-controller}"], r#""deployment-controller" is not a controller of quarterdeck"#),
         (&["controllers={service-lb-controller}"], "controllers: service-lb-controller needs cloud.providers"),
         (&["controllers={metal-controller}", "cloud.providers={sim}"], "needs the provider metal in cloud.providers"),
@@ -225,7 +168,10 @@ async fn alerts_and_scrapes_come_with_their_values() -> Result<()> {
     }
     assert_eq!(monitor["endpoints"][0]["port"], service["spec"]["ports"][0]["name"]);
     // The alerts are about this job.
-    assert_eq!(monitor["endpoints"][0]["relabelings"][0], json!({ "targetLabel": "job", "replacement": "quarterdeck" }));
+    assert_eq!(
+        monitor["endpoints"][0]["relabelings"][0],
+        json!({ "targetLabel": "job", "replacement": "quarterdeck" })
+    );
     let bindings = all.iter().filter(|object| object["kind"] == "ClusterRoleBinding");
     let scraper = json!([{ "kind": "ServiceAccount", "namespace": "monitoring", "name": "prometheus" }]);
     assert!(bindings.into_iter().any(|binding| binding["subjects"] == scraper));
@@ -278,7 +224,8 @@ async fn the_server_takes_the_chart_and_a_replica_works_with_it() -> Result<()> 
     control_plane.settle_audit().await?;
     let deleted = audit.filter(|event| event.verb == "delete" && event.resource().contains("validatingadmission"))?;
     let order: Vec<String> = deleted.iter().map(|event| event.resource()).collect();
-    let kinds = ["policies", "policybindings"].map(|kind| format!("validatingadmission{kind}.admissionregistration.k8s.io"));
+    let kinds =
+        ["policies", "policybindings"].map(|kind| format!("validatingadmission{kind}.admissionregistration.k8s.io"));
     assert_eq!(order, kinds);
     let left = super::objects(&control_plane.admin().await?, super::OURS).await?;
     assert!(left.is_empty(), "{left:?}");

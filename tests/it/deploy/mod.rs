@@ -1,6 +1,8 @@
 //! The manifests in `deploy/`, on a real server; what install brings, uninstall takes, and nothing else.
 
 mod helm;
+mod kustomize;
+mod rendered;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use quarterdeck_it::deck::program;
-use quarterdeck_it::{Binaries, ControlPlane, Peer, ReservedPort, Signal, eventually};
+use quarterdeck_it::{Binaries, ControlPlane, Node, Peer, ReservedPort, Signal, eventually, repository};
+use tokio::process::Command;
 
 use super::room::Room;
 use super::systemd::{Systemd, is_confined};
@@ -43,19 +44,44 @@ async fn helm() -> Result<()> {
     room.paste("docs/deploy/helm.md", &[]).await
 }
 
-/// What takes no kubelet; the rest of the page is pasted where there is one.
+/// The whole page on a real node, whose kubelet runs the image. Without one, what takes none.
 #[tokio::test]
-async fn static_pod_up_to_the_kubelet() -> Result<()> {
+async fn static_pod() -> Result<()> {
     if Room::is_left_out() {
         return Ok(());
     }
-    let control_plane = ControlPlane::start().await?;
-    let room = Room::open(&control_plane).await?;
-    room.paste("docs/deploy/static-pod.md", &[]).await
+    if Node::is_left_out() {
+        let control_plane = ControlPlane::start().await?;
+        let room = Room::open(&control_plane).await?;
+        return room.paste("docs/deploy/static-pod.md", &[]).await;
+    }
+    let archive = image().await?;
+    let control_plane = ControlPlane::builder().node().start().await?;
+    control_plane.node().load_image(&archive).await?;
+    let room = Room::open_on_node(&control_plane).await?;
+    room.paste("docs/deploy/static-pod.md", &["kubelet"]).await
+}
+
+/// The image, in the layout that users get.
+async fn image() -> Result<tempfile::TempPath> {
+    let folder = quarterdeck_it::target().join("it");
+    std::fs::create_dir_all(&folder)?;
+    let file = tempfile::Builder::new().prefix("image-").suffix(".tar").tempfile_in(&folder)?.into_temp_path();
+    let output = Command::new(repository().join("hack/image"))
+        .args(["--debug", "--program"])
+        .arg(program()?)
+        .arg("--out")
+        .arg(&file)
+        .kill_on_drop(true)
+        .output()
+        .await?;
+    ensure!(output.status.success(), "hack/image: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(file)
 }
 
 /// Stands for cargo, which would build what the tests run anew: what was built takes the place of a release.
-const CARGO: &str = "#!/bin/sh\n[ \"$1\" = build ] || exit 1\nmkdir -p target/release\nln -sf PROGRAM target/release/quarterdeck\n";
+const CARGO: &str =
+    "#!/bin/sh\n[ \"$1\" = build ] || exit 1\nmkdir -p target/release\nln -sf PROGRAM target/release/quarterdeck\n";
 
 /// How long a service may take to be started again.
 const LONG: Duration = Duration::from_secs(90);
@@ -110,5 +136,6 @@ async fn systemd_unit() -> Result<()> {
     let result = std::fs::read_to_string(room.path("systemd.log"))?;
     ensure!(result.contains("Watchdog timeout"), "{result}");
     room.run("rm -r /etc/systemd/system/quarterdeck.service.d").await?;
-    room.paste_part(page, &["systemd"], |part| format!("## {}", part.split("## Leave").nth(1).unwrap_or_default())).await
+    room.paste_part(page, &["systemd"], |part| format!("## {}", part.split("## Leave").nth(1).unwrap_or_default()))
+        .await
 }

@@ -122,7 +122,8 @@ impl<'a> Kubelet<'a> {
             running.process.signal(Signal::SIGTERM)?;
             running.process.wait(END).await?;
         }
-        let args = ["-n", "kube-system", "delete", "pod", &running.pod, "--force", "--grace-period=0"];
+        let args =
+            ["-n", "kube-system", "delete", "pod", &running.pod, "--force", "--grace-period=0", "--ignore-not-found"];
         self.kubectl(&args, None).await.map(drop)
     }
 

@@ -136,8 +136,7 @@ async fn kube_addon_manager() -> Result<()> {
     let command = ["bash", "-c", "cd /opt && exec bash kube-addons-main.sh"];
     let text = manifest("kube-addon-manager", &command, &env);
     std::fs::write(room.path("kubernetes/manifests/kube-addon-manager.yaml"), text)?;
-    let kubelet =
-        Kubelet::new(&room, control_plane.program("kubectl")).besides("quarterdeck", &own_port(&port));
+    let kubelet = Kubelet::new(&room, control_plane.program("kubectl")).besides("quarterdeck", &own_port(&port));
     let work = async {
         let made = "for name in lighthouse logbook; do kubectl -n kube-system wait --for=create --timeout=120s configmap/$name; done";
         room.run(made).await?;
@@ -200,8 +199,7 @@ async fn keikoproj_addon_manager() -> Result<()> {
     let room = Room::open(&control_plane).await?;
     let port = ReservedPort::take()?;
     room.run(SEXTANT).await?;
-    let kubelet =
-        Kubelet::new(&room, control_plane.program("kubectl")).besides("quarterdeck", &own_port(&port));
+    let kubelet = Kubelet::new(&room, control_plane.program("kubectl")).besides("quarterdeck", &own_port(&port));
     tokio::select! {
         done = kubelet.beside(room.paste("docs/migrate/keikoproj-addon-manager.md", &[])) => done,
         ended = renew(&control_plane) => ended.context("the other manager's Lease"),
@@ -249,7 +247,6 @@ async fn kops_channels() -> Result<()> {
     room.run(COMPASS).await?;
     let theirs = manifest("kops-channels", &["sleep", "infinity"], &json!([]));
     std::fs::write(room.path("kubernetes/manifests/kops-channels.manifest"), theirs)?;
-    let kubelet =
-        Kubelet::new(&room, control_plane.program("kubectl")).besides("quarterdeck", &own_port(&port));
+    let kubelet = Kubelet::new(&room, control_plane.program("kubectl")).besides("quarterdeck", &own_port(&port));
     kubelet.beside(room.paste("docs/migrate/kops-channels.md", &[])).await
 }

@@ -62,7 +62,8 @@ fn every_block_of_the_guides_is_pasted() -> Result<()> {
             let blocks = blocks(&page);
             ensure!(known.is_some() || blocks.is_empty(), "{name} has commands, and no test pastes them");
             for (mark, text) in blocks {
-                let needs = mark.strip_prefix("sh").with_context(|| format!("{name}: a block is marked {mark:?}:\n{text}"))?;
+                let needs =
+                    mark.strip_prefix("sh").with_context(|| format!("{name}: a block is marked {mark:?}:\n{text}"))?;
                 let at_hand = known.map_or(&[][..], |(_, at_hand)| *at_hand);
                 ensure!(needs.split_whitespace().all(|need| at_hand.contains(&need)), "{name}: no test has {needs}");
             }

@@ -1,13 +1,13 @@
 //! A place where the commands of a page may be pasted as they stand, as root of a master: their own view of `/etc`, `/opt`, `/var/lib`
 //! and `/usr/local`, and a copy of the folders of this project that they change. What they write there is gone afterwards.
 
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use quarterdeck_it::deck::{program, program_named};
-use quarterdeck_it::{ControlPlane, Credentials, Launch, Process, eventually, repository, skip};
+use quarterdeck_it::{ControlPlane, Credentials, Launch, Node, Process, eventually, repository, skip};
 use tokio::process::Command;
 
 use super::pasted_with;
@@ -28,10 +28,27 @@ mount --bind "$1/kubernetes" /etc/kubernetes
 touch "$1/ready"
 exec sleep infinity"#;
 
+/// The same where a node lives already, which has its own folders below `/var/lib`; `$2` is where its kubelet looks for manifests.
+const FURNISH_NODE: &str = r#"set -eu
+mkdir -p "$1/etc" "$1/work/etc" "$1/state"
+mount -t overlay overlay -o "lowerdir=/etc,upperdir=$1/etc,workdir=$1/work/etc" /etc
+mkdir -p /etc/kubernetes
+mount --bind "$1/kubernetes" /etc/kubernetes
+mount --bind "$1/state" /var/lib/quarterdeck
+rmdir "$1/kubernetes/manifests"
+ln -s "$2" "$1/kubernetes/manifests""#;
+
+/// What a node's room needs of the machine to be mounted on.
+const STATE: &str = "/var/lib/quarterdeck";
+
 /// The place.
 pub(super) struct Room {
     folder: tempfile::TempDir,
-    keeper: Process,
+    /// Has the room's view; the room is gone when it is.
+    inside: i32,
+    keeper: Option<Process>,
+    /// This machine had no such folder.
+    made: Option<&'static str>,
     kubeconfig: PathBuf,
     /// What stands in pages for what each machine has its own of.
     fillings: Vec<(String, String)>,
@@ -40,7 +57,7 @@ pub(super) struct Room {
 impl Room {
     /// Whether this machine has what a room takes.
     pub(super) fn is_left_out() -> bool {
-        let left_out = !nix::unistd::geteuid().is_root();
+        let left_out = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() != 0);
         if left_out {
             skip("pages are pasted as root, as on a master");
         }
@@ -49,6 +66,41 @@ impl Room {
 
     /// A room of a master of this cluster, with the programs that pages name.
     pub(super) async fn open(control_plane: &ControlPlane) -> Result<Self> {
+        let mut room = Self::equip(control_plane, control_plane.apiserver(0).url())?;
+        let keeper = Launch::new("room", "unshare")
+            .args(["--mount", "--propagation", "private", "sh", "-c", FURNISH, "room"])
+            .arg(room.folder.path().display().to_string())
+            .log(room.path("room.log"))
+            .spawn()?;
+        eventually("the room is furnished", Duration::from_secs(60), || async {
+            ensure!(room.path("ready").exists(), "{}", keeper.log_text());
+            Ok(())
+        })
+        .await?;
+        room.inside = keeper.pid();
+        room.keeper = Some(keeper);
+        Ok(room)
+    }
+
+    /// A room on the real node beside this control plane, whose kubelet runs what stands among the manifests.
+    pub(super) async fn open_on_node(control_plane: &ControlPlane) -> Result<Self> {
+        let node = control_plane.node();
+        let url = format!("https://{}:{}", Node::HOST_ADDRESS, control_plane.apiserver(0).address().port());
+        let mut room = Self::equip(control_plane, &url)?;
+        room.inside = node.first_process().context("the node has no process")?;
+        room.made = std::fs::create_dir(STATE).is_ok().then_some(STATE);
+        let output = Command::new("nsenter")
+            .args(room.enter())
+            .args(["sh", "-c", FURNISH_NODE, "room"])
+            .args([room.folder.path(), &node.manifests()])
+            .output()
+            .await?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(room)
+    }
+
+    /// Everything of a room but the view; `url` is where the master's own server is.
+    fn equip(control_plane: &ControlPlane, url: &str) -> Result<Self> {
         // Not below the target folder: that lies in what some of the places are made of.
         let folder = tempfile::Builder::new().prefix("quarterdeck-room-").tempdir()?;
         let at = |name: &str| folder.path().join(name);
@@ -68,9 +120,8 @@ impl Room {
         ] {
             std::fs::copy(pki.join(from), at("kubernetes/pki").join(to)).with_context(|| from.to_owned())?;
         }
-        let url = control_plane.apiserver(0).url();
-        let manager =
-            control_plane.kubeconfig_at(url, &Credentials::user("system:kube-controller-manager", &[]))?;
+        let manager = Credentials::user("system:kube-controller-manager", &[]);
+        let manager = control_plane.kubeconfig_at(control_plane.apiserver(0).url(), &manager)?;
         std::fs::copy(manager, at("kubernetes/controller-manager.conf"))?;
         for name in ["deploy", "docs"] {
             copy(&repository().join(name), &at("project").join(name))?;
@@ -81,19 +132,8 @@ impl Room {
         {
             symlink(path.canonicalize()?, at("bin").join(name))?;
         }
-        let keeper = Launch::new("room", "unshare")
-            .args(["--mount", "--propagation", "private", "sh", "-c", FURNISH, "room"])
-            .arg(folder.path().display().to_string())
-            .log(at("room.log"))
-            .spawn()?;
-        let room =
-            Self { folder, keeper, kubeconfig, fillings: vec![("https://127.0.0.1:6443".to_owned(), url.to_owned())] };
-        eventually("the room is furnished", Duration::from_secs(60), || async {
-            ensure!(room.path("ready").exists(), "{}", room.keeper.log_text());
-            Ok(())
-        })
-        .await?;
-        Ok(room)
+        let fillings = vec![("https://127.0.0.1:6443".to_owned(), url.to_owned())];
+        Ok(Self { folder, inside: 0, keeper: None, made: None, kubeconfig, fillings })
     }
 
     /// A file of the room's own folder.
@@ -120,7 +160,7 @@ impl Room {
 
     /// The command line that runs a program in the room.
     fn enter(&self) -> Vec<String> {
-        let target = format!("--target={}", self.keeper.pid());
+        let target = format!("--target={}", self.inside);
         ["--mount".to_owned(), target, "--".to_owned()].into()
     }
 
@@ -170,9 +210,9 @@ impl Room {
     /// The ends of the logs of what was started here, for messages.
     fn logs(&self) -> String {
         let entries = std::fs::read_dir(self.folder.path()).into_iter().flatten().flatten();
-        let logs = entries.map(|entry| entry.path()).filter(|path| {
-            path.extension().is_some_and(|end| end == "log") && !path.ends_with("pasted.log")
-        });
+        let logs = entries
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|end| end == "log") && !path.ends_with("pasted.log"));
         logs.map(|path| {
             let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap_or_default()).into_owned();
             let lines: Vec<&str> = text.lines().collect();
@@ -187,10 +227,23 @@ impl Room {
     }
 }
 
+impl Drop for Room {
+    fn drop(&mut self) {
+        drop(self.keeper.take());
+        if let Some(folder) = self.made {
+            // Nobody wrote into it: it was covered.
+            let _ = std::fs::remove_dir(folder);
+        }
+    }
+}
+
 fn copy(from: &Path, to: &Path) -> Result<()> {
     std::fs::create_dir_all(to)?;
     for entry in std::fs::read_dir(from)? {
-        let (path, target) = { let entry = entry?; (entry.path(), to.join(entry.file_name())) };
+        let (path, target) = {
+            let entry = entry?;
+            (entry.path(), to.join(entry.file_name()))
+        };
         if path.is_dir() {
             copy(&path, &target)?;
         } else {

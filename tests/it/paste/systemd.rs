@@ -10,8 +10,7 @@ use tokio::process::Command;
 use super::room::Room;
 
 /// Packages of its programs, and of libraries that not every machine has.
-const PACKAGES: [&str; 6] =
-    ["systemd", "libsystemd-shared", "libseccomp2", "libkmod2", "libapparmor1", "libip4tc2"];
+const PACKAGES: [&str; 6] = ["systemd", "libsystemd-shared", "libseccomp2", "libkmod2", "libapparmor1", "libip4tc2"];
 /// Where each process is in a tree that systemd keeps its own account in (cgroups of version 1).
 const TREE: &str = "/sys/fs/cgroup/systemd";
 
@@ -19,7 +18,8 @@ const TREE: &str = "/sys/fs/cgroup/systemd";
 const TARGETS: [&str; 6] = ["sysinit", "basic", "network-online", "multi-user", "shutdown", "room"];
 
 /// Has room for units, before any page brings one.
-const CLEAR: &str = "mkdir -p /etc/systemd && mount -t tmpfs tmpfs /etc/systemd && mkdir -p /etc/systemd/system /etc/systemd/targets";
+const CLEAR: &str =
+    "mkdir -p /etc/systemd && mount -t tmpfs tmpfs /etc/systemd && mkdir -p /etc/systemd/system /etc/systemd/targets";
 
 /// Becomes the first process of a new set of namespaces; `$1` is the cgroup, `$2` the program.
 const BOOT: &str = r#"set -eu
@@ -53,13 +53,15 @@ impl Parts {
 
     fn program(&self, name: &str) -> Result<String> {
         let places = ["bin", "usr/bin", "lib/systemd"];
-        let mut programs = self.folders.iter().flat_map(|folder| places.map(|place| format!("{folder}/{place}/{name}")));
+        let mut programs =
+            self.folders.iter().flat_map(|folder| places.map(|place| format!("{folder}/{place}/{name}")));
         programs.find(|path| Path::new(path).is_file()).with_context(|| format!("the package systemd has no {name}"))
     }
 
     fn libraries(&self) -> String {
         let triple = format!("{}-linux-gnu", std::env::consts::ARCH);
-        let places = self.folders.iter().flat_map(|folder| ["lib", "usr/lib"].map(|place| format!("{folder}/{place}/{triple}")));
+        let places =
+            self.folders.iter().flat_map(|folder| ["lib", "usr/lib"].map(|place| format!("{folder}/{place}/{triple}")));
         let places = places.flat_map(|place| [format!("{place}/systemd"), place]);
         places.filter(|place| Path::new(place).is_dir()).collect::<Vec<_>>().join(":")
     }
@@ -97,10 +99,8 @@ impl Systemd {
         let libraries = parts.libraries();
         for name in ["systemd-sysusers", "systemd-tmpfiles", "systemd-analyze"] {
             let units = format!("SYSTEMD_UNIT_PATH=/etc/systemd/system:{}", parts.units());
-            let text = format!(
-                "#!/bin/sh\nexec env LD_LIBRARY_PATH={libraries} {units} {} \"$@\"\n",
-                parts.program(name)?
-            );
+            let text =
+                format!("#!/bin/sh\nexec env LD_LIBRARY_PATH={libraries} {units} {} \"$@\"\n", parts.program(name)?);
             room.bring_script(name, &text)?;
         }
         let own = std::fs::read_to_string("/proc/self/cgroup")?;

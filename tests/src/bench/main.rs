@@ -11,6 +11,7 @@ mod fleet;
 mod flips;
 mod load;
 mod machine;
+mod masters;
 mod memory;
 mod namespace;
 mod report;
@@ -85,6 +86,8 @@ enum Name {
     Fleet,
     /// A made-up cloud: it hangs, is slow, has a thousand nodes
     Cloud,
+    /// Static pods on three real masters, which are killed; takes root
+    Masters,
     /// Memory and processor time from the start until all is written, by number of pods
     Memory,
     /// 2,000 pods change their readiness
@@ -95,8 +98,17 @@ enum Name {
 
 impl Name {
     /// All groups; those that load thousands of pods come last and share them.
-    const ALL: [Self; 8] =
-        [Self::Failover, Self::Namespace, Self::Addon, Self::Fleet, Self::Cloud, Self::Memory, Self::Flips, Self::Rest];
+    const ALL: [Self; 9] = [
+        Self::Failover,
+        Self::Namespace,
+        Self::Addon,
+        Self::Fleet,
+        Self::Cloud,
+        Self::Masters,
+        Self::Memory,
+        Self::Flips,
+        Self::Rest,
+    ];
 }
 
 #[tokio::main]
@@ -114,10 +126,11 @@ async fn main() -> Result<()> {
         let crowded = matches!(name, Name::Memory | Name::Flips | Name::Rest);
         let measured = match name {
             // On servers of their own; nobody else's runs beside them.
-            Name::Fleet | Name::Cloud => {
+            Name::Fleet | Name::Cloud | Name::Masters => {
                 small = None;
                 match name {
                     Name::Fleet => fleet::run(&mut report).await,
+                    Name::Masters => masters::run(&mut report).await,
                     _ => cloud::run(choice.part, &mut report).await,
                 }
             }
@@ -155,6 +168,6 @@ async fn shared(name: Name, yard: &mut Yard, report: &mut Report) -> Result<()> 
         Name::Memory => memory::run(yard, report).await,
         Name::Flips => flips::run(yard, report).await,
         Name::Rest => rest::run(yard, report).await,
-        Name::Fleet | Name::Cloud => unreachable!("they have servers of their own"),
+        Name::Fleet | Name::Cloud | Name::Masters => unreachable!("they have servers of their own"),
     }
 }

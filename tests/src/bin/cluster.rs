@@ -95,8 +95,8 @@ async fn start(up: Up) -> Result<()> {
             Peer::Kwok => drop(control_plane.start_kwok(&[]).await?),
             // It came with the servers, which have to know of it.
             Peer::Node => {}
-            // They need a socket, files and flags of whoever speaks to them.
-            Peer::CloudShim | Peer::CloudTemplate | Peer::CloudPeer | Peer::Helm => {}
+            // They need a socket, files and flags of whoever speaks to them; masters have servers of their own.
+            Peer::Masters | Peer::CloudShim | Peer::CloudTemplate | Peer::CloudPeer | Peer::Helm => {}
         }
     }
     eprintln!("ready {:.1} s after the start", begun.elapsed().as_secs_f64());

@@ -51,6 +51,8 @@ impl Node {
     pub const SHELL_IMAGE: &'static str = "quarterdeck.dev/node/shell:1";
     /// The same with `kubectl`.
     pub const KUBECTL_IMAGE: &'static str = "quarterdeck.dev/node/kubectl:1";
+    /// Where the machine around it is, for who is on its network.
+    pub const HOST_ADDRESS: &'static str = HOST_ADDRESS;
 
     /// Whether somebody chose to go without a node on this machine (`QUARTERDECK_WITHOUT_NODE`, which
     /// `hack/test` sets where none can run): a test on one is then [skipped](crate::skip).
@@ -72,29 +74,45 @@ impl Node {
         &self.process
     }
 
+    /// Folder of its static pods' manifests.
+    pub fn manifests(&self) -> PathBuf {
+        self.folder.join("manifests")
+    }
+
+    /// Gives it another image, from an archive.
+    ///
+    /// # Errors
+    /// When containerd refuses.
+    pub async fn load_image(&self, archive: &Path) -> Result<()> {
+        self.ctr(&["images", "import", &archive.display().to_string()]).await
+    }
+
     /// Gives one of its images another name, such as `docker.io/library/alpine:3`, for pods that ask
     /// for that; containerd wants it whole, with registry and tag.
     ///
     /// # Errors
     /// When containerd refuses.
     pub async fn name_image(&self, image: &str, name: &str) -> Result<()> {
+        self.ctr(&["images", "tag", "--force", image, name]).await
+    }
+
+    async fn ctr(&self, args: &[&str]) -> Result<()> {
         let first = self.first_process().context("the node has no process")?;
         let address = format!("/proc/{first}/root/run/containerd/containerd.sock");
-        let tag = ["images", "tag", "--force", image, name];
         let output = tokio::process::Command::new(self.parts.join("bin/ctr"))
             .args(["--address", &address, "--namespace", "k8s.io"])
-            .args(tag)
+            .args(args)
             .output()
             .await
             .context("running ctr")?;
         if !output.status.success() {
-            bail!("ctr {tag:?}: {}", String::from_utf8_lossy(&output.stderr));
+            bail!("ctr {args:?}: {}", String::from_utf8_lossy(&output.stderr));
         }
         Ok(())
     }
 
     /// The node's first process, as this machine numbers it.
-    fn first_process(&self) -> Option<i32> {
+    pub fn first_process(&self) -> Option<i32> {
         // The script, the one that made the namespaces, the first in them.
         child_of(child_of(self.process.pid())?)
     }
@@ -209,7 +227,9 @@ impl ControlPlane {
 
     /// Everything that the node is told, as files.
     fn write_settings(&self, folder: &Path, parts: &Path) -> Result<()> {
-        std::fs::create_dir_all(folder.join("cni")).with_context(|| format!("creating {}", folder.display()))?;
+        for name in ["cni", "manifests"] {
+            std::fs::create_dir_all(folder.join(name)).with_context(|| format!("creating {}", folder.display()))?;
+        }
         let port = self.apiserver(0).address().port();
         let user = Credentials::user(&format!("system:node:{}", Node::NAME), &["system:nodes"]);
         let kubeconfig = self.layout.kubeconfig(&format!("https://{HOST_ADDRESS}:{port}"), &user)?;
@@ -229,6 +249,7 @@ impl ControlPlane {
             "authorization": { "mode": "Webhook" },
             "resolvConf": folder.join("resolv.conf"),
             "volumePluginDir": folder.join("volume-plugins"),
+            "staticPodPath": folder.join("manifests"),
             "syncFrequency": "10s",
             // The disk is the machine's: how full it is, is none of a test's business.
             "evictionHard": { "memory.available": "10Mi", "nodefs.available": "0%", "nodefs.inodesFree": "0%", "imagefs.available": "0%" },

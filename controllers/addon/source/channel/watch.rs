@@ -183,6 +183,8 @@ async fn more_was_found(found: &mut Option<watch::Receiver<u64>>) {
 struct Eyes {
     watcher: Option<RecommendedWatcher>,
     folders: BTreeSet<PathBuf>,
+    /// Whether the log says that they cannot be watched.
+    told: bool,
 }
 
 impl Eyes {
@@ -201,9 +203,11 @@ impl Eyes {
             return;
         }
         self.watcher = watch_folders(&folders, changed)
-            .inspect_err(
-                |error| tracing::warn!(%error, "cannot watch the channels' files; they are read at the interval"),
-            )
+            .inspect_err(|error| {
+                if !std::mem::replace(&mut self.told, true) {
+                    tracing::warn!(%error, "cannot watch the channels' files; they are read at the interval");
+                }
+            })
             .ok();
         self.folders = folders;
     }

@@ -98,7 +98,7 @@ impl DirectoryWatch {
                 let _ = tokio::task::spawn_blocking(move || scanner.lock().recall(&good.manifests)).await;
             }
             Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "what was read last of a directory cannot be used"),
+            Err(error) => tracing::warn!(source = key, %error, "what was read last of a directory cannot be used"),
         }
     }
 
@@ -157,6 +157,8 @@ impl Worker for DirectoryWatch {
 struct Eyes {
     watcher: Option<RecommendedWatcher>,
     identity: Option<(u64, u64)>,
+    /// Whether the log says that it cannot be watched.
+    told: bool,
 }
 
 impl Eyes {
@@ -168,9 +170,14 @@ impl Eyes {
         self.identity = identity;
         self.watcher = watch_path(path, changed)
             .inspect_err(|error| {
-                tracing::warn!(path = %path.display(), %error, "cannot watch the addon directory; it is read now and then");
+                if !std::mem::replace(&mut self.told, true) {
+                    tracing::warn!(path = %path.display(), %error, "cannot watch the addon directory; it is read now and then");
+                }
             })
             .ok();
+        if self.watcher.is_some() && std::mem::take(&mut self.told) {
+            tracing::info!(path = %path.display(), "the addon directory is watched again");
+        }
     }
 }
 

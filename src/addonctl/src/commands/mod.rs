@@ -59,6 +59,9 @@ async fn ask(cli: Cli) -> anyhow::Result<Exit> {
         Command::Adopt(args) => mark::run(&server().await?, &args, mark::Mark::Adopt).await?,
         Command::Rollback(args) => rollback::run(&server().await?, &args).await?,
         Command::Logs(args) => logs::run(&server().await?, &args).await?,
+        Command::Status(args) => return crate::status::run(&cli.connection, &args).await,
+        Command::Top(args) => return crate::top::run(&cli.connection, &args).await,
+        Command::Dashboard(args) => crate::dashboard::run(&cli.connection, &args).await?,
         Command::Channels { command: ChannelsCommand::Get { output, .. } } => {
             crate::channels::get(&server().await?, output).await?;
         }

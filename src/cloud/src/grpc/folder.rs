@@ -77,10 +77,10 @@ impl Watched {
         let (wake, woken) = mpsc::channel();
         let (changes, mut looker) = (wake.clone(), Looker { folders, taken: known, gone: BTreeSet::new(), providers });
         std::thread::Builder::new().name("cloud-plugins".to_owned()).spawn(move || {
-            let mut watcher = None;
+            let (mut watcher, mut told) = (None, false);
             loop {
                 // Watched first, read second: what changes in between is an event.
-                watcher = watcher.or_else(|| watch(&looker.folders, &changes));
+                watcher = watcher.or_else(|| watch(&looker.folders, &changes, &mut told));
                 looker.look();
                 match woken.recv_timeout(RESCAN) {
                     Ok(Wake::Changed) | Err(mpsc::RecvTimeoutError::Timeout) => {}
@@ -92,7 +92,7 @@ impl Watched {
     }
 }
 
-fn watch(folders: &[Folder], changes: &mpsc::Sender<Wake>) -> Option<RecommendedWatcher> {
+fn watch(folders: &[Folder], changes: &mpsc::Sender<Wake>, told: &mut bool) -> Option<RecommendedWatcher> {
     let changes = changes.clone();
     let start = || {
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -107,7 +107,11 @@ fn watch(folders: &[Folder], changes: &mpsc::Sender<Wake>) -> Option<Recommended
         notify::Result::Ok(watcher)
     };
     start()
-        .inspect_err(|error| tracing::warn!(%error, "cannot watch the folders of plug-ins; they are read now and then"))
+        .inspect_err(|error| {
+            if !std::mem::replace(told, true) {
+                tracing::warn!(%error, "cannot watch the folders of plug-ins; they are read now and then");
+            }
+        })
         .ok()
 }
 

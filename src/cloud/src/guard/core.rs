@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use quarterdeck_runtime::facility::Authority;
+use quarterdeck_runtime::{span, spans};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::breaker::{Breaker, BreakerState, Change, Refusal, Ticket, Verdict};
@@ -122,6 +124,35 @@ impl Core {
 
     /// Makes one call. Calls that change something need an authority, and the gate is asked when the call starts.
     pub(super) async fn call<T, F>(
+        self: &Arc<Self>,
+        method: Method,
+        authority: Option<&Authority>,
+        op_id: Uuid,
+        make: impl FnOnce(SharedProvider, CallCtx) -> F + Send + 'static,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let span = spans::child(|| {
+            span!(
+                "cloud",
+                otel.kind = "client",
+                provider = &*self.name,
+                method = method.name,
+                outcome = tracing::field::Empty,
+                otel.status_code = tracing::field::Empty,
+            )
+        });
+        let answer = self.call_within(method, authority, op_id, make).instrument(span.clone()).await;
+        span.record("outcome", answer.as_ref().err().map_or("ok", CloudError::outcome));
+        if answer.is_err() {
+            span.record("otel.status_code", "ERROR");
+        }
+        answer
+    }
+
+    async fn call_within<T, F>(
         self: &Arc<Self>,
         method: Method,
         authority: Option<&Authority>,

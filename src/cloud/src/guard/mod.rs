@@ -118,6 +118,13 @@ impl Guarded {
     pub fn take_trouble(&self) -> Option<Trouble> {
         self.core.health.take()
     }
+
+    /// Whether the provider is well again after a trouble that was taken, once for each time: whoever gets it tells the
+    /// operator, in an event.
+    #[must_use]
+    pub fn take_recovery(&self) -> bool {
+        self.core.health.take_recovery()
+    }
 }
 
 impl Drop for Guarded {

@@ -5,11 +5,13 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use quarterdeck_runtime::events::Reason;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::core::Core;
 use crate::error::CloudError;
+use crate::reasons;
 
 /// How long after its last use a provider is still asked.
 const IN_USE: Duration = Duration::from_secs(300);
@@ -40,10 +42,10 @@ impl TroubleKind {
 
     /// Reason of an event about it.
     #[must_use]
-    pub fn reason(self) -> &'static str {
+    pub fn reason(self) -> Reason {
         match self {
-            Self::Denied => "CloudProviderDenied",
-            Self::Unreachable => "CloudProviderUnreachable",
+            Self::Denied => reasons::DENIED,
+            Self::Unreachable => reasons::UNREACHABLE,
         }
     }
 }
@@ -70,6 +72,8 @@ struct State {
     trouble: Option<Trouble>,
     /// Whether a controller has taken it to make an event of it.
     told: bool,
+    /// Whether what was told is over, and nobody was told of that.
+    recovered: bool,
     used: Option<Instant>,
     answered: Option<Instant>,
 }
@@ -101,6 +105,11 @@ impl Health {
         state.trouble.clone()
     }
 
+    /// Whether what was told is over, if nobody was told of that yet.
+    pub(super) fn take_recovery(&self) -> bool {
+        std::mem::take(&mut self.state.lock().recovered)
+    }
+
     /// Takes what a probe came to; says what changed.
     fn judge(&self, result: &Result<(), CloudError>) -> Option<Option<Trouble>> {
         let kind = match result {
@@ -117,6 +126,8 @@ impl Health {
         let changed = state.trouble.as_ref().map(|trouble| trouble.kind) != kind;
         state.trouble.clone_from(&trouble);
         if changed {
+            // Another trouble that comes before that was told takes its place.
+            state.recovered = trouble.is_none() && (state.told || state.recovered);
             state.told = false;
         }
         changed.then_some(trouble)
@@ -206,7 +217,12 @@ mod tests {
         let away = Err(CloudError::Unavailable("no route".to_owned()));
         assert!(matches!(health.judge(&away), Some(Some(Trouble { kind: TroubleKind::Unreachable, .. }))));
         assert!(health.take().is_some());
+        assert!(!health.take_recovery(), "it is not over");
         assert_eq!(health.judge(&Ok(())), Some(None));
         assert_eq!((health.take(), health.trouble()), (None, None));
+        assert!(health.take_recovery() && !health.take_recovery(), "told once");
+        // Of a trouble that nobody was told of, nobody is told that it is over.
+        assert!(health.judge(&away).is_some() && health.judge(&Ok(())).is_some());
+        assert!(!health.take_recovery());
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use prometheus::{IntGaugeVec, Opts, Registry};
+use tokio::sync::watch;
 
 /// What a controller is doing on this replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +58,7 @@ impl State {
 pub(crate) struct States {
     states: Arc<Mutex<BTreeMap<&'static str, State>>>,
     gauge: IntGaugeVec,
+    changed: Arc<watch::Sender<()>>,
 }
 
 impl States {
@@ -67,7 +69,7 @@ impl States {
             &["controller", "state"],
         )?;
         registry.register(Box::new(gauge.clone()))?;
-        Ok(Self { states: Arc::default(), gauge })
+        Ok(Self { states: Arc::default(), gauge, changed: Arc::default() })
     }
 
     /// Notes a state and logs the change.
@@ -86,10 +88,18 @@ impl States {
         }
         let from = before.as_ref().map(State::name);
         match reason {
-            Some(reason) if failed => tracing::error!(controller, from, reason, "controller failed"),
-            Some(reason) => tracing::warn!(controller, from, reason, "controller is {name}"),
-            None => tracing::info!(controller, from, "controller is {name}"),
+            Some(reason) if failed => {
+                tracing::error!(controller, from, state = name, reason, "the state of a controller changed");
+            }
+            Some(reason) => tracing::warn!(controller, from, state = name, reason, "the state of a controller changed"),
+            None => tracing::info!(controller, from, state = name, "the state of a controller changed"),
         }
+        self.changed.send_replace(());
+    }
+
+    /// Tells of each change from now on.
+    pub(crate) fn follow(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// All states by controller.

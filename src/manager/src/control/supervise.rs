@@ -47,7 +47,13 @@ impl Supervisor {
                 (Some(reason), ..) => self.set(State::Blocked(reason)),
                 (None, false, _) => self.set(State::Warming),
                 (None, true, None) => self.set(State::Standby),
-                (None, true, Some(tenure)) => self.lead(&tenure).await,
+                (None, true, Some(tenure)) => {
+                    self.lead(&tenure).await;
+                    // What ended the work was seen already, and nothing else need happen: its state is not draining any more.
+                    if self.blocked().is_some() {
+                        continue;
+                    }
+                }
             }
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -117,7 +123,12 @@ impl Supervisor {
         match ended {
             Err(error) => self.set(State::Failed(error.to_string())),
             Ok(()) if !stop.is_cancelled() => self.set(State::Failed("it ended by itself".to_owned())),
-            Ok(()) => {}
+            // The change that ended it has been seen: nothing else would tell why it does not run.
+            Ok(()) => {
+                if let Some(reason) = self.blocked() {
+                    self.set(State::Blocked(reason));
+                }
+            }
         }
     }
 }

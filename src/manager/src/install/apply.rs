@@ -1,5 +1,6 @@
 //! Applies and removes the manifests with the operator's own rights.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use kube::Client;
@@ -80,15 +81,24 @@ pub async fn install(client: &Client, manifests: &[Manifest], dry_run: bool) -> 
             }
             Err(error) => return Err(failed(error)),
         };
-        let version = |object: &DynamicObject| object.metadata.resource_version.clone();
         changes.push(match before {
             None => Change::Created(label),
-            Some(before) if dry_run && before.data == after.data => Change::Unchanged(label),
-            Some(before) if version(&before) == version(&after) && !dry_run => Change::Unchanged(label),
+            Some(before) if says(&before) == says(&after) => Change::Unchanged(label),
             Some(_) => Change::Configured(label),
         });
     }
     Ok(changes)
+}
+
+/// What an object says, without what the server and its controllers note on it: one of them may write the status of a
+/// policy between our two looks.
+fn says(object: &DynamicObject) -> (Value, [BTreeMap<String, String>; 2]) {
+    let mut data = object.data.clone();
+    if let Some(fields) = data.as_object_mut() {
+        fields.remove("status");
+    }
+    let metadata = &object.metadata;
+    (data, [&metadata.labels, &metadata.annotations].map(|map| map.clone().unwrap_or_default()))
 }
 
 /// Puts our definition in the place of one that is there.
@@ -177,4 +187,27 @@ fn api_of(client: &Client, object: &Value) -> (Api<DynamicObject>, String, Strin
         None => Api::all_with(client.clone(), &resource),
     };
     (api, name, label)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_noted_on_an_object_changes_nothing_of_what_it_says() {
+        let object = |value: Value| serde_json::from_value::<DynamicObject>(value).expect("an object");
+        let policy = |version: &str, spec: &str, label: &str| {
+            object(json!({
+                "apiVersion": "v1", "kind": "Policy",
+                "metadata": { "name": "fence", "resourceVersion": version, "labels": { "part": label } },
+                "spec": spec, "status": { "observed": version },
+            }))
+        };
+        let before = policy("1", "same", "ours");
+        assert_eq!(says(&before), says(&policy("2", "same", "ours")));
+        assert_ne!(says(&before), says(&policy("2", "other", "ours")));
+        assert_ne!(says(&before), says(&policy("2", "same", "theirs")));
+    }
 }

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use http::StatusCode;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use prometheus::{GaugeVec, IntCounterVec, Opts, Registry};
 
 use super::respond::{Answer, not_found, text};
@@ -54,6 +54,8 @@ pub struct Checks {
     slis: Registry,
     state: GaugeVec,
     total: IntCounterVec,
+    /// What failed when it was run last.
+    failing: Mutex<BTreeSet<(Probe, String)>>,
 }
 
 impl Default for Checks {
@@ -85,7 +87,7 @@ impl Checks {
         .expect("a constant, valid metric");
         slis.register(Box::new(state.clone())).expect("the first of its name");
         slis.register(Box::new(total.clone())).expect("the first of its name");
-        let checks = Self { entries: RwLock::default(), slis, state, total };
+        let checks = Self { entries: RwLock::default(), slis, state, total, failing: Mutex::default() };
         for probe in Probe::ALL {
             checks.add(&[probe], "ping", || Ok(()));
         }
@@ -147,7 +149,26 @@ impl Checks {
         let status = if result.is_ok() { "success" } else { "error" };
         self.state.with_label_values(&[name, probe.name()]).set(if result.is_ok() { 1.0 } else { 0.0 });
         self.total.with_label_values(&[name, probe.name(), status]).inc();
+        self.tell(probe, name, result.as_ref().err());
         result
+    }
+
+    /// A line of the log when a check begins to fail, and one when it is well again: probes come every few seconds.
+    fn tell(&self, probe: Probe, name: &str, failed: Option<&String>) {
+        let key = (probe, name.to_owned());
+        let mut failing = self.failing.lock();
+        match failed {
+            Some(reason) => {
+                if failing.insert(key) {
+                    tracing::warn!(probe = probe.name(), check = name, reason, "a health check fails");
+                }
+            }
+            None => {
+                if failing.remove(&key) {
+                    tracing::info!(probe = probe.name(), check = name, "a health check is well again");
+                }
+            }
+        }
     }
 
     /// Answers `/healthz`, with the query's `verbose` and `exclude`.
@@ -155,14 +176,14 @@ impl Checks {
         let excluded: BTreeSet<&str> =
             query.iter().filter(|(key, _)| key == "exclude").map(|(_, name)| name.as_str()).collect();
         let mut unknown = excluded.clone();
-        let (mut lines, mut failed) = (String::new(), Vec::new());
+        let (mut lines, mut failed) = (String::new(), false);
         for (name, check) in self.of(probe) {
             let line = if excluded.contains(name.as_str()) {
                 unknown.remove(name.as_str());
                 format!("[+]{name} excluded: ok")
-            } else if let Err(reason) = self.run(probe, &name, &check) {
+            } else if self.run(probe, &name, &check).is_err() {
                 // Anyone may ask; the reason is in the log, and at the check's own path.
-                failed.push(format!("{name}: {reason}"));
+                failed = true;
                 format!("[-]{name} failed: reason withheld")
             } else {
                 format!("[+]{name} ok")
@@ -175,8 +196,7 @@ impl Checks {
                 .expect("writing to a String cannot fail");
         }
         let title = probe.name();
-        if !failed.is_empty() {
-            tracing::warn!(probe = title, failed = failed.join("; "), "health check failed");
+        if failed {
             return text(StatusCode::INTERNAL_SERVER_ERROR, format!("{lines}{title} check failed\n"));
         }
         if !query.iter().any(|(key, _)| key == "verbose") {

@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use quarterdeck_runtime::ongoing::Ongoing;
 use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -66,6 +67,8 @@ struct Shared {
     metrics: ServingMetrics,
     limits: Limits,
     http2_streams: u32,
+    /// What the server itself cannot do now.
+    troubles: Ongoing<&'static str>,
 }
 
 /// A server that listens already.
@@ -114,6 +117,7 @@ impl Server {
             metrics,
             limits,
             http2_streams,
+            troubles: Ongoing::default(),
         };
         let (acceptor, fingerprint) =
             (TlsAcceptor::from(Arc::new(tls)), watch::Sender::new(certificates.fingerprint()));
@@ -149,11 +153,16 @@ impl Server {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of file descriptors, or a client that went away: neither ends the server.
-                    tracing::warn!(%error, "connection not accepted");
+                    if shared.troubles.begins("accept") {
+                        tracing::warn!(%error, "connections are not accepted");
+                    }
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 }
             };
+            if shared.troubles.ends(&"accept") {
+                tracing::info!("connections are accepted again");
+            }
             let Some(connection) = connections.open() else {
                 tracing::debug!(%peer, "connection refused: too many, all of them busy");
                 continue;
@@ -323,10 +332,16 @@ async fn filtered(shared: &Arc<Shared>, chain: &[CertificateDer<'static>], mut p
     };
     let (verb, path) = (parts.method.as_str().to_ascii_lowercase(), parts.uri.path());
     match shared.authorizer.decide(&user, &verb, path).await {
-        Ok(access) if access.allowed => {}
+        Ok(access) if access.allowed => {
+            if shared.troubles.ends(&"review") {
+                tracing::info!("the server reviews access again");
+            }
+        }
         Ok(access) => return respond::forbidden(&user.name, &verb, path, &access.reason),
         Err(error) => {
-            tracing::warn!(%error, "access review");
+            if shared.troubles.begins("review") {
+                tracing::warn!(%error, "the server does not review access: requests are refused");
+            }
             return respond::failed(path, &error.to_string());
         }
     }

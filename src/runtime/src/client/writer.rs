@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use quarterdeck_election::FenceRefusal;
 use quarterdeck_election::gate::FenceVerdict;
+use tracing::Instrument as _;
 
 use super::ApiError;
 use super::backoff::Attempts;
@@ -15,6 +16,7 @@ use super::limit::Limiter;
 use super::metrics::Metrics;
 use super::pool::{Answer, Call, Failed, Pool};
 use super::refusals::{Refusals, Refuser};
+use crate::spans;
 
 /// How often a write that the fence refused under a token still ours is tried again.
 const FENCE_TRIES: u32 = 3;
@@ -67,6 +69,30 @@ impl Writer {
 
     /// Sends a write until it has an answer that is final; a success is returned whole.
     pub(crate) async fn send(
+        &self,
+        call: &Call,
+        purpose: &Purpose,
+        limiter: &Limiter,
+    ) -> Result<Response<Bytes>, ApiError> {
+        let span = spans::child(|| {
+            crate::span!(
+                "write",
+                otel.kind = "client",
+                verb = purpose.verb,
+                object = purpose.what,
+                code = tracing::field::Empty,
+                otel.status_code = tracing::field::Empty,
+            )
+        });
+        let answer = self.send_within(call, purpose, limiter).instrument(span.clone()).await;
+        match &answer {
+            Ok(response) => span.record("code", response.status().as_u16()),
+            Err(error) => span.record("code", error.code().unwrap_or_default()).record("otel.status_code", "ERROR"),
+        };
+        answer
+    }
+
+    async fn send_within(
         &self,
         call: &Call,
         purpose: &Purpose,

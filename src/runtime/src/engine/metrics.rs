@@ -25,7 +25,7 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
-    fn label(self) -> &'static str {
+    pub(super) fn label(self) -> &'static str {
         match self {
             Self::Success => "success",
             Self::RequeueAfter => "requeue_after",
@@ -37,6 +37,11 @@ impl Outcome {
             Self::Timeout => "timeout",
             Self::Cancelled => "cancelled",
         }
+    }
+
+    /// Whether something went wrong that is neither a lost race nor the end of the tenure.
+    pub(super) fn is_fault(self) -> bool {
+        matches!(self, Self::Error | Self::Terminal | Self::Panic | Self::Timeout)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Runs controllers: workers over a queue, read-your-writes, deadlines, contained panics.
 
+mod failing;
 mod metrics;
 mod reconcile;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use failing::Failing;
 pub use metrics::{EngineMetrics, ReconcileMetrics, SlowReconcile};
 use waiting::Waiting;
 
@@ -134,6 +136,7 @@ pub fn build<C: Controller>(config: &C::Config, foundation: &Foundation) -> Resu
         queue,
         setup,
         metrics: foundation.engine.controller(C::DESCRIPTOR.name),
+        failing: Failing::default(),
         deadlines: foundation.deadlines,
         leading_since: Mutex::new(None),
     }))
@@ -148,6 +151,7 @@ struct ControllerUnit<C: Controller> {
     waiting: Waiting<C::Key>,
     setup: Setup<C::Key>,
     metrics: ReconcileMetrics,
+    failing: Failing<C::Key>,
     deadlines: Deadlines,
     leading_since: Mutex<Option<Instant>>,
 }

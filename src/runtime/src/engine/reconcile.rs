@@ -9,6 +9,7 @@ use futures::FutureExt as _;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
+use super::failing::State;
 use super::metrics::Outcome;
 use super::{ControllerUnit, Means};
 use crate::client::{Class, WriteLog};
@@ -53,12 +54,30 @@ impl<C: Controller> ControllerUnit<C> {
             stop: means.stop.clone(),
             attempt: failures,
         };
-        let span = tracing::debug_span!("reconcile", controller = self.descriptor.name, %key, attempt = failures);
+        let span = crate::span!(
+            "reconcile",
+            controller = self.descriptor.name,
+            %key,
+            attempt = failures,
+            epoch = means.authority.epoch,
+            result = tracing::field::Empty,
+            requeue_ms = tracing::field::Empty,
+            otel.status_code = tracing::field::Empty,
+        );
         let started = Instant::now();
-        let ended = self.run(cx, &key, means).instrument(span).await;
+        let ended = self.run(cx, &key, means).instrument(span.clone()).await;
         let waits_for_own_writes = self.waiting.note(&key, log.take());
-        self.metrics.observe(&key, started.elapsed(), outcome(&ended));
-        self.give_back(&key, ended, waits_for_own_writes);
+        let result = outcome(&ended);
+        span.record("result", result.label());
+        if let Ended::Finished(Ok(Action::RequeueAfter(after))) = &ended {
+            span.record("requeue_ms", u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
+        }
+        if result.is_fault() {
+            span.record("otel.status_code", "ERROR");
+        }
+        drop(span);
+        self.metrics.observe(&key, started.elapsed(), result);
+        self.give_back(&key, failures, ended, waits_for_own_writes);
     }
 
     /// Runs one reconcile under its deadlines; a panic ends only this one.
@@ -84,48 +103,77 @@ impl<C: Controller> ControllerUnit<C> {
                         return Ended::TooLong;
                     }
                     warned = true;
-                    tracing::warn!(controller = self.descriptor.name, %key, dur_s = self.deadlines.soft.as_secs(),
-                        "a reconcile takes long");
+                    tracing::warn!(
+                        controller = self.descriptor.name,
+                        %key,
+                        seconds = self.deadlines.soft.as_secs(),
+                        "a reconcile takes long"
+                    );
                 }
             }
         }
     }
 
-    fn give_back(&self, key: &C::Key, ended: Ended, waits_for_own_writes: bool) {
-        let controller = self.descriptor.name;
+    fn give_back(&self, key: &C::Key, failures: u32, ended: Ended, waits_for_own_writes: bool) {
+        self.tell(key, failures, &ended);
         let error = match ended {
             Ended::Finished(Ok(Action::Done)) => return self.queue.done(key),
             Ended::Finished(Ok(Action::RequeueAfter(delay))) => return self.queue.done_until(key, delay),
             Ended::Cancelled => return self.queue.give_up(key),
-            Ended::Panicked(text) => {
-                tracing::error!(controller, %key, panic = text, "a reconcile panicked");
-                self.retry(key);
-                return;
-            }
-            Ended::TooLong => {
-                tracing::error!(controller, %key, dur_s = self.deadlines.hard.as_secs(), "a reconcile was cancelled");
-                self.retry(key);
-                return;
-            }
+            Ended::Panicked(_) | Ended::TooLong => return self.retry(key, failures, None),
             Ended::Finished(Err(error)) => error,
         };
         match error.class() {
             Class::NotLeader => self.queue.done_until(key, GATE_RETRY),
             // It comes back once the cache shows the version that was in the way.
             Class::Conflict if waits_for_own_writes => self.queue.give_up(key),
-            Class::Terminal => {
-                tracing::warn!(controller, %key, error = &error as &dyn std::error::Error, "given up until it changes");
-                self.queue.done(key);
-            }
-            Class::Conflict | Class::Transient => {
-                let delay = self.retry(key);
-                tracing::warn!(controller, %key, error = &error as &dyn std::error::Error, ?delay, "will be retried");
-            }
+            Class::Terminal => self.queue.done(key),
+            Class::Conflict | Class::Transient => self.retry(key, failures, Some(&error)),
         }
     }
 
-    fn retry(&self, key: &C::Key) -> Option<Duration> {
-        self.queue.retry(key, &self.setup.retry)
+    /// Has a key tried again later, unless that was done too often.
+    fn retry(&self, key: &C::Key, failures: u32, error: Option<&Error>) {
+        let controller = self.descriptor.name;
+        let delay = self.queue.retry(key, &self.setup.retry);
+        let error = error.map(|error| error as &dyn std::error::Error);
+        tracing::debug!(controller, %key, error, ?delay, "will be retried");
+        let last_words = error.map_or_else(|| "its last try did not end well".to_owned(), ToString::to_string);
+        if delay.is_none() && self.failing.note(key, State::GivenUp, failures, &last_words) {
+            tracing::warn!(controller, %key, state = "given-up", error = last_words, "a key was given up until it changes");
+        }
+    }
+
+    /// A line of the log when a key begins to fail, fails otherwise, or is well again.
+    fn tell(&self, key: &C::Key, failures: u32, ended: &Ended) {
+        let controller = self.descriptor.name;
+        let (state, error) = match ended {
+            Ended::Cancelled => return,
+            Ended::Finished(Ok(_)) => {
+                if self.failing.is_well(key) {
+                    tracing::info!(controller, %key, state = "well", failures, "a key that failed is well again");
+                }
+                return;
+            }
+            Ended::Panicked(text) => (State::Panicked, text.clone()),
+            Ended::TooLong => (State::TooLong, format!("it did not end within {:?}", self.deadlines.hard)),
+            Ended::Finished(Err(error)) => match error.class() {
+                Class::NotLeader => return,
+                Class::Terminal => (State::GivenUp, chain(error)),
+                Class::Transient => (State::Retrying, chain(error)),
+                Class::Conflict => (State::Conflicting, chain(error)),
+            },
+        };
+        if !self.failing.note(key, state, failures, &error) {
+            return;
+        }
+        let state_name = state.name();
+        match state {
+            State::Panicked | State::TooLong => {
+                tracing::error!(controller, %key, state = state_name, error, "a key fails");
+            }
+            _ => tracing::warn!(controller, %key, state = state_name, error, "a key fails"),
+        }
     }
 }
 
@@ -143,6 +191,17 @@ fn outcome(ended: &Ended) -> Outcome {
         Ended::TooLong => Outcome::Timeout,
         Ended::Cancelled => Outcome::Cancelled,
     }
+}
+
+/// An error with what caused it.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

@@ -105,16 +105,18 @@ impl<K: Key> Shared<K> {
 
     /// Compares what does not become visible with what the server has, each second.
     async fn check_while_unseen(self: &Arc<Self>, key: &K, means: &Means) {
+        let mut told = false;
         loop {
             tokio::time::sleep(LIVE_CHECK).await;
             let unseen = self.unseen.lock().by_key.get(key).cloned();
             for (id, wrote) in unseen.into_iter().flatten() {
                 match means.api.get::<Metadata>(&wrote.kind, &wrote.key).await {
                     Ok(live) => self.sharpen(key, id, &wrote, live.as_ref()),
-                    Err(error) => {
+                    Err(error) if !std::mem::replace(&mut told, true) => {
                         let error = &error as &dyn std::error::Error;
-                        tracing::warn!(object = %wrote.key, kind = %wrote.kind, error, "a cache lags behind our own write");
+                        tracing::warn!(%key, object = %wrote.key, kind = %wrote.kind, error, "a cache lags behind our own write");
                     }
+                    Err(_) => {}
                 }
             }
             if !self.unseen.lock().by_key.contains_key(key) {

@@ -8,6 +8,7 @@
 //! holds up no other.
 
 mod correlate;
+mod reason;
 mod recent;
 mod sink;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use tokio::sync::mpsc;
 
+pub use reason::Reason;
 pub use sink::EventSink;
 
 use correlate::Occurrence;
@@ -59,10 +61,15 @@ impl Recorder {
     }
 
     /// Queues an event about an object. Dropped, and counted, when the object's budget is spent.
-    pub fn event(&self, about: &ObjectReference, kind: EventType, reason: &'static str, message: impl Into<String>) {
+    pub fn event(&self, about: &ObjectReference, reason: Reason, message: impl Into<String>) {
         let Some(queue) = &self.queue else { return };
-        let occurrence =
-            Occurrence { about: about.clone(), kind, reason, message: message.into(), at: Timestamp::now() };
+        let occurrence = Occurrence {
+            about: about.clone(),
+            kind: reason.kind(),
+            reason: reason.name(),
+            message: message.into(),
+            at: Timestamp::now(),
+        };
         if queue.try_send(Message::Event(Box::new(occurrence))).is_err() {
             self.tally.count("queue_full");
         }

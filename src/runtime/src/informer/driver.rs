@@ -17,13 +17,14 @@ use http::response::Parts;
 use http_body_util::BodyExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use super::backoff::{Backoff, random};
 use super::request::{Ask, PAGE, request, retry_after};
 use super::shared::{Core, DryQuestions, Shared};
 use super::wire::{self, Event, Lines, Unreadable};
 use super::{BoxError, State, WatchBody, WatchTransport};
+use crate::gist::gist;
 use crate::object::Cached;
 
 /// How long the head of an answer may take; requests may queue in the server for a minute.
@@ -129,7 +130,8 @@ pub(super) async fn run<K: Cached>(
     questions: DryQuestions,
 ) {
     let stop = shared.core.stop.clone();
-    let mut driver = Driver { shared, transport, questions, version: None, pages_only: false, listed: None };
+    let mut driver =
+        Driver { shared, transport, questions, version: None, pages_only: false, listed: None, failed: None };
     tokio::select! {
         biased;
         () = stop.cancelled() => {}
@@ -147,6 +149,8 @@ struct Driver<K> {
     pages_only: bool,
     /// When the last complete list ended.
     listed: Option<Instant>,
+    /// The failure that the log tells of, until it is over.
+    failed: Option<String>,
 }
 
 /// A stream being read.
@@ -201,6 +205,7 @@ impl<K: Cached> Driver<K> {
                 None => {
                     error!(kind = %self.shared.core.kind, "the informer panicked: listing again");
                     self.shared.core.progress.set_state(State::Retrying("the informer panicked".to_owned()));
+                    self.failed = Some(String::new());
                     self.version = None;
                     backoff.after_failure(Duration::ZERO)
                 }
@@ -210,15 +215,24 @@ impl<K: Cached> Driver<K> {
     }
 
     /// Shows a failure; one that goes on is logged once.
-    fn note(&self, failure: &Failure) {
+    fn note(&mut self, failure: &Failure) {
         let core = &self.shared.core;
-        let (before, state) = (core.progress.state(), failure.state());
-        if before == state {
+        let (state, gist) = (failure.state(), gist(failure));
+        if self.failed.replace(gist.clone()) == Some(gist) {
             debug!(kind = %core.kind, error = %failure, "the informer fails still");
         } else {
-            warn!(kind = %core.kind, error = %failure, "the informer fails; its store stays as it is");
+            warn!(kind = %core.kind, error = %failure, state = state.name(), "the informer fails; its store stays as it is");
         }
         core.progress.set_state(state);
+    }
+
+    /// The server gives what is asked for.
+    fn set_watching(&mut self) {
+        let core = &self.shared.core;
+        core.progress.set_state(State::Watching);
+        if self.failed.take().is_some() {
+            info!(kind = %core.kind, state = State::Watching.name(), "the informer reads again");
+        }
     }
 
     /// One request that matters: a list with what follows, or a resumed watch.
@@ -284,7 +298,7 @@ impl<K: Cached> Driver<K> {
         let limit = watch_limit();
         let (begun, after) = (Instant::now(), self.version.clone().unwrap_or_default());
         let (_, body) = self.send(Ask::Watch { after: &after }, limit).await?;
-        self.shared.core.progress.set_state(State::Watching);
+        self.set_watching();
         let before = self.shared.core.counters.events.get();
         self.follow(body, limit, false).await?;
         let has_events = self.shared.core.counters.events.get() != before;
@@ -383,7 +397,7 @@ impl<K: Cached> Driver<K> {
             Event::Bookmark { version, ends_list: true } if stream.is_listing => {
                 stream.is_listing = false;
                 self.end_list(version, stream.all_named);
-                self.shared.core.progress.set_state(State::Watching);
+                self.set_watching();
             }
             Event::Bookmark { .. } if stream.is_listing => {
                 // Within a list there is only the bookmark that ends it.

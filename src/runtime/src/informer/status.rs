@@ -30,6 +30,22 @@ pub enum State {
     Stopped,
 }
 
+impl State {
+    /// Its name, as a field of the log.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Declared => "declared",
+            Self::Listing => "listing",
+            Self::Watching => "watching",
+            Self::Retrying(_) => "retrying",
+            Self::Forbidden(_) => "forbidden",
+            Self::NotServed => "not-served",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
 /// A picture of one informer.
 #[derive(Clone, Debug)]
 pub struct Status {

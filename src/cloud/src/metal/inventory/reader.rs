@@ -239,7 +239,7 @@ impl Inventory {
             match &now.trouble {
                 Some(trouble) => {
                     self.figures.faults.inc();
-                    tracing::warn!(%trouble, "the inventory does not count; the last good one does");
+                    tracing::warn!(path = %self.path.display(), error = %trouble, "the inventory does not count; the last good one does");
                 }
                 None => tracing::info!(path = %self.path.display(), "the inventory is good again"),
             }

@@ -17,7 +17,7 @@ const RESCAN: Duration = Duration::from_secs(30);
 /// Reads until `stop`.
 pub(super) async fn run(inventory: Arc<Inventory>, stop: CancellationToken) {
     let changed = Arc::new(Notify::new());
-    let mut watcher = None;
+    let (mut watcher, mut told) = (None, false);
     while !stop.is_cancelled() {
         // Watched first, read second: what changes in between is an event.
         if watcher.is_none() {
@@ -27,7 +27,10 @@ pub(super) async fn run(inventory: Arc<Inventory>, stop: CancellationToken) {
             watcher = watching.ok().and_then(|watching| {
                 watching
                     .inspect_err(|error| {
-                        tracing::warn!(path = %inventory.path().display(), %error, "cannot watch the inventory; it is read now and then");
+                        if !std::mem::replace(&mut told, true) {
+                            let path = inventory.path().display();
+                            tracing::warn!(%path, %error, "cannot watch the inventory; it is read now and then");
+                        }
                     })
                     .ok()
             });

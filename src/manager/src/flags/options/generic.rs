@@ -1,5 +1,6 @@
 //! Flags about what runs, its clients, metrics, logs, and where the API server is.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use quarterdeck_api::duration::parse as go_duration;
@@ -78,6 +79,10 @@ pub struct LogFlags {
     /// Form of the log: "text" or "json".
     #[arg(long, alias = "log-format", value_enum, default_value = "text")]
     pub logging_format: LogFormat,
+    /// File that says which share of reconciles is traced and where traces go: upstream's TracingConfiguration. For builds with
+    /// the feature otel.
+    #[arg(long, value_name = "PATH")]
+    pub tracing_config_file: Option<PathBuf>,
 }
 
 /// Where the API server is, and the rest.

@@ -6,7 +6,16 @@ use serde_json::json;
 use super::server::{Server, json as answer, status};
 use super::{clients, open_gate, stored};
 use crate::client::Identity;
-use crate::events::{EventSink, EventType, Recorder};
+use crate::events::{EventSink, Recorder};
+
+crate::reasons! {
+    /// Reasons of a component.
+    ALL:
+    /// A bad one.
+    FAILED = Warning "Failed" about "Service";
+    /// A good one.
+    MADE = Normal "Made" about "Service";
+}
 
 /// Long enough never to be over.
 const LONG: Duration = Duration::from_secs(60);
@@ -43,7 +52,7 @@ async fn events_are_created_then_counted_under_the_controllers_account() {
     let (sink, registry) = sink(&server, gate).await;
     let recorder = recorder(&sink, "endpoint-controller");
     for _ in 0..2 {
-        recorder.event(&about("web"), EventType::Warning, "Failed", "no luck");
+        recorder.event(&about("web"), FAILED, "no luck");
     }
     sink.flush(LONG).await;
     let [create, patch] = &server.seen()[..] else { panic!("two requests") };
@@ -66,7 +75,7 @@ async fn an_event_that_the_server_forgot_is_written_again() {
     let (sink, _) = sink(&server, gate).await;
     let recorder = recorder(&sink, "endpoint-controller");
     for _ in 0..2 {
-        recorder.event(&about("web"), EventType::Normal, "Made", "luck");
+        recorder.event(&about("web"), MADE, "luck");
     }
     sink.flush(LONG).await;
     let counts: Vec<_> = server.seen().iter().map(|seen| seen.body["count"].clone()).collect();
@@ -79,7 +88,7 @@ async fn without_the_lease_nothing_is_written() {
     let (gate, _keeper) = open_gate(true);
     gate.shut();
     let (sink, registry) = sink(&server, gate).await;
-    recorder(&sink, "endpoint-controller").event(&about("web"), EventType::Normal, "Made", "luck");
+    recorder(&sink, "endpoint-controller").event(&about("web"), MADE, "luck");
     sink.flush(LONG).await;
     assert_eq!(server.seen().len(), 0);
     assert_eq!(outcome(&registry, "endpoint-controller", "not_leader"), 1);
@@ -103,12 +112,12 @@ async fn a_component_whose_events_do_not_get_through_holds_up_no_other() {
     let (sink, registry) = sink(&server, gate).await;
     let (slow, quick) = (recorder(&sink, "slow"), recorder(&sink, "quick"));
     for number in 0..3 {
-        slow.event(&about(&format!("web-{number}")), EventType::Normal, "Made", "luck");
-        quick.event(&about(&format!("web-{number}")), EventType::Normal, "Made", "luck");
+        slow.event(&about(&format!("web-{number}")), MADE, "luck");
+        quick.event(&about(&format!("web-{number}")), MADE, "luck");
     }
     // More than the queue holds: callers go on, and what is too much is counted.
     for _ in 0..2000 {
-        slow.event(&about("web"), EventType::Normal, "Made", "luck");
+        slow.event(&about("web"), MADE, "luck");
     }
     assert!(outcome(&registry, "slow", "queue_full") >= 900);
     for _ in 0..3 {

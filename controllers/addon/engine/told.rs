@@ -3,20 +3,14 @@
 //! `pkg/workflows/workflow_lifecycle.go`). Each is told once, when what it says becomes so.
 
 use quarterdeck_api::addon::{LifecycleStep, Phase};
-use quarterdeck_runtime::events::EventType;
+use quarterdeck_runtime::events::Reason;
 
 use crate::addon::lifecycle::{Book, Lifecycle};
 use crate::addon::parent::LifecycleState;
-
-/// Reason of the event that tells that a Workflow was made for Argo.
-pub(super) const CREATED: &str = "Created";
-const SUBMITTED: &str = "Submitted";
-const COMPLETED: &str = "Completed";
-const PENDING: &str = "Pending";
-const FAILED: &str = "Failed";
+use crate::addon::reasons::{COMPLETED, FAILED, LACKS, PENDING, SUBMITTED};
 
 /// One event.
-type Told = (EventType, &'static str, String);
+type Told = (Reason, String);
 
 /// What is to be told of an Addon that stood as `before` and stands as `now`. `waits` says that it
 /// waits for what may come by itself.
@@ -36,36 +30,36 @@ pub(super) fn told(
     let (book_before, book) = (Book::read(&before.progress, revision), Book::read(&now.progress, revision));
     let begun = |book: &Book, step| book.has(step);
     if !same && now.installed == Some(Phase::Succeeded) && book.is_adopted() {
-        return vec![(EventType::Normal, COMPLETED, format!("Addon {name} is taken over as it is; nothing is run."))];
+        return vec![(COMPLETED, format!("Addon {name} is taken over as it is; nothing is run."))];
     }
     let works = |state: &LifecycleState, book: &Book| {
         state.installed == Some(Phase::Succeeded) || LifecycleStep::ALL.iter().any(|step| begun(book, *step))
     };
     if works(now, &book) && !(same && works(before, &book_before)) && !lifecycle.deleting {
-        told.push((EventType::Normal, COMPLETED, format!("Addon {name} is valid.")));
+        told.push((COMPLETED, format!("Addon {name} is valid.")));
     }
     for step in LifecycleStep::ALL {
         if begun(&book, step) && !(same && begun(&book_before, step)) {
-            told.push((EventType::Normal, SUBMITTED, format!("Submitted {step} of {name}.")));
+            told.push((SUBMITTED, format!("Submitted {step} of {name}.")));
         }
     }
     let succeeded = |phase: Option<Phase>| phase == Some(Phase::Succeeded);
     let prereqs = begun(&book, LifecycleStep::Prereqs) && succeeded(now.prereqs);
     if prereqs && !(same && succeeded(before.prereqs)) {
-        told.push((EventType::Normal, COMPLETED, format!("Completed prereqs of {name}.")));
+        told.push((COMPLETED, format!("Completed prereqs of {name}.")));
     }
     if succeeded(now.installed) && !(same && succeeded(before.installed)) {
-        told.push((EventType::Normal, COMPLETED, format!("Completed install of {name}.")));
+        told.push((COMPLETED, format!("Completed install of {name}.")));
     }
     let news = (before.installed, &before.reason) != (now.installed, &now.reason);
     match now.installed {
         Some(Phase::Pending) if news && !now.reason.is_empty() && !works(now, &book) => {
-            told.push((EventType::Normal, PENDING, format!("Addon {name}: {}", now.reason)));
+            told.push((PENDING, format!("Addon {name}: {}", now.reason)));
         }
         Some(Phase::Failed | Phase::ValidationFailed | Phase::DeleteFailed) if news => {
             // A dependency that is missing is nobody's fault, upstream.
-            let kind = if waits() { EventType::Normal } else { EventType::Warning };
-            told.push((kind, FAILED, format!("Addon {name}: {}", now.reason)));
+            let reason = if waits() { LACKS } else { FAILED };
+            told.push((reason, format!("Addon {name}: {}", now.reason)));
         }
         _ => {}
     }
@@ -127,9 +121,10 @@ mod tests {
             let (now, waits, expected) = &pair[1];
             let told = told("n/a", &lifecycle, &pair[0].0, now, &|| *waits);
             let words = ["valid", "prereqs", "install"];
-            let short = told.iter().map(|(kind, reason, text)| {
-                let word = words.into_iter().find(|word| !matches!(*reason, FAILED | PENDING) && text.contains(word));
-                format!("{} {reason} {}", kind.as_str(), word.unwrap_or_default()).trim_end().to_owned()
+            let short = told.iter().map(|(reason, text)| {
+                let spoken = ![FAILED, LACKS, PENDING].contains(reason);
+                let word = words.into_iter().find(|word| spoken && text.contains(word)).unwrap_or_default();
+                format!("{} {} {word}", reason.kind().as_str(), reason.name()).trim_end().to_owned()
             });
             assert_eq!(short.collect::<Vec<_>>().join(", "), *expected, "{now:?}");
         }
@@ -137,7 +132,7 @@ mod tests {
         let mut adopted = state(Phase::Succeeded, "", done, &[], revision);
         adopted.progress = Book::adopted(&lifecycle).to_value();
         let told = told("n/a", &lifecycle, &old, &adopted, &|| false);
-        let [(EventType::Normal, COMPLETED, text)] = &told[..] else { panic!("{told:?}") };
+        let [(COMPLETED, text)] = &told[..] else { panic!("{told:?}") };
         assert!(text.contains("nothing is run"), "{text}");
     }
 }
