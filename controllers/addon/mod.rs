@@ -64,11 +64,11 @@ use manifest::Limits;
 use metrics::Metrics;
 use quarterdeck_api::version::Version;
 use replicas::Replicas;
+use serde_json::value::{RawValue, to_raw_value};
 use source::OBJECTS;
 use source::channel::{self, ChannelLimits, ChannelWatch, ClusterStore, DiskStore, GoodStore, Stores};
 use source::directory::{DirectoryWatch, Folder, Scanner};
 use source::objects::ObjectsWatch;
-use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::watch;
 
 pub use config::Config;

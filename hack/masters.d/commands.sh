@@ -26,50 +26,64 @@ command_up() {
   wait "$tail" 2>/dev/null || true
   trap - INT TERM HUP
   disown -a
+  say "export KUBECONFIG=$dir/admin.conf    # hack/masters --help says what else can be done"
 }
 
 # command_down: ends them, removes their folder, and looks for what is left on this machine.
 command_down() {
-  local pid try left
+  local pid try left alone="" group="$NODE_GROUPS"
   [ "$(id -u)" = 0 ] || die "masters belong to root"
+  # Their cgroups bear the number of the process that kept them.
+  pid="$(cat "$dir/pid" 2>/dev/null)" || pid=none
   if is_kept; then
-    pid="$(cat "$dir/pid")"
     kill -TERM "$pid" 2>/dev/null || true
-    for try in $(seq 300); do
+    for try in $(seq 600); do
       is_kept || break
       sleep 0.1
     done
-    is_kept && die "process $pid, which keeps the masters, is still there after 30 s"
+    is_kept && die "process $pid, which keeps the masters, is still there after 60 s"
   fi
-  # Of those that were killed, what the kernel does not drop by itself. Others may have a node of their own.
+  # Of those that were killed, what the kernel does not drop by itself.
   exec 9>>"$NODE_LOCK"
   if flock -n 9; then
-    clear_cgroups_soon "$NODE_GROUPS" || true
+    alone=1
+    clear_cgroups_soon "$group" || true
     remove_places
-    left="$(left_overs)"
-    [ -z "$left" ] || say "$left"
-    exec 9>&-
   else
-    left=""
-    say "another node runs on this machine: what is left was not looked for"
+    # A link may be that of others now, and folders in their use.
+    say "another node, or other masters, run on this machine by now"
+    group="$NODE_GROUPS$pid-"
+    clear_cgroups_soon "$group" || true
   fi
+  left="$(
+    processes_left "$group"
+    mounts_left
+    [ -z "$alone" ] || links_left
+  )"
+  exec 9>&-
   if [ -z "$keep" ] && [ -d "$dir" ]; then
     ours "$dir"
     rm -rf "$dir"
   fi
-  [ -z "$left" ] || die "the above is left of the masters"
+  [ -z "$left" ] || { say "$left" && die "the above is left of the masters"; }
 }
 
-# left_overs: a line for each process, mount, link, route and cgroup of masters.
-left_overs() {
+# processes_left GROUP: a line for each cgroup that begins so, and each process in it.
+processes_left() {
   local group file
   while read -r group; do
     printf 'cgroup %s\n' "$group"
     while read -r file; do
       printf 'process %s: %s\n' "$file" "$(tr '\0' ' ' <"/proc/$file/cmdline" 2>/dev/null | cut -c 1-100)"
     done < <(find "$group" -name cgroup.procs -exec cat {} + 2>/dev/null | sort -un)
-  done < <(cgroups_left "$NODE_GROUPS")
-  grep -F " $dir/" /proc/self/mountinfo | awk '{ print "mount " $5 }' || true
+  done < <(cgroups_left "$1")
+}
+
+# mounts_left: those of this machine, below the masters' folder or of its files.
+mounts_left() { grep -F " $dir/" /proc/self/mountinfo | awk '{ print "mount " $5 }' || true; }
+
+# links_left: links and routes of this machine.
+links_left() {
   ip -o link show 2>/dev/null | awk -F': ' '{ print $2 }' | grep -E "^($MACHINE_LINK|qd-[0-9])(@|$)" | sed 's/^/link /' || true
   ip route show 2>/dev/null | grep -E "^10\.244\.|^172\.29\.0\." | sed 's/^/route /' || true
 }

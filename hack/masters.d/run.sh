@@ -20,6 +20,8 @@ run() {
   exec 6>>"$dir/lock"
   flock -n 6 || die "masters run in $dir already (hack/masters status --dir $dir)"
   take_lock
+  # The wait for others is not ours.
+  SECONDS=0
   clear_cgroups "$NODE_GROUPS"
   # A run starts from nothing.
   find "$dir" -mindepth 1 -maxdepth 1 ! -name lock ! -name run.log -exec rm -rf {} +
@@ -42,7 +44,7 @@ run() {
   until_nodes_are_there
   [ -n "$bare" ] || until_quarterdeck_leads
   date -u +%FT%TZ >"$dir/ready"
-  say "the masters are ready after $SECONDS s: KUBECONFIG=$dir/admin.conf"
+  say "the masters are ready after $SECONDS s"
   serve
 }
 
@@ -71,20 +73,28 @@ gather() {
     || die "this kernel has no nftables (CONFIG_NF_TABLES), which kube-proxy needs"
   if [ -z "$program" ]; then
     need cargo "install Rust through rustup (https://rustup.rs), or give --program FILE"
-    (cd "$ROOT" && cargo build --quiet --locked --package quarterdeck >&2) || die "quarterdeck cannot be built (the lines above)"
+    (cd "$ROOT" && exec setpriv --pdeathsig TERM cargo build --quiet --locked --package quarterdeck >&2) || die "quarterdeck cannot be built (the lines above)"
     program="$(readlink -m "${CARGO_TARGET_DIR:-$ROOT/target}")/debug/quarterdeck"
   fi
   [ -x "$program" ] || die "$program is no program"
-  if [ -z "$image" ] && [ -z "$bare" ]; then
-    image="$(readlink -m "${CARGO_TARGET_DIR:-$ROOT/target}")/image/masters.tar"
-    "$ROOT/hack/image" --debug --program "$program" --out "$image" >/dev/null || die "hack/image --debug did not end well"
-  fi
+  [ -n "$image$bare" ] || wrap_program
   image_name=""
   if [ -n "$image" ]; then
     image_name="$(tar -xOf "$image" index.json | grep -o '"io.containerd.image.name":"[^"]*"' | head -n 1 | cut -d '"' -f 4)" || true
     [ -n "$image_name" ] || die "$image: its index.json names no image; is it an OCI archive of hack/image?"
   fi
   kcm_controllers="$("$program" --print-kcm-controllers)" || die "$program --print-kcm-controllers did not end well"
+}
+
+# wrap_program: the image of the program, unless it was made of this very file.
+wrap_program() {
+  local made_of
+  image="$(readlink -m "${CARGO_TARGET_DIR:-$ROOT/target}")/image/masters.tar"
+  made_of="$(stat -c '%n %s %Y' "$program") $(git -C "$ROOT" rev-parse HEAD 2>/dev/null || true)"
+  [ ! -s "$image" ] || [ "$(cat "$image.of" 2>/dev/null)" != "$made_of" ] || return 0
+  rm -f "$image.of"
+  setpriv --pdeathsig TERM "$ROOT/hack/image" --debug --program "$program" --out "$image" >/dev/null || die "hack/image --debug did not end well"
+  echo "$made_of" >"$image.of"
 }
 
 write_all() {
@@ -155,17 +165,17 @@ start_master() {
   phase "$n" alive
 }
 
-# kill_master N: all its processes at once.
+# kill_master N [PHASE]: all its processes at once.
 kill_master() {
   local n="$1" pid="${pids[$1]:-}"
   [ -n "$pid" ] || return 0
   rm -f "$dir/$n/pid"
-  phase "$n" killed
+  phase "$n" "${2:-killed}"
   kill -KILL "$pid" 2>/dev/null || true
   wait "$pid" 2>/dev/null || true
-  # The kernel drops it with the namespace of its other end, which on a busy machine takes longer than a start would wait.
-  at_site ip link delete "qd-$n" 2>/dev/null || true
   unset "pids[$n]"
+  # The kernel takes its time to drop a network; the next one of this master needs the link's name.
+  at_site ip link delete "qd-$n" 2>/dev/null || true
   clear_cgroups_soon "$NODE_GROUPS$$-$n" || say "master $n: its cgroups are in use after 10 s"
 }
 
@@ -294,7 +304,8 @@ until_quarterdeck_leads() {
       is "$n" True '{.status.conditions[?(@.type=="Ready")].status}' -n kube-system get pod "quarterdeck-$(name_of "$n")"
   done
   until_true "$PODS_READY" "quarterdeck leads" "$log" says 1 '{.spec.holderIdentity}' -n kube-system get lease quarterdeck
-  until_true "$PODS_READY" "DNS is there" "$log" says 1 '{.status.availableReplicas}' -n kube-system get deployment coredns
+  until_true "$PODS_READY" "DNS is there" "$log" says 1 '{.items[*].endpoints[?(@.conditions.ready==true)].addresses[0]}' \
+    -n kube-system get endpointslices -l kubernetes.io/service-name=kube-dns
 }
 
 # says N PATH ARGS...: is there anything at PATH?
@@ -367,8 +378,7 @@ look_after_masters() {
   for n in "${!pids[@]}"; do
     kill -0 "${pids[$n]}" 2>/dev/null && continue
     say "master $n has ended by itself; $dir/$n/master.log ends with: $(tail -n 1 "$dir/$n/master.log")"
-    kill_master "$n"
-    phase "$n" ended
+    kill_master "$n" ended
     point_admin_conf
   done
 }

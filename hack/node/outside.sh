@@ -78,7 +78,8 @@ take_lock() {
   exec 9>>"$NODE_LOCK"
   if ! flock -n 9; then
     say "another node runs on this machine; waiting for its end"
-    flock 9
+    # Who waits for us must not be left waiting.
+    setpriv --pdeathsig KILL flock 9
   fi
 }
 

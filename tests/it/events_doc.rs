@@ -81,7 +81,7 @@ fn every_list_of_reasons_is_known_and_every_reason_used() -> Result<()> {
         assert!(!past, "{path}: reasons are declared in a list");
     }
     for (path, list) in lists.iter().filter(|(path, _)| !path.ends_with("events/reason.rs")) {
-        let room = path.rsplit_once('/').map(|(folder, _)| folder).context(path.to_owned())?;
+        let room = path.rsplit_once('/').map(|(folder, _)| folder).with_context(|| (*path).to_owned())?;
         for name in list.lines().filter_map(|line| line.trim().split_once(" = ")).map(|(name, _)| name) {
             let word = |text: &str| {
                 let part = |c: char| c.is_ascii_alphanumeric() || c == '_';

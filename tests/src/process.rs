@@ -382,7 +382,7 @@ impl Process {
     }
 
     /// The last lines of the log, for error messages.
-    pub(crate) fn log_end(&self) -> String {
+    pub fn log_end(&self) -> String {
         let text = self.log_text();
         let lines: Vec<_> = text.lines().collect();
         let last = &lines[lines.len().saturating_sub(15)..];

@@ -10,10 +10,6 @@ use tokio::process::Command;
 
 use super::{LONG, Ran, alone};
 
-/// Short leases: a failover is a matter of seconds.
-pub(super) const TIMING: [&str; 3] =
-    ["--leader-elect-lease-duration=4s", "--leader-elect-renew-deadline=3s", "--leader-elect-retry-period=500ms"];
-
 /// Runs addonctl with a kubeconfig.
 pub(super) async fn run_as(kubeconfig: &std::path::Path, args: &[&str]) -> Ran {
     let home = tempfile::tempdir().unwrap();
@@ -56,7 +52,7 @@ async fn on_a_terminal(kubeconfig: &std::path::Path, keys: &[(&str, &str)]) -> R
                 return anyhow::Ok(());
             }
             shown.push_str(&String::from_utf8_lossy(&bytes[..read]));
-            if let Some((text, key)) = awaited.filter(|(text, _)| shown.contains(text)) {
+            if let Some((_, key)) = awaited.filter(|(text, _)| shown.contains(text)) {
                 typed.write_all(key.as_bytes()).await?;
                 awaited = keys.next();
             }
@@ -80,7 +76,7 @@ async fn status_says_what_is_wrong_and_ends_accordingly() -> Result<()> {
     let control_plane = ControlPlane::start().await?;
     let home = tempfile::tempdir()?;
     let addons = format!("--addon-path={}", home.path().display());
-    let deck = Deck::builder(&control_plane).args(TIMING).args([addons]).start().await?;
+    let deck = Deck::builder(&control_plane).args([addons]).start().await?;
     deck.ready(LONG).await?;
     let leader = format!("quarterdeck-{}", deck.leader(LONG).await?);
     let admin = control_plane.admin_kubeconfig()?;
@@ -137,8 +133,13 @@ async fn status_says_what_is_wrong_and_ends_accordingly() -> Result<()> {
     .await?;
 
     // An addon that cannot be: its kind does not exist.
-    let broken = "apiVersion: example.com/v1\nkind: Nothing\nmetadata: {name: x, namespace: default}\n";
-    std::fs::write(home.path().join("broken.yaml"), format!("{broken}\nspec: {{}}\n"))?;
+    let broken = json!({
+        "apiVersion": "example.com/v1", "kind": "Nothing",
+        "metadata": {
+            "name": "x", "namespace": "default", "labels": {"addonmanager.kubernetes.io/mode": "Reconcile"},
+        },
+    });
+    std::fs::write(home.path().join("broken.yaml"), broken.to_string())?;
     let ran = until(&admin, &["status"], 5).await?;
     assert!(ran.out.starts_with("unhealthy: ") && ran.out.contains("addon broken.yaml"), "{}", ran.out);
     assert_eq!(run_as(&admin, &["top", "--once"]).await.code, 5);
@@ -155,14 +156,18 @@ async fn status_says_what_is_wrong_and_ends_accordingly() -> Result<()> {
 }
 
 /// The program of this machine, in a pod of a real node: there is no image, but the machine's own files.
-fn pod(program: &str) -> Value {
-    let libraries =
-        "/host/lib/x86_64-linux-gnu:/host/lib/aarch64-linux-gnu:/host/usr/lib/x86_64-linux-gnu:/host/lib64:/host/lib";
+fn pod(program: &std::path::Path) -> Result<Value> {
+    // Links in the machine's folders lead out of the place where the pod sees them.
+    let loaders = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"];
+    let loader = loaders.iter().find_map(|loader| std::fs::canonicalize(loader).ok()).context("a loader")?;
+    let libraries = loader.parent().context("a folder")?;
     let run = format!(
-        "for loader in /host/lib64/ld-linux-x86-64.so.2 /host/lib/ld-linux-aarch64.so.1; do\n\
-         [ -e $loader ] && exec $loader --library-path {libraries} /host{program} --state-dir=/state\ndone"
+        "exec /host{} --library-path /host{} /host{} --state-dir=/state",
+        loader.display(),
+        libraries.display(),
+        program.display()
     );
-    json!({
+    Ok(json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": "quarterdeck-x", "labels": {"app.kubernetes.io/name": "quarterdeck"}},
         "spec": {
@@ -178,7 +183,7 @@ fn pod(program: &str) -> Value {
                 {"name": "host", "hostPath": {"path": "/"}}, {"name": "state", "emptyDir": {}},
             ],
         },
-    })
+    }))
 }
 
 /// The way that needs nothing of the network but kube-apiserver: into the pod.
@@ -194,15 +199,15 @@ async fn a_manager_in_a_pod_is_reached_through_kube_apiserver() -> Result<()> {
     control_plane.bind("system:serviceaccount:kube-system:default", "cluster-admin").await?;
     let pods: kube::Api<k8s_openapi::api::core::v1::Pod> =
         kube::Api::namespaced(control_plane.admin().await?, "kube-system");
-    let mut wanted = pod(&program.display().to_string());
-    pods.create(&Default::default(), &serde_json::from_value(wanted.take())?).await?;
+    pods.create(&Default::default(), &serde_json::from_value(pod(&program)?)?).await?;
 
     let ran = eventually("the manager in the pod tells how it is", LONG * 2, || async {
         let ran = run_as(&admin, &["status"]).await;
         if !ran.out.contains("Leader:  quarterdeck-x for") {
             let logs = pods.logs("quarterdeck-x", &Default::default()).await.unwrap_or_default();
             let end: Vec<&str> = logs.lines().rev().take(5).collect();
-            bail!("{ran:?}; its log ends: {end:#?}");
+            let state = pods.get("quarterdeck-x").await?.status.and_then(|status| status.container_statuses);
+            bail!("{ran:?}; its log ends: {end:#?}; {state:?}");
         }
         Ok(ran)
     })

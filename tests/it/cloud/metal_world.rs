@@ -55,12 +55,7 @@ pub(super) struct World {
 }
 
 impl World {
-    /// Starts one with two replicas.
-    pub(super) async fn start() -> Result<Self> {
-        Self::on(ControlPlane::start().await?, &[], &[]).await
-    }
-
-    /// Starts one on this control plane with more flags, whose replicas reach the server at these addresses.
+    /// Starts one with two replicas on this control plane, with more flags; they reach the server at these addresses.
     pub(super) async fn on(control_plane: ControlPlane, more: &[&str], servers: &[String]) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let inventory = folder.path().join("inventory.yaml");

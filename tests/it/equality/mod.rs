@@ -20,8 +20,9 @@ use world::{Round, World};
 
 /// Time that anything gets on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Histories, unless `QUARTERDECK_EQUALITY_SEEDS` names others: numbers with commas between them.
-const SEEDS: [u64; 3] = [1, 2, 3];
+/// Histories, by the seeds of their steps: one in every run of the tests, more in [`long`].
+const SEEDS: [u64; 1] = [1];
+const MORE_SEEDS: [u64; 5] = [2, 3, 4, 5, 6];
 /// Rounds of a history that take random steps.
 const ROUNDS: usize = 8;
 /// Steps of a round.
@@ -113,18 +114,31 @@ async fn same(go: &Side, ours: &Side, namespace: &str) -> Result<()> {
     .await
 }
 
-fn seeds() -> Result<Vec<u64>> {
+/// These, unless `QUARTERDECK_EQUALITY_SEEDS` names others: numbers with commas between them.
+fn seeds(otherwise: &[u64]) -> Result<Vec<u64>> {
     match std::env::var("QUARTERDECK_EQUALITY_SEEDS") {
         Ok(list) => list.split(',').map(|seed| seed.trim().parse().with_context(|| format!("seed {seed:?}"))).collect(),
-        Err(_) => Ok(SEEDS.to_vec()),
+        Err(_) => Ok(otherwise.to_vec()),
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_history_ends_as_with_the_go_controllers() {
+    histories(&SEEDS).await;
+}
+
+mod long {
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_history_ends_as_with_the_go_controllers() {
+        super::histories(&super::MORE_SEEDS).await;
+    }
+}
+
+/// Has both take each history.
+async fn histories(otherwise: &[u64]) {
     let (go, ours) = tokio::try_join!(Side::go(), Side::ours()).unwrap();
     let mut next = 0;
-    for seed in seeds().unwrap() {
+    for seed in seeds(otherwise).unwrap() {
         let namespace = format!("history-{seed}");
         let world = World::new(seed, &namespace);
         let mut run = Run { go: &go, ours: &ours, world, namespace, next: &mut next };

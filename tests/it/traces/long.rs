@@ -130,7 +130,7 @@ async fn a_dead_collector_costs_spans_and_nothing_else() -> Result<()> {
     let lost = |text: &str| text.lines().filter(|line| line.contains("the collector takes no traces")).count();
     assert_eq!(lost(&replica.process().log_text()), 1, "once");
     let ended = replica.process().stop(PATIENCE).await?;
-    ensure!(ended.success(), "{ended:?}: {}", replica.process().log_end());
+    ensure!(ended.success(), "{ended:?}: {}", replica.process().log_text());
     let text = replica.process().log_text();
     assert!(!text.contains("BatchSpanProcessor") && !text.contains("opentelemetry"), "{text}");
     Ok(())

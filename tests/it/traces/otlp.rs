@@ -81,6 +81,7 @@ pub(super) fn texts(attributes: &[KeyValue]) -> BTreeMap<&str, String> {
         Value::Int(value) => value.to_string(),
         Value::Double(value) => value.to_string(),
     };
-    let value = |one: &KeyValue| one.value.as_ref().and_then(|value| value.value.as_ref()).map(text).unwrap_or_default();
+    let value =
+        |one: &KeyValue| one.value.as_ref().and_then(|value| value.value.as_ref()).map(text).unwrap_or_default();
     attributes.iter().map(|one| (one.key.as_str(), value(one))).collect()
 }

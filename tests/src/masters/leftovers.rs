@@ -1,7 +1,6 @@
 //! What a site might leave on this machine.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,10 +21,6 @@ pub struct Leftovers {
     cgroups: BTreeSet<PathBuf>,
     rules: BTreeSet<String>,
 }
-
-/// What is there that was not there before.
-#[derive(Debug)]
-struct New(Vec<String>);
 
 impl Leftovers {
     /// How the machine is now.
@@ -54,29 +49,27 @@ impl Leftovers {
     /// With what is left.
     pub async fn until_none(&self, folder: &Path) -> Result<()> {
         eventually("nothing is left of the masters", SETTLED, || async {
-            let new = self.new(&Self::look()?, folder);
-            if new.0.is_empty() { Ok(()) } else { bail!("{new}") }
+            let left = self.left(&Self::look()?, folder);
+            if left.is_empty() { Ok(()) } else { bail!("left behind: {}", left.join(", ")) }
         })
         .await
     }
 
-    fn new(&self, now: &Self, folder: &Path) -> New {
+    /// What is there now and was not before.
+    fn left(&self, now: &Self, folder: &Path) -> Vec<String> {
         let mut all = Vec::new();
         all.extend(now.links.difference(&self.links).map(|name| format!("link {name}")));
         all.extend(now.mounts.difference(&self.mounts).map(|name| format!("mount {name}")));
-        // Nodes of other tests come and go with their turn; a site's are called by its name.
-        let cgroups = now.cgroups.difference(&self.cgroups);
-        let ours = cgroups.filter(|path| path.to_string_lossy().contains("quarterdeck-"));
-        all.extend(ours.map(|path| format!("cgroup {}", path.display())));
+        // Nodes of other tests come and go with their turn; a site's are called by its name. What lies below is not told.
+        let group = |path: &PathBuf| {
+            let mut names = path.iter().map(|name| name.to_string_lossy());
+            names.find(|name| name.starts_with("quarterdeck-node-")).map(std::borrow::Cow::into_owned)
+        };
+        let groups: BTreeSet<String> = now.cgroups.difference(&self.cgroups).filter_map(group).collect();
+        all.extend(groups.into_iter().map(|name| format!("cgroup {name}")));
         all.extend(now.rules.difference(&self.rules).map(|route| format!("route {route}")));
         all.extend(knowing(folder));
-        New(all)
-    }
-}
-
-impl fmt::Display for New {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "left behind: {}", self.0.join(", "))
+        all
     }
 }
 

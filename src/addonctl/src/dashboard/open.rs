@@ -18,10 +18,10 @@ impl Signpost {
         let mut file: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         let url = escaped(url);
         let signpost = Self(path);
-        write!(
+        writeln!(
             file,
             "<!doctype html><meta charset=\"utf-8\"><title>quarterdeck</title><meta http-equiv=\"refresh\" \
-             content=\"0;url={url}\"><a href=\"{url}\">The status page</a>\n"
+             content=\"0;url={url}\"><a href=\"{url}\">The status page</a>"
         )?;
         Ok(signpost)
     }

@@ -102,7 +102,7 @@ mod tests {
     async fn tokens_become_a_header() {
         let credentials = Credentials::of(&config(serde_json::json!({"token": "secret"}))).await.expect("credentials");
         let headers = credentials.headers().await.expect("headers");
-        assert_eq!(headers.get(AUTHORIZATION).map(|value| value.as_bytes()), Some(&b"Bearer secret"[..]));
+        assert_eq!(headers.get(AUTHORIZATION).map(http::HeaderValue::as_bytes), Some(&b"Bearer secret"[..]));
         assert_eq!(headers.len(), 1);
         assert!(Credentials::none().headers().await.expect("headers").is_empty());
     }
@@ -116,7 +116,7 @@ mod tests {
         }});
         let credentials = Credentials::of(&config(exec)).await.expect("credentials");
         let headers = credentials.headers().await.expect("headers");
-        assert_eq!(headers.get(AUTHORIZATION).map(|value| value.as_bytes()), Some(&b"Bearer made"[..]));
+        assert_eq!(headers.get(AUTHORIZATION).map(http::HeaderValue::as_bytes), Some(&b"Bearer made"[..]));
         let missing = serde_json::json!({"exec": {
             "apiVersion": "client.authentication.k8s.io/v1", "command": "/none/such", "interactiveMode": "Never",
         }});

@@ -19,6 +19,8 @@ mod verify;
 
 pub(crate) use error::ReachError;
 pub(crate) use follow::Follower;
-pub(crate) use lease::{Election, Replica};
+#[cfg(test)]
+pub(crate) use lease::Election;
+pub(crate) use lease::Replica;
 pub(crate) use manager::Answer;
 pub(crate) use site::{Site, Survey};

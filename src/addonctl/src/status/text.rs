@@ -68,7 +68,7 @@ pub(crate) fn leader(status: &Status, now: Timestamp) -> String {
     let mut said = harmless(master.map_or(holder, |master| &master.name));
     let own = election.began.as_ref().filter(|_| election.leading);
     if let Some(since) = master.and_then(|master| master.since.as_ref()).or(own) {
-        said.push_str(&format!(" for {}, since {}", ago(since, now), harmless(since)));
+        said.push_str(&format!(" for {}, since {}", ago(since, now), moment(since)));
     }
     if let Some(fence) = &election.fence {
         said.push_str(&format!("; fence {}", harmless(fence)));
@@ -82,6 +82,11 @@ pub(crate) fn leader(status: &Status, now: Timestamp) -> String {
 /// How long ago a time was; the text itself if it is none.
 fn ago(time: &str, now: Timestamp) -> String {
     time.parse().map_or_else(|_| harmless(time), |time| age(time, now))
+}
+
+/// A time, to the second; the text itself if it is none.
+fn moment(time: &str) -> String {
+    time.parse::<Timestamp>().map_or_else(|_| harmless(time), |time| format!("{time:.0}"))
 }
 
 /// A number of seconds as an age.
@@ -113,7 +118,11 @@ fn masters(masters: &[MasterPart], wide: bool, now: Timestamp) -> Sheet {
         };
         sheet.row([
             master.name.as_str().into(),
-            if master.leads { coloured("1", "leader") } else { "standby".into() },
+            match (master.leads, master.alive) {
+                (true, _) => coloured("1", "leader"),
+                (false, true) => Cell::from("standby"),
+                (false, false) => Cell::default(),
+            },
             state,
             master.since.as_ref().filter(|_| master.leads).map(|since| ago(since, now)).unwrap_or_default().into(),
             format!("{} ago", seconds(master.seen_seconds)).into(),
@@ -147,7 +156,7 @@ fn terms(history: &[TermPart], most: usize, now: Timestamp) -> Sheet {
         sheet.row([
             part.replica.as_str().into(),
             term.epoch.to_string().into(),
-            term.began.as_str().into(),
+            moment(&term.began).into(),
             lasted.into(),
             term.gap_seconds.map_or_else(String::new, |gap| format!("{gap:.1}s")).into(),
             why.into(),
@@ -385,7 +394,7 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("warning: addon dns [2J (directory): degraded: no ("), "{text}");
-        assert!(text.contains("\ntwo   standby  silent"), "{text}");
+        assert!(text.contains("\ntwo           silent"), "{text}");
         assert!(text.contains("one         7  2024-01-01T00:00:00Z    3h2m        0.3s\n"), "{text}");
         assert!(
             text.contains("two         6  2023-12-31T00:00:00Z     24h              it was told to stop"),

@@ -231,7 +231,8 @@ mod tests {
 
     use super::*;
     use crate::host::{HostAddress, Link};
-    use crate::plan::{ClusterCheck, plan};
+    use crate::plan::plan;
+    use crate::plan::tests::settings;
 
     /// A sequence of numbers that is the same in each run.
     struct Dice(u64);
@@ -240,19 +241,6 @@ mod tests {
         fn throw(&mut self, sides: usize) -> usize {
             self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             usize::try_from(self.0 >> 33).unwrap() % sides
-        }
-    }
-
-    fn settings() -> Settings {
-        Settings {
-            name: "gw1".to_owned(),
-            links: Vec::new(),
-            bgp: false,
-            cluster_check: ClusterCheck::Http(10256, "/healthz".to_owned()),
-            mask: "0x0ff00000".parse().unwrap(),
-            tables: 9900,
-            routes: true,
-            route_table: 254,
         }
     }
 
@@ -314,7 +302,7 @@ mod tests {
 
     #[test]
     fn a_patched_plan_is_what_planning_everything_makes() {
-        let (settings, host) = (settings(), host());
+        let (settings, host) = (settings("gw1"), host());
         let mut patched = 0;
         for seed in 0..20 {
             let dice = &mut Dice(seed);

@@ -7,7 +7,7 @@ use crate::desired::Versioned;
 use crate::host::{HostAddress, Link, Mac};
 use crate::nft;
 
-fn settings(name: &str) -> Settings {
+pub(super) fn settings(name: &str) -> Settings {
     Settings {
         name: name.to_owned(),
         links: Vec::new(),

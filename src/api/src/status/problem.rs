@@ -245,6 +245,9 @@ mod tests {
         }
     }
 
+    /// What breaks, how bad that is, and the runbook that says what to do.
+    type Fault = (fn(&mut Status), Severity, &'static str);
+
     fn runbooks(status: &Status) -> Vec<(Severity, String)> {
         problems(status).into_iter().map(|p| (p.severity, p.runbook.unwrap_or_default())).collect()
     }
@@ -256,7 +259,7 @@ mod tests {
 
     #[test]
     fn each_fault_is_told_with_what_to_do() {
-        let change: [(fn(&mut Status), Severity, &str); 9] = [
+        let change: [Fault; 9] = [
             (|s| s.election.as_mut().expect("set").holder = None, Severity::Critical, "QuarterdeckNoLeader"),
             (
                 |s| s.election.as_mut().expect("set").fence = Some("broken: x".to_owned()),

@@ -47,7 +47,13 @@ impl Supervisor {
                 (Some(reason), ..) => self.set(State::Blocked(reason)),
                 (None, false, _) => self.set(State::Warming),
                 (None, true, None) => self.set(State::Standby),
-                (None, true, Some(tenure)) => self.lead(&tenure).await,
+                (None, true, Some(tenure)) => {
+                    self.lead(&tenure).await;
+                    // What ended the work was seen already, and nothing else need happen: its state is not draining any more.
+                    if self.blocked().is_some() {
+                        continue;
+                    }
+                }
             }
             tokio::select! {
                 () = stop.cancelled() => {}

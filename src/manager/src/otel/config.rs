@@ -123,7 +123,11 @@ mod tests {
         let config = parse("endpoint: collector.tracing:4317\nsamplingRatePerMillion: 250000\n").unwrap();
         assert_eq!((config.url(), config.share()), ("http://collector.tracing:4317".to_owned(), 0.25));
         let config = parse("").unwrap();
-        assert_eq!((config.url(), config.share()), ("http://localhost:4317".to_owned(), 0.0), "as upstream: no root is sampled");
+        assert_eq!(
+            (config.url(), config.share()),
+            ("http://localhost:4317".to_owned(), 0.0),
+            "as upstream: no root is sampled"
+        );
         assert_eq!(parse("endpoint: http://[::1]:4317\n").unwrap().url(), "http://[::1]:4317");
     }
 

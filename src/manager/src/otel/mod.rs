@@ -101,9 +101,9 @@ impl Traces {
     }
 
     /// What hands spans on: ours alone, and no log lines.
-    pub(crate) fn layer<S>(&self) -> impl Layer<S> + Send + Sync + 'static
+    pub(crate) fn layer<S>(&self) -> impl Layer<S> + Send + Sync + use<S>
     where
-        S: Subscriber + for<'span> LookupSpan<'span>,
+        S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
     {
         let scope = InstrumentationScope::builder("quarterdeck").build();
         tracing_opentelemetry::layer()
@@ -125,4 +125,3 @@ impl Traces {
         self.tally.register(registry)
     }
 }
-

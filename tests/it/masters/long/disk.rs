@@ -17,16 +17,20 @@ async fn full_disks_keep_nobody_from_working() {
     if Masters::is_left_out() {
         return;
     }
-    let world = World::bare().await.unwrap();
+    run().await.unwrap();
+}
+
+pub(super) async fn run() -> Result<()> {
+    let world = World::bare().await?;
     for master in world.masters.all() {
         for place in PLACES {
-            let mount = ["mount", "-t", "tmpfs", "-o", &format!("{SIZE},mode=755,uid=65532,gid=65532"), "tmpfs", place];
-            master.run(&mount).unwrap();
+            let options = format!("{SIZE},mode=755,uid=65532,gid=65532");
+            master.run(&["mount", "-t", "tmpfs", "-o", &options, "tmpfs", place])?;
         }
     }
-    let (world, _) = world.man().await.unwrap();
-    fill(&world).await.unwrap();
-    world.end().await.unwrap();
+    let (world, _) = world.man().await?;
+    fill(&world).await?;
+    world.end().await
 }
 
 async fn fill(world: &World) -> Result<()> {

@@ -28,9 +28,13 @@ async fn three_thousand_pods_fit_into_sixty_four_mebibytes() {
     if Masters::is_left_out() {
         return;
     }
-    let (world, _) = World::manned(|manifest| manifest.memory("64Mi")).await.unwrap();
-    crowded(&world).await.unwrap();
-    world.end().await.unwrap();
+    run().await.unwrap();
+}
+
+pub(super) async fn run() -> Result<()> {
+    let (world, _) = World::manned(|manifest| manifest.memory("64Mi")).await?;
+    crowded(&world).await?;
+    world.end().await
 }
 
 async fn crowded(world: &World) -> Result<()> {

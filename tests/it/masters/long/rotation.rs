@@ -18,18 +18,22 @@ async fn kubeconfig_and_certificate_are_replaced_without_a_restart() {
     if Masters::is_left_out() {
         return;
     }
-    let mut world = World::bare().await.unwrap();
+    run().await.unwrap();
+}
+
+pub(super) async fn run() -> Result<()> {
+    let mut world = World::bare().await?;
     let folder = "/etc/kubernetes/quarterdeck";
     for (flag, file) in [("tls-cert-file", "tls.crt"), ("tls-private-key-file", "tls.key")] {
         world.manifest = world.manifest.arg(&format!("--{flag}={folder}/{file}"));
     }
     for number in 1..=3 {
-        world.masters.install(number, &[]).await.unwrap();
-        serve_with(&world, number).unwrap();
+        world.masters.install(number, &[]).await?;
+        serve_with(&world, number)?;
     }
-    let (world, _) = world.man().await.unwrap();
-    rotate(&world).await.unwrap();
-    world.end().await.unwrap();
+    let (world, _) = world.man().await?;
+    rotate(&world).await?;
+    world.end().await
 }
 
 async fn rotate(world: &World) -> Result<()> {

@@ -21,15 +21,19 @@ async fn masters_are_upgraded_one_by_one_and_two_versions_never_write_at_once() 
     if Masters::is_left_out() {
         return;
     }
-    let previous = image(&previous().await.unwrap(), PREVIOUS).await.unwrap();
-    let mut world = World::bare().await.unwrap();
-    world.masters.load(&previous).await.unwrap();
+    run().await.unwrap();
+}
+
+pub(super) async fn run() -> Result<()> {
+    let previous = image(&previous().await?, PREVIOUS).await?;
+    let mut world = World::bare().await?;
+    world.masters.load(&previous).await?;
     let newer = world.manifest.clone();
-    world.manifest = Manifest::shipped().unwrap().image(PREVIOUS).arg("--fence=required");
-    world.manifest = world.manifest.named_controllers().await.unwrap();
-    let (world, _) = world.man().await.unwrap();
-    upgrade(&world, &newer).await.unwrap();
-    world.end().await.unwrap();
+    let older = Manifest::shipped()?.image(PREVIOUS).arg("--fence=required");
+    world.manifest = older.named_controllers().await?;
+    let (world, _) = world.man().await?;
+    upgrade(&world, &newer).await?;
+    world.end().await
 }
 
 async fn upgrade(world: &World, newer: &Manifest) -> Result<()> {

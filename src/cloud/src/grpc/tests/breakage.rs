@@ -8,22 +8,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::scripted::{Asked, Mood, Scripted};
-use super::{Served, a_call, plugin_at, shared, until};
+use super::{Served, a_call, a_route, plugin_at, shared, until};
 use crate::error::CloudError;
 use crate::grpc::{MESSAGE_LIMIT, serve};
 use crate::model::{ClusterId, Handle, NodeRef, OwnedLoadBalancer, Owner, Page, Route};
 use crate::provider::{CallCtx, Instances as _, LoadBalancers as _, Provider as _, Routes as _};
-
-fn route() -> Route {
-    Route {
-        name: "r".into(),
-        destination: "10.2.0.0/24".parse().unwrap(),
-        node: "n1".into(),
-        provider_id: String::new(),
-        next_hops: vec![],
-        blackhole: false,
-    }
-}
 
 fn hanging() -> Arc<Scripted> {
     let provider = Arc::new(Scripted::default());
@@ -42,7 +31,7 @@ async fn a_deadline_that_passes_is_a_timeout_and_tells_the_plug_in() {
     let plugin = served.plugin();
     // On a busy machine a call may run out of time before it arrives.
     while provider.asked.lock().is_empty() {
-        let Err(CloudError::Timeout { method, maybe_applied, .. }) = plugin.create(&soon(), &route()).await else {
+        let Err(CloudError::Timeout { method, maybe_applied, .. }) = plugin.create(&soon(), &a_route()).await else {
             panic!("no timeout")
         };
         assert_eq!((method, maybe_applied), ("routes.create", true));
@@ -56,7 +45,7 @@ async fn a_deadline_that_passes_is_a_timeout_and_tells_the_plug_in() {
     // Nobody is asked when there is no time left.
     let asked = provider.asked.lock().len();
     let late = CallCtx { deadline: Instant::now(), ..a_call() };
-    assert!(matches!(plugin.create(&late, &route()).await, Err(CloudError::Timeout { maybe_applied: false, .. })));
+    assert!(matches!(plugin.create(&late, &a_route()).await, Err(CloudError::Timeout { maybe_applied: false, .. })));
     assert_eq!(provider.asked.lock().len(), asked);
 }
 
@@ -66,7 +55,7 @@ async fn a_caller_that_leaves_is_noticed() {
     let served = Served::new(shared(&provider));
     let (plugin, call) = (served.plugin(), a_call());
     let cancel = call.cancel.clone();
-    let calling = tokio::spawn(async move { plugin.create(&call, &route()).await });
+    let calling = tokio::spawn(async move { plugin.create(&call, &a_route()).await });
     provider.began.notified().await;
     cancel.cancel();
     assert!(matches!(calling.await.unwrap(), Err(CloudError::Unavailable(_))));
@@ -113,7 +102,7 @@ async fn a_plug_in_that_dies_in_a_call_may_have_done_it_and_is_found_again() {
     let plugin = Arc::new(plugin_at(&socket));
     let calling = tokio::spawn({
         let plugin = Arc::clone(&plugin);
-        async move { plugin.create(&a_call(), &route()).await }
+        async move { plugin.create(&a_call(), &a_route()).await }
     });
     provider.began.notified().await;
     process.kill();
@@ -170,7 +159,7 @@ async fn what_a_provider_lacks_is_not_implemented() {
     assert!(matches!(plugin.get_many(&a_call(), &[]).await, Err(CloudError::NotImplemented(_))));
     assert!(matches!(plugin.get(&a_call(), &owner).await, Err(CloudError::NotImplemented(_))));
     assert!(matches!(plugin.list(&a_call(), None).await, Err(CloudError::NotImplemented(_))));
-    assert!(matches!(plugin.replace(&a_call(), &route(), &route()).await, Err(CloudError::NotImplemented(_))));
+    assert!(matches!(plugin.replace(&a_call(), &a_route(), &a_route()).await, Err(CloudError::NotImplemented(_))));
     plugin.probe(&a_call()).await.unwrap();
 }
 
@@ -191,7 +180,7 @@ async fn answers_and_questions_that_are_too_long_are_refused() {
     assert!(matches!(&error, CloudError::Other(message) if message.contains("4194304")), "{error:?}");
 
     let asked = provider.asked.lock().len();
-    let error = plugin.create(&a_call(), &Route { name: long, ..route() }).await.expect_err("too long");
+    let error = plugin.create(&a_call(), &Route { name: long, ..a_route() }).await.expect_err("too long");
     assert!(matches!(&error, CloudError::Invalid(message) if message.contains("4194304")), "{error:?}");
     assert_eq!(provider.asked.lock().len(), asked);
     // The connection has not suffered.

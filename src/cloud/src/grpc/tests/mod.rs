@@ -20,11 +20,22 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{Plugin, PluginUri, serve};
-use crate::model::ClusterId;
+use crate::model::{ClusterId, Route};
 use crate::provider::{CallCtx, SharedProvider};
 
 /// For what takes as long as it takes.
 const GENEROUS: Duration = Duration::from_secs(60);
+
+fn a_route() -> Route {
+    Route {
+        name: "r".into(),
+        destination: "10.2.0.0/24".parse().unwrap(),
+        node: "n1".into(),
+        provider_id: String::new(),
+        next_hops: vec![],
+        blackhole: false,
+    }
+}
 
 fn a_call() -> CallCtx {
     CallCtx {

@@ -7,13 +7,13 @@ use tonic::server::NamedService;
 use tonic::transport::Server;
 use tonic::{Code, Request, Response, Status};
 
-use super::{a_call, plugin_at};
+use super::{a_call, a_route, plugin_at};
 use crate::error::CloudError;
 use crate::grpc::pb::instances_server::{Instances, InstancesServer};
 use crate::grpc::pb::load_balancers_server::{LoadBalancers, LoadBalancersServer};
 use crate::grpc::pb::routes_server::{Routes, RoutesServer};
 use crate::grpc::{MESSAGE_LIMIT, Plugin, pb};
-use crate::model::{ClusterId, Handle, Lookup, NodeRef, Owner, Route};
+use crate::model::{ClusterId, Handle, Lookup, NodeRef, Owner};
 use crate::provider::{Instances as _, LoadBalancers as _, Routes as _};
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -227,14 +227,7 @@ async fn a_bare_code_is_taken_for_what_it_says_and_no_more() {
 async fn a_route_is_replaced_in_two_steps_where_the_cloud_cannot_do_it_in_one() {
     let raw_plugin = leaked();
     let plugin = raw(RoutesServer::new(On(raw_plugin)));
-    let route = Route {
-        name: "r".into(),
-        destination: "10.2.0.0/24".parse().unwrap(),
-        node: "n1".into(),
-        provider_id: String::new(),
-        next_hops: vec![],
-        blackhole: false,
-    };
+    let route = a_route();
     plugin.replace(&a_call(), &route, &route).await.unwrap();
     assert_eq!(*raw_plugin.calls.lock(), ["replace", "delete", "create"]);
 }
