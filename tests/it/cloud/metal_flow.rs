@@ -30,7 +30,7 @@ struct Quays {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn services_are_served_whatever_becomes_of_managers_and_gateways() -> Result<()> {
-    services_are_served(Duration::ZERO).await
+    Box::pin(services_are_served(Duration::ZERO)).await
 }
 
 mod long {
@@ -38,7 +38,7 @@ mod long {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn services_are_served_while_all_managers_are_dead_for_two_minutes() -> Result<()> {
-        services_are_served(Duration::from_secs(120)).await
+        Box::pin(services_are_served(Duration::from_secs(120))).await
     }
 }
 

@@ -223,7 +223,7 @@ async fn the_server_takes_the_chart_and_a_replica_works_with_it() -> Result<()> 
     // A binding that is gone while its policy is there leaves a dead informer in the server.
     control_plane.settle_audit().await?;
     let deleted = audit.filter(|event| event.verb == "delete" && event.resource().contains("validatingadmission"))?;
-    let order: Vec<String> = deleted.iter().map(|event| event.resource()).collect();
+    let order: Vec<String> = deleted.iter().map(quarterdeck_it::audit::Event::resource).collect();
     let kinds =
         ["policies", "policybindings"].map(|kind| format!("validatingadmission{kind}.admissionregistration.k8s.io"));
     assert_eq!(order, kinds);

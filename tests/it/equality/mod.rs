@@ -124,13 +124,13 @@ fn seeds(otherwise: &[u64]) -> Result<Vec<u64>> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_history_ends_as_with_the_go_controllers() {
-    histories(&SEEDS).await;
+    Box::pin(histories(&SEEDS)).await;
 }
 
 mod long {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_history_ends_as_with_the_go_controllers() {
-        super::histories(&super::MORE_SEEDS).await;
+        Box::pin(super::histories(&super::MORE_SEEDS)).await;
     }
 }
 
