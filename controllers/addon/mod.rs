@@ -148,7 +148,7 @@ impl Controller for AddonController {
                 self.engine.tell_source(&cx.recorder, source, &self.replicas.reference());
                 Ok(if again && action == Action::Done { Action::RequeueAfter(KEEP_AGAIN) } else { action })
             }
-            Key::Addon(id) => self.engine.reconcile(cx, id).await,
+            Key::Addon(id) => Box::pin(self.engine.reconcile(cx, id)).await,
             Key::Mirror(id) => self.engine.mirror(cx, &id).await,
         }
     }

@@ -93,7 +93,7 @@ impl Run<'_> {
         life.generation = lifecycle.generation;
         if lifecycle.deleting {
             content.lifecycle = Some(life);
-            return self.leave(addon, lifecycle, before, content).await;
+            return Box::pin(self.leave(addon, lifecycle, before, content)).await;
         }
         let installed = content.version == *addon.version;
         if addon.policy.paused {

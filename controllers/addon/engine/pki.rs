@@ -74,7 +74,7 @@ impl Run<'_> {
         };
         self.api.create(&authority.into_secret(addon)).await?;
         tracing::info!(addon = %self.id, secret = %key, "a CA was made");
-        self.event(reasons::CA_MADE, format!("made a CA in secret {key}"));
+        self.event(reasons::CA_MADE, &format!("made a CA in secret {key}"));
         Ok(None)
     }
 
@@ -98,7 +98,7 @@ impl Run<'_> {
         let options = ApplyOptions { manager: MANAGER, force: false, dry_run: false };
         self.api.apply(&kind, &key, &issuer(addon, &kind.version), &ApplyTo::Absent, &options).await?;
         tracing::info!(addon = %self.id, issuer = %key, "an issuer was made");
-        self.event(reasons::ISSUER_MADE, format!("made issuer {key}"));
+        self.event(reasons::ISSUER_MADE, &format!("made issuer {key}"));
         Ok(None)
     }
 }

@@ -81,7 +81,7 @@ impl Run<'_> {
         }
         if let Some(back) = ended {
             tracing::info!(addon = %self.id, from = back.from, to = back.to, "the roll-back is over");
-            self.event(reasons::ROLL_BACK_OVER, "what the source says is in force again".to_owned());
+            self.event(reasons::ROLL_BACK_OVER, "what the source says is in force again");
         }
         if self.engine.overlay(&self.id).is_some() {
             self.engine.set_overlay(&self.id, None);

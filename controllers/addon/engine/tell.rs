@@ -22,7 +22,7 @@ impl Run<'_> {
                 Some(State::Degraded | State::Blocked) => reasons::DEGRADED,
                 _ => reasons::WAITING,
             };
-            self.event(reason, few(&content.errors));
+            self.event(reason, &few(&content.errors));
         }
         if let Some(addon) = self.engine.addon(&self.id)
             && let (Some(lifecycle), Some(now)) = (&addon.lifecycle, &content.lifecycle)
@@ -43,7 +43,7 @@ impl Run<'_> {
             tracing::warn!(addon = %self.id, objects = members.len(), reason = held.reason, command, "a removal waits");
             self.event(
                 reasons::HELD,
-                format!("not deleted: {} ({}). To delete: {command}", few(&members), held.reason),
+                &format!("not deleted: {} ({}). To delete: {command}", few(&members), held.reason),
             );
         }
     }
@@ -51,20 +51,20 @@ impl Run<'_> {
     /// What this reconcile did.
     fn tell_done(&self) {
         if self.outcome.applied > 0 {
-            self.event(reasons::APPLIED, format!("made or changed {} objects", self.outcome.applied));
+            self.event(reasons::APPLIED, &format!("made or changed {} objects", self.outcome.applied));
         }
         if self.outcome.adopted > 0 {
             let text = format!("took over {} objects as they were; nothing of them changed", self.outcome.adopted);
-            self.event(reasons::ADOPTED, text);
+            self.event(reasons::ADOPTED, &text);
         }
         if self.outcome.drift > 0 {
-            self.event(reasons::REPAIRED, format!("put back {} objects", self.outcome.drift));
+            self.event(reasons::REPAIRED, &format!("put back {} objects", self.outcome.drift));
         }
         if !self.outcome.pruned.is_empty() {
-            self.event(reasons::PRUNED, format!("deleted {}", few(&self.outcome.pruned)));
+            self.event(reasons::PRUNED, &format!("deleted {}", few(&self.outcome.pruned)));
         }
         if !self.outcome.kept.is_empty() {
-            self.event(reasons::KEPT, format!("no longer ours, and not deleted: {}", few(&self.outcome.kept)));
+            self.event(reasons::KEPT, &format!("no longer ours, and not deleted: {}", few(&self.outcome.kept)));
         }
     }
 
@@ -95,17 +95,15 @@ impl Run<'_> {
             return;
         }
         match (from, now) {
-            (Some(State::Paused), _) => self.event(reasons::RESUMED, "it is reconciled again".to_owned()),
-            (_, State::Paused) => {
-                self.event(reasons::PAUSED, "it is left alone, for a person asked for that".to_owned())
-            }
-            (_, State::Ready) => self.event(reasons::READY, "all of it is as its source says".to_owned()),
+            (Some(State::Paused), _) => self.event(reasons::RESUMED, "it is reconciled again"),
+            (_, State::Paused) => self.event(reasons::PAUSED, "it is left alone, for a person asked for that"),
+            (_, State::Ready) => self.event(reasons::READY, "all of it is as its source says"),
             _ => {}
         }
     }
 
     /// An event about what stands for the addon, or will.
-    pub(super) fn event(&self, reason: Reason, text: String) {
+    pub(super) fn event(&self, reason: Reason, text: &str) {
         let uid = self.engine.parent(&self.id).map(|parent| parent.uid).unwrap_or_default();
         self.recorder.event(&parent::reference(&self.id, &uid), reason, format!("{}: {text}", self.id));
     }

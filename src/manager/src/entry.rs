@@ -38,14 +38,12 @@ pub(crate) fn run(manager: &Manager, args: impl IntoIterator<Item = OsString>) -
             return ExitCode::SUCCESS;
         }
         Outcome::Command(name, parsed) => block_on(crate::install::command::run(manager, &parsed, name == UNINSTALL)),
-        Outcome::Run(parsed) => {
-            LogLevel::start(&parsed.options.logs, &manager.program).and_then(|log| {
-                announce(manager, &parsed);
-                let ended = block_on(crate::run::run(manager, &parsed, log.clone()));
-                log.finish();
-                ended
-            })
-        }
+        Outcome::Run(parsed) => LogLevel::start(&parsed.options.logs, &manager.program).and_then(|log| {
+            announce(manager, &parsed);
+            let ended = block_on(crate::run::run(manager, &parsed, log.clone()));
+            log.finish();
+            ended
+        }),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

@@ -67,7 +67,8 @@ impl World {
         until(&format!("{reason} with {words:?}"), async || {
             let mut notices = self.notices.lock();
             notices.extend(self.providers.take_notices());
-            let fits = |one: &&Notice| one.reason == reason && words.iter().all(|word| one.message.contains(word));
+            let fits =
+                |one: &&Notice| one.reason.name() == reason && words.iter().all(|word| one.message.contains(word));
             notices.iter().find(fits).map(|_| ())
         })
         .await;

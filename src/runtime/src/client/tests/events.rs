@@ -6,16 +6,10 @@ use serde_json::json;
 use super::server::{Server, json as answer, status};
 use super::{clients, open_gate, stored};
 use crate::client::Identity;
-use crate::events::{EventSink, Recorder};
+use crate::events::{EventSink, EventType, Reason, Recorder};
 
-crate::reasons! {
-    /// Reasons of a component.
-    ALL:
-    /// A bad one.
-    FAILED = Warning "Failed" about "Service";
-    /// A good one.
-    MADE = Normal "Made" about "Service";
-}
+const FAILED: Reason = Reason::declared(EventType::Warning, "Failed", "Service");
+const MADE: Reason = Reason::declared(EventType::Normal, "Made", "Service");
 
 /// Long enough never to be over.
 const LONG: Duration = Duration::from_secs(60);
