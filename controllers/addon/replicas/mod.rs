@@ -20,7 +20,6 @@ use quarterdeck_runtime::events::Recorder;
 use quarterdeck_runtime::informer::{Change, Informers, Lister, Selection};
 use quarterdeck_runtime::notes::{Notes, REPLICAS_NAMESPACE};
 use quarterdeck_runtime::object::{Cached as _, Kind};
-use quarterdeck_runtime::view::Metadata;
 
 pub use compare::{Difference, What, text};
 pub use record::{BadRecord, Record, annotation};
@@ -34,7 +33,7 @@ const MOST_NAMED: usize = 16;
 /// What all replicas read.
 pub struct Replicas {
     notes: Notes,
-    leases: Lister<Metadata>,
+    leases: Lister<Lease>,
     differs: GaugeVec,
     state: Mutex<State>,
 }
@@ -57,8 +56,8 @@ impl Replicas {
         changed: impl Fn(&'static str) + Send + Sync + 'static,
     ) -> Arc<Self> {
         let selection = Selection { namespace: Some(REPLICAS_NAMESPACE.to_owned()), ..Selection::default() };
-        // As who writes them: nobody else needs to see them.
-        let leases = informers.reading_as(Identity::Manager).dynamic::<Metadata>(Kind::of::<Lease>(), selection);
+        // As who writes them, for nobody else needs to see them; whole, as the manager reads them: one watch serves both.
+        let leases = informers.reading_as(Identity::Manager).dynamic::<Lease>(Kind::of::<Lease>(), selection);
         let differs = GaugeVec::new(
             Opts::new(
                 "quarterdeck_addon_source_differs",
@@ -77,7 +76,7 @@ impl Replicas {
             }
             // A renewal says nothing new.
             if let Change::Updated { old, new } = &change
-                && old.annotations == new.annotations
+                && old.metadata.annotations == new.metadata.annotations
             {
                 return;
             }
@@ -110,8 +109,8 @@ impl Replicas {
         let key = annotation(source);
         let mut all = Vec::new();
         for lease in self.others() {
-            let Some(record) = lease.annotations.get(&key).and_then(|text| Record::read(text).ok()) else { continue };
-            all.extend(compare::differences(lease.key.name(), &own, &record));
+            let Some(record) = note(&lease, &key).and_then(|text| Record::read(text).ok()) else { continue };
+            all.extend(compare::differences(lease.key().name(), &own, &record));
         }
         all
     }
@@ -142,7 +141,7 @@ impl Replicas {
         for key in agree {
             tracing::info!(source, replica = key.0, "this master differs no more");
             state.told.remove(&key);
-            if self.others().iter().any(|lease| lease.key.name() == key.0) {
+            if self.others().iter().any(|lease| lease.key().name() == key.0) {
                 recorder.event(&reference(&key.0), reasons::AGREES, format!("{source}: it differs no more"));
             }
         }
@@ -155,10 +154,10 @@ impl Replicas {
     }
 
     /// The Leases of the other replicas.
-    fn others(&self) -> Vec<Arc<Metadata>> {
+    fn others(&self) -> Vec<Arc<Lease>> {
         let mut all = self.leases.all();
-        all.retain(|lease| lease.key.name() != self.notes.replica());
-        all.sort_by(|a, b| a.key.name().cmp(b.key.name()));
+        all.retain(|lease| lease.key().name() != self.notes.replica());
+        all.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
         all
     }
 
@@ -171,21 +170,25 @@ impl Replicas {
         let differing = compare::by_replica(&all);
         self.differs.reset();
         let sources = self.sources();
-        let speaks =
-            |lease: &Arc<Metadata>| sources.iter().any(|source| lease.annotations.get(&annotation(source)).is_some());
+        let speaks = |lease: &Arc<Lease>| sources.iter().any(|source| note(lease, &annotation(source)).is_some());
         for lease in self.others().iter().filter(|lease| speaks(lease)).take(MOST_NAMED) {
-            let count = differing.get(lease.key.name()).map_or(0, Vec::len);
+            let count = differing.get(lease.key().name()).map_or(0, Vec::len);
             let count = f64::from(u32::try_from(count).unwrap_or(u32::MAX));
-            self.differs.with_label_values(&[lease.key.name()]).set(count);
+            self.differs.with_label_values(&[lease.key().name()]).set(count);
         }
     }
 }
 
-fn warn_of_garbage(lease: &Metadata) {
+/// What a replica's Lease says under a key.
+fn note<'l>(lease: &'l Lease, key: &str) -> Option<&'l String> {
+    lease.metadata.annotations.as_ref()?.get(key)
+}
+
+fn warn_of_garbage(lease: &Lease) {
     let prefix = annotation("");
-    for (key, text) in lease.annotations.iter().filter(|(key, _)| key.starts_with(&prefix)) {
+    for (key, text) in lease.metadata.annotations.iter().flatten().filter(|(key, _)| key.starts_with(&prefix)) {
         if let Err(error) = Record::read(text) {
-            tracing::warn!(replica = lease.key.name(), key, %error, "what this replica says of its files cannot be read");
+            tracing::warn!(replica = lease.key().name(), key, %error, "what this replica says of its files cannot be read");
         }
     }
 }
