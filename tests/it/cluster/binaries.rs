@@ -156,7 +156,7 @@ fn failures_are_one_clear_line() {
 
     let unknown = cache.bin("", &["--with", "kcm,oars"]);
     let errors = String::from_utf8_lossy(&unknown.stderr).into_owned();
-    let known = "kcm, scheduler, kwok, node, cloud-shim, cloud-template, cloud-peer and helm";
+    let known = "kcm, scheduler, kwok, node, masters, cloud-shim, cloud-template, cloud-peer and helm";
     assert_eq!(errors, format!("cluster: --with oars: known are {known}\n"));
 
     // Everything but go.

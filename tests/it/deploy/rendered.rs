@@ -29,11 +29,12 @@ pub(super) fn comparable(all: impl IntoIterator<Item = Value>) -> BTreeMap<Strin
     all.into_iter()
         .map(|mut object| {
             if of_kind(&object) == "CustomResourceDefinition"
-                && let Some(annotations) = object["metadata"]["annotations"].as_object_mut()
+                && let Some(metadata) = object["metadata"].as_object_mut()
+                && let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut)
             {
                 annotations.remove("helm.sh/resource-policy");
                 if annotations.is_empty() {
-                    object["metadata"].as_object_mut().into_iter().for_each(|all| drop(all.remove("annotations")));
+                    metadata.remove("annotations");
                 }
             }
             if of_kind(&object).ends_with("Role") {
