@@ -24,7 +24,7 @@ const CHANNELS: &str = "what channels said last is kept in the replicas' namespa
 
 /// What is granted and was not used here, with the reason to keep it. A role, verbs and resources;
 /// `*` stands for all.
-const UNUSED: [(&str, &str, &str, &str); 10] = [
+const UNUSED: [(&str, &str, &str, &str); 11] = [
     ("quarterdeck:addon-controller", "get", "secrets", CHANNELS),
     ("quarterdeck:addon-controller", "list", "secrets", CHANNELS),
     ("quarterdeck:addon-controller", "create", "secrets", CHANNELS),
@@ -41,6 +41,12 @@ const UNUSED: [(&str, &str, &str, &str); 10] = [
         "list",
         "leases",
         "as the reader's: a first list is a stream where the server offers that",
+    ),
+    (
+        "quarterdeck:replicas",
+        "delete",
+        "leases",
+        "the Lease of a replica that is gone is collected an hour after it has expired",
     ),
     (
         "quarterdeck:addon-controller",

@@ -153,7 +153,6 @@ async fn install_all(control_plane: &ControlPlane) -> Result<()> {
     };
     let client = control_plane.admin().await?;
     let all: Api<ClusterRoleBinding> = Api::all(client.clone());
-    let namespaced: Api<RoleBinding> = Api::namespaced(client, "kube-system");
     for mut binding in all.list(&ListParams::default()).await?.items {
         if let Some(subjects) = as_manager(&binding.subjects) {
             let name = binding.metadata.name.clone().context("no name")?;
@@ -161,11 +160,14 @@ async fn install_all(control_plane: &ControlPlane) -> Result<()> {
             all.replace(&name, &PostParams::default(), &binding).await?;
         }
     }
-    for mut binding in namespaced.list(&ListParams::default()).await?.items {
-        if let Some(subjects) = as_manager(&binding.subjects) {
-            let name = binding.metadata.name.clone().context("no name")?;
-            binding.subjects = Some(subjects);
-            namespaced.replace(&name, &PostParams::default(), &binding).await?;
+    for namespace in ["kube-system", "quarterdeck-replicas"] {
+        let namespaced: Api<RoleBinding> = Api::namespaced(client.clone(), namespace);
+        for mut binding in namespaced.list(&ListParams::default()).await?.items {
+            if let Some(subjects) = as_manager(&binding.subjects) {
+                let name = binding.metadata.name.clone().context("no name")?;
+                binding.subjects = Some(subjects);
+                namespaced.replace(&name, &PostParams::default(), &binding).await?;
+            }
         }
     }
     Ok(())

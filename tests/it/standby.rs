@@ -81,13 +81,14 @@ async fn a_take_over_reads_nothing_anew_and_rest_is_rest() {
     let first = deck.leader(LONG).await.unwrap();
     works(&control_plane, "one").await.unwrap();
 
-    // At rest: the stretch of ten renewals.
-    let told = |event: &Event| event.resource() == "events" && event.is_write() && of_a_replica(event);
-    control_plane.audit().wait_for("became leader", LONG, told).await.unwrap();
+    // At rest: the stretch of ten renewals, after one in which all is told that came of the beginning.
     all_caches_are_full(&deck).await.unwrap();
-    let mut rest = control_plane.audit_from_now().unwrap();
-    rest.wait_for_count("renewals", 10, LONG, |event| renewed_lease(event, first)).await.unwrap();
-    let busy = rest.filter(|event| changes_an_object(event) || fills_a_cache(event)).unwrap();
+    let mut busy = Vec::new();
+    for _ in 0..2 {
+        let mut rest = control_plane.audit_from_now().unwrap();
+        rest.wait_for_count("renewals", 10, LONG, |event| renewed_lease(event, first)).await.unwrap();
+        busy = rest.filter(|event| changes_an_object(event) || fills_a_cache(event)).unwrap();
+    }
     let busy: Vec<_> = busy.iter().map(|event| format!("{} {}", event.verb, event.request_uri)).collect();
     assert!(busy.is_empty(), "at rest: {busy:#?}");
 

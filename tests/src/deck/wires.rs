@@ -22,6 +22,8 @@ const LONG: Duration = Duration::from_secs(60);
 pub fn renewed_lease(event: &Event, replica: usize) -> bool {
     event.verb == "update"
         && event.resource() == "leases.coordination.k8s.io"
+        // Not its own one, which says that it is alive.
+        && event.namespace() != "quarterdeck-replicas"
         && event.user.groups.contains(&group(replica))
 }
 
