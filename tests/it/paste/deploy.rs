@@ -118,8 +118,12 @@ async fn systemd_unit() -> Result<()> {
 
     let page = "docs/deploy/systemd.md";
     room.paste_part(page, &["systemd"], |part| part.split("## Leave").next().unwrap_or_default().to_owned()).await?;
-    let status = room.run("systemctl show -p StatusText -p NotifyAccess quarterdeck").await?;
-    ensure!(status.contains("StatusText=leads"), "{status}");
+    eventually("systemd is told who leads", LONG, || async {
+        let status = room.run("systemctl show -p StatusText quarterdeck").await?;
+        ensure!(status.contains("StatusText=leads"), "{status}");
+        Ok(())
+    })
+    .await?;
     let before = systemd.processes("quarterdeck.service")?;
     is_confined(*before.first().context("the service has no process")?)?;
 
